@@ -1,0 +1,41 @@
+# Every target makes the virtual environment by itself when it is absent or older than the files that describe it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+RUNS ?= runs
+
+.PHONY: demo test check perf soak clean
+.DELETE_ON_ERROR:
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "t2m-bench needs Python 3.11 or newer; choose one with: make PYTHON=python3.11 ..."; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	touch $@
+
+# The whole main job on phantoms: nothing to download, ends by naming the report.
+demo: $(INSTALLED)
+	$(BIN)/t2m-bench demo --runs $(RUNS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m 'not soak'
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Ratios measured side by side: the plain way, ours, the limit.
+perf: $(INSTALLED)
+	$(BIN)/t2m-bench perf --json
+
+# Long trials, kept out of `make test`.
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m soak
+
+clean:
+	rm -rf $(VENV) .ci-venv

@@ -1,0 +1,272 @@
+"""The recipe: everything that decides a result, as typed data that refuses what it does not know."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from t2m_bench.errors import RecipeError
+
+AdapterKind = Literal["text_free", "gated", "hierarchical"]
+Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+IMAGE_WIDTH = 256
+"""D, the width of SAM's image embedding in every preset (segment_anything/build_sam.py)."""
+
+LEVELS = frozenset({"gated", "coarse", "fine"})
+
+PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+
+
+class Section(BaseModel):
+    """A part of the recipe: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhantomSection(Section):
+    """Phantoms written into `dataset.root` when it does not exist yet."""
+
+    cases: Annotated[int, Field(ge=5)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    text_effect: Fraction = 1.0
+    text_visible: bool = False
+
+
+class DatasetSection(Section):
+    """Which cases, and how they are split by patient."""
+
+    kind: Literal["bus_bra"] = "bus_bra"
+    root: Path
+    test_fold: Annotated[int, Field(ge=1, le=10)] = 1
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
+    phantom: PhantomSection | None = None
+
+
+class PromptsSection(Section):
+    """Which sentences stand for the text fields."""
+
+    file: str = "birads"
+    family: str = "category"
+    text_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class ImageEncoderSection(Section):
+    """The frozen SAM: `mini` is shipped, the others need a checkpoint file."""
+
+    preset: Literal["mini", "vit_b", "vit_l", "vit_h"] = "mini"
+    checkpoint: Path | None = None
+
+
+class TextEncoderSection(Section):
+    """The frozen text encoder: `stand-in` is shipped, others are Hugging Face names or folders."""
+
+    name: str = PUBMEDBERT
+    pooling: Literal["cls", "mean"] = "cls"
+
+
+class LevelSection(Section):
+    """One level of an adapter: K text tokens, H heads, the gate's opening at the start."""
+
+    tokens: Positive
+    heads: Positive
+    gate_init: Opening
+
+
+class AdapterSection(Section):
+    """The trainable adapter; an arm of the benchmark differs from another here alone."""
+
+    kind: AdapterKind = "hierarchical"
+    preset: Literal["default", "published"] = "default"
+    norm: Literal["branch", "output"] = "branch"
+    inner_width: Positive = IMAGE_WIDTH // 2
+    gated: LevelSection = LevelSection(tokens=1, heads=1, gate_init=0.5)
+    coarse: LevelSection = LevelSection(tokens=1, heads=4, gate_init=0.5)
+    fine: LevelSection = LevelSection(tokens=2, heads=8, gate_init=0.8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_levels(cls, raw: Any) -> Any:
+        """Let a recipe name one key of a level and keep the level's other defaults."""
+        if not isinstance(raw, dict):
+            return raw
+        filled = dict(raw)
+        for name in LEVELS & filled.keys():
+            if isinstance(filled[name], dict):
+                filled[name] = cls.model_fields[name].get_default().model_dump() | filled[name]
+        return filled
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "AdapterSection":
+        width = IMAGE_WIDTH if self.preset == "published" else self.inner_width
+        for name in ("gated", "coarse", "fine"):
+            heads = getattr(self, name).heads
+            if width % heads:
+                raise ValueError(f"adapter.{name}.heads = {heads} does not divide the inner width {width}")
+        return self
+
+
+class LossSection(Section):
+    """L = dice + bce + contrastive_weight * contrastive (the method's lambda)."""
+
+    contrastive_weight: Annotated[float, Field(ge=0.0)] = 2.0
+    temperature: Annotated[float, Field(gt=0.0)] = 0.07
+
+
+class OptimSection(Section):
+    """AdamW with linear warm-up and a cosine to zero."""
+
+    epochs: Positive = 20
+    global_batch_size: Positive = 16
+    micro_batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    patience: Positive = 5
+    box_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Each side of a training box moves by a uniform share of the box's size up to this, in or out."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+class BenchSection(Section):
+    """What `bench` runs; no single result depends on it."""
+
+    arms: tuple[AdapterKind, ...] = ("text_free", "gated", "hierarchical")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+
+
+class ClusterSection(Section):
+    """Where it runs; results do not depend on it beyond rounding."""
+
+    num_train_workers: Annotated[int, Field(ge=0)] = 0
+    """Ray Train workers; 0 trains in the calling process."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    use_gpu: bool = False
+    num_embed_workers: Annotated[int, Field(ge=0)] = 0
+    checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    shard_mib: Positive = 256
+
+
+class Recipe(Section):
+    """A whole recipe; see `launch/` for examples."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    allow_leakage: bool = False
+    dataset: DatasetSection
+    prompts: PromptsSection = PromptsSection()
+    image_encoder: ImageEncoderSection = ImageEncoderSection()
+    text_encoder: TextEncoderSection = TextEncoderSection()
+    adapter: AdapterSection = AdapterSection()
+    loss: LossSection = LossSection()
+    optim: OptimSection = OptimSection()
+    bench: BenchSection = BenchSection()
+    cluster: ClusterSection = ClusterSection()
+
+    def with_arm(self, arm: AdapterKind, seed: int) -> "Recipe":
+        """Return this recipe for one arm and training seed of a benchmark."""
+        return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
+
+    def compute_experiment_hash(self, dataset_hash: str) -> str:
+        """Return 8 hex digits of what all runs of one experiment share: all but the arm, the seed and the cluster.
+
+        Args:
+            dataset_hash: stands for the data in place of `dataset.root`, so that a moved folder is the same experiment.
+        """
+        shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster"})
+        shared["adapter"].pop("kind")
+        shared["dataset"].pop("root")
+        return _hash8([dataset_hash, shared])
+
+    def compute_run_hash(self) -> str:
+        """Return 8 hex digits of all that decides a run's result on its data."""
+        decides = self.model_dump(mode="json", exclude={"bench", "cluster"})
+        decides["dataset"].pop("root")
+        return _hash8(decides)
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply dotted overrides such as `adapter.fine.heads=4`.
+
+    Raises:
+        RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed; names the field.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: there is no such recipe. Recipes are YAML files; see those in launch/.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of names to values, found {type(raw).__name__}.")
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_recipe(raw, source=str(path))
+
+
+def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Validate a mapping as a recipe; `source` names it in messages.
+
+    Raises:
+        RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
+    """
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        lines = [_describe(problem) for problem in error.errors()]
+        raise RecipeError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    dotted, separator, value = override.partition("=")
+    if not separator or not dotted:
+        raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
+    *parents, leaf = dotted.split(".")
+    place = raw
+    for parent in parents:
+        child = place.setdefault(parent, {})
+        if child is None:
+            child = place[parent] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"override {override!r}: {parent} is a value, not a section")
+        place = child
+    try:
+        place[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: the value is not YAML: {error}") from None
+
+
+def _describe(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_names(problem["loc"][:-1]), n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_known_names(problem['loc'][:-1]))}"
+        return f"{field} is not a field of the recipe{hint}"
+    if problem["type"] == "missing":
+        return f"{field} is required and absent"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    return f"{field}: {message} (found {problem['input']!r})"
+
+
+def _known_names(location: tuple[Any, ...]) -> list[str]:
+    model: Any = Recipe
+    for part in location:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def _hash8(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""From a dataset folder to cases, prompts and patient-level splits."""

@@ -1,0 +1,35 @@
+"""A case: one lesion in one image, with the text fields known about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """One lesion to segment.
+
+    Attributes:
+        case_id: unique in the dataset, free of patient identifiers (a pseudonym where the source's id is one).
+        patient_id: unit of splitting and of statistics; stays in the manifest.
+        image_path, mask_path: relative to the dataset folder.
+        height, width: pixels, of image and mask alike.
+        box_xyxy: tight box of the mask in original pixels, half open (x0, y0, x1, y1), so x1 - x0 is a width.
+        text_fields: field name to value, "unknown" where the source has none.
+        fold: the official test fold, counted from 1; None where the dataset has none.
+        spacing_mm: (row, column) pixel spacing, None where the source gives none.
+        flags: quality remarks, such as "bbox_disagrees".
+        image_sha256: of the image's pixels, for finding duplicates.
+    """
+
+    case_id: str
+    patient_id: str
+    image_path: Path
+    mask_path: Path
+    height: int
+    width: int
+    box_xyxy: tuple[int, int, int, int]
+    text_fields: dict[str, str]
+    fold: int | None
+    spacing_mm: tuple[float, float] | None
+    flags: tuple[str, ...]
+    image_sha256: str

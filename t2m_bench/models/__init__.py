@@ -1,0 +1,1 @@
+"""The frozen encoders and decoder, the adapters and the losses."""

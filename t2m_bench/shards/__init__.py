@@ -1,0 +1,1 @@
+"""Frozen embeddings on disk: the only HDF5 code."""

@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from t2m_bench.config import Recipe, load_recipe
+from t2m_bench.errors import RecipeError
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("name: trial\ndataset:\n  root: data/trial\n")
+    return path
+
+
+def test_dotted_overrides_reach_nested_fields(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["adapter.fine.heads=4", "adapter.fine.gate_init=0.7"])
+    assert recipe.adapter.fine.heads == 4
+    assert recipe.adapter.fine.gate_init == 0.7
+    assert recipe.adapter.coarse.heads == 4
+
+
+def test_a_typo_is_answered_with_the_nearest_name(recipe_file: Path) -> None:
+    with pytest.raises(RecipeError, match=r"optim\.epoch is not a field.*did you mean epochs"):
+        load_recipe(recipe_file, ["optim.epoch=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.epochs=many", r"optim\.epochs: .*integer.*many"),
+        ("adapter.coarse.heads=3", r"adapter\.coarse\.heads = 3 does not divide"),
+        ("adapter.fine.gate_init=1.0", r"adapter\.fine\.gate_init: .*less than 1"),
+        ("adapter.kind=gatd", r"adapter\.kind: .*gatd"),
+        ("noequals", "write it as field.name=value"),
+        ("name.deeper=1", "name is a value, not a section"),
+    ],
+)
+def test_bad_overrides_name_the_field(recipe_file: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe_file, [override])
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "name: [", "name: trial\n", "\x00"])
+def test_unusable_files_are_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=r"bad\.yaml"):
+        load_recipe(path)
+
+
+def test_arms_and_seeds_share_an_experiment_but_not_a_run(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    other = recipe.with_arm("text_free", seed=3)
+    assert other.compute_experiment_hash("d") == recipe.compute_experiment_hash("d")
+    assert other.compute_run_hash() != recipe.compute_run_hash()
+    slower = load_recipe(recipe_file, ["optim.learning_rate=0.5"])
+    assert slower.compute_experiment_hash("d") != recipe.compute_experiment_hash("d")
+    assert recipe.compute_experiment_hash("other data") != recipe.compute_experiment_hash("d")
+
+
+def test_where_it_runs_changes_no_hash(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    moved = load_recipe(recipe_file, ["cluster.num_train_workers=2", "dataset.root=elsewhere"])
+    assert isinstance(moved, Recipe)
+    assert moved.compute_run_hash() == recipe.compute_run_hash()
+    assert moved.compute_experiment_hash("d") == recipe.compute_experiment_hash("d")
