@@ -1,0 +1,177 @@
+"""The trainable adapters between a frozen image encoder and a frozen mask decoder.
+
+Letters: B cases, N image tokens, D visual width, E text width, K text tokens, H heads, C inner width of the attention.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from t2m_bench.config import IMAGE_WIDTH, AdapterSection, LevelSection
+from t2m_bench.errors import RecipeError
+
+BOTTLENECK = 64
+"""Hidden width of the default text projection; keeps the hierarchical adapter below 500,000 parameters."""
+
+
+@dataclass
+class Fused:
+    """What an adapter makes of a batch.
+
+    Attributes:
+        image_embedding: (B, D, h, w), for the mask decoder.
+        text_features: (B, D), the last level's text tokens averaged, for the contrastive loss.
+    """
+
+    image_embedding: Tensor
+    text_features: Tensor
+
+
+class LowRankCrossAttention(nn.Module):
+    """Multi-head attention of N image tokens over K text tokens, without projecting the image tokens.
+
+    With few text tokens the logits are X (Wq^T k) and the output is A (v Wo): the visual side costs N*D*H*K, not N*D*C.
+    Equal to `nn.MultiheadAttention` for C = D and to segment_anything's `Attention` for C = D / 2.
+
+    Raises:
+        RecipeError: when the heads do not divide the inner width.
+    """
+
+    def __init__(self, width: int, inner_width: int, heads: int) -> None:
+        super().__init__()
+        if inner_width % heads:
+            raise RecipeError(f"heads = {heads} does not divide the inner width {inner_width}; choose a divisor")
+        self.heads = heads
+        self.query = nn.Linear(width, inner_width)
+        self.key = nn.Linear(width, inner_width)
+        self.value = nn.Linear(width, inner_width)
+        self.out = nn.Linear(inner_width, width)
+        for layer in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
+        """Attend from image_tokens (B, N, D) to text_tokens (B, K, D).
+
+        Returns:
+            (B, N, D); (B, 1, D) for K = 1, when the softmax is 1 and every image token gets the same vector.
+        """
+        num_text_tokens = text_tokens.shape[1]
+        value = self.value(text_tokens).unflatten(-1, (self.heads, -1))  # (B, K, H, C/H)
+        out_weight = self.out.weight.unflatten(1, (self.heads, -1))  # (D, H, C/H)
+        mixed = torch.einsum("bkhc,dhc->bhkd", value, out_weight)  # (B, H, K, D)
+        if num_text_tokens == 1:
+            return mixed.sum(dim=1) + self.out.bias
+        key = self.key(text_tokens).unflatten(-1, (self.heads, -1))  # (B, K, H, C/H)
+        query_weight = self.query.weight.unflatten(0, (self.heads, -1))  # (H, C/H, D)
+        query_bias = self.query.bias.unflatten(0, (self.heads, -1))  # (H, C/H)
+        probe = torch.einsum("bkhc,hcd->bhkd", key, query_weight).flatten(1, 2)  # (B, H*K, D)
+        offset = torch.einsum("bkhc,hc->bhk", key, query_bias).flatten(1)  # (B, H*K)
+        scale = 1.0 / math.sqrt(key.shape[-1])
+        logits = (image_tokens @ probe.transpose(1, 2) + offset.unsqueeze(1)) * scale  # (B, N, H*K)
+        attention = logits.unflatten(-1, (self.heads, num_text_tokens)).softmax(dim=-1).flatten(2).to(mixed.dtype)
+        attended: Tensor = attention @ mixed.flatten(1, 2) + self.out.bias
+        return attended
+
+
+class FusionLevel(nn.Module):
+    """Text to K tokens, cross-attention, gate, residual.
+
+    `branch` norm is the published figure, x + gate * LN(attention); `output` norm the published code,
+    LN(x + gate * attention).
+    """
+
+    def __init__(self, text_width: int, adapter: AdapterSection, level: LevelSection) -> None:
+        super().__init__()
+        published = adapter.preset == "published"
+        hidden = IMAGE_WIDTH if published else BOTTLENECK
+        self.norm_form = adapter.norm
+        self.num_tokens = level.tokens
+        self.text_projection = nn.Sequential(
+            nn.Linear(text_width, hidden),
+            nn.ReLU() if published else nn.GELU(),
+            nn.Linear(hidden, IMAGE_WIDTH * level.tokens),
+        )
+        inner_width = IMAGE_WIDTH if published else adapter.inner_width
+        self.attention = LowRankCrossAttention(IMAGE_WIDTH, inner_width, level.heads)
+        self.norm = nn.LayerNorm(IMAGE_WIDTH)
+        self.gate_raw = nn.Parameter(torch.tensor(math.log(level.gate_init / (1.0 - level.gate_init))))
+
+    @property
+    def gate(self) -> Tensor:
+        """The gate's opening in (0, 1)."""
+        return torch.sigmoid(self.gate_raw)
+
+    def forward(self, image_tokens: Tensor, text_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse image_tokens (B, N, D) with text_embedding (B, E); return them and the text tokens (B, K, D)."""
+        text_tokens = self.text_projection(text_embedding).unflatten(-1, (self.num_tokens, IMAGE_WIDTH))
+        attended = self.attention(image_tokens, text_tokens)
+        if self.norm_form == "branch":
+            return image_tokens + self.gate * self.norm(attended), text_tokens
+        return self.norm(image_tokens + self.gate * attended), text_tokens
+
+
+class FusionAdapter(nn.Module):
+    """Levels in sequence; `text_free` reads a learned constant in place of the text embedding."""
+
+    def __init__(self, text_width: int, adapter: AdapterSection) -> None:
+        super().__init__()
+        names = ("gated",) if adapter.kind == "gated" else ("coarse", "fine")
+        sections: dict[str, LevelSection] = {name: getattr(adapter, name) for name in names}
+        self.levels = nn.ModuleDict({name: FusionLevel(text_width, adapter, level) for name, level in sections.items()})
+        self.constant_text = nn.Parameter(torch.randn(text_width) * 0.02) if adapter.kind == "text_free" else None
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether the text embedding matters at all."""
+        return self.constant_text is None
+
+    def gates(self) -> dict[str, float]:
+        """Return each level's opening in (0, 1)."""
+        return {name: float(self.get_parameter(f"levels.{name}.gate_raw").detach().sigmoid()) for name in self.levels}
+
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+        """Fuse image_embedding (B, D, h, w) with text_embedding (B, E)."""
+        if self.constant_text is not None:
+            text_embedding = self.constant_text.expand(image_embedding.shape[0], -1)
+        height, width = image_embedding.shape[-2:]
+        image_tokens = image_embedding.flatten(2).transpose(1, 2)  # (B, N, D)
+        text_tokens = image_tokens
+        for level in self.levels.values():
+            image_tokens, text_tokens = level(image_tokens, text_embedding)
+        fused = image_tokens.transpose(1, 2).unflatten(-1, (height, width))
+        return Fused(fused, text_tokens.mean(dim=1))
+
+
+def build_adapter(adapter: AdapterSection, text_width: int, generator: torch.Generator) -> FusionAdapter:
+    """Build an adapter whose start depends on the generator's seed alone.
+
+    Args:
+        text_width: E of the text encoder, 768 for PubMedBERT and the stand-in.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        return FusionAdapter(text_width, adapter)
+
+
+def count_trainable_parameters(module: nn.Module) -> int:
+    """Return the number of scalars that training moves."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def compute_lesion_features(image_embedding: Tensor, mask_low_res: Tensor) -> Tensor:
+    """Average an embedding (B, D, h, w) over the lesion.
+
+    Args:
+        mask_low_res: (B, H, W) reference in [0, 1]; averaged down to the grid, so that a small lesion keeps its share.
+
+    Returns:
+        (B, D) float32.
+    """
+    height, width = image_embedding.shape[-2:]
+    weight = functional.adaptive_avg_pool2d(mask_low_res.float().unsqueeze(1), (height, width))
+    total = (image_embedding.float() * weight).sum(dim=(2, 3))
+    return total / weight.sum(dim=(2, 3)).clamp_min(1e-6)
