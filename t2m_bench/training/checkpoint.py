@@ -1,0 +1,133 @@
+"""Training state on disk: one safetensors file with JSON in its header, never a pickle, whole or not there."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from t2m_bench.errors import RunFolderError
+
+STATE_NAME = "state.safetensors"
+ADAPTER_NAME = "adapter.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a run has come; with parameters and moments it is all that a resume needs.
+
+    `epoch` and `step` name the next step; `sums` are the losses of the epoch's steps so far, in order.
+    """
+
+    run_hash: str
+    epoch: int = 0
+    step: int = 0
+    sums: list[list[float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_val_dice: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    finished: bool = False
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: dict[str, Any]) -> None:
+    """Write tensors and a JSON note to one file by atomic rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            partial,
+            {"note": json.dumps(note)},
+        )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        RunFolderError: the file is absent, truncated, or something else under this name (a pickle, for one).
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = json.loads((file.metadata() or {})["note"])
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names}, note
+    except FileNotFoundError:
+        raise RunFolderError(f"{path}: absent. Run `t2m-bench train` with this recipe first.") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise RunFolderError(
+            f"{path}: not a checkpoint of t2m-bench ({error}). Remove the file and train again."
+        ) from None
+
+
+def save_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write parameters, AdamW's moments and the progress."""
+    tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in module.named_parameters()}
+    for name, parameter in module.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
+    save_tensors(folder / STATE_NAME, tensors, asdict(progress))
+
+
+def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, run_hash: str) -> Progress | None:
+    """Restore what `save_state` wrote; None where there is nothing yet.
+
+    Raises:
+        RunFolderError: the state is of another recipe or cannot be read.
+    """
+    path = folder / STATE_NAME
+    if not path.exists():
+        return None
+    tensors, note = load_tensors(path)
+    try:
+        progress = Progress(**note)
+    except TypeError as error:
+        raise RunFolderError(f"{path}: not a training state of this version ({error}). Remove it.") from None
+    if progress.run_hash != run_hash:
+        raise RunFolderError(
+            f"{path}: trained by another recipe ({progress.run_hash}, now {run_hash}). Choose another name or remove it."
+        )
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(tensors[f"parameter/{name}"])
+            keys = [key.split("/")[1] for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{name}")]
+            if keys:
+                state = {key: tensors[f"optimizer/{key}/{name}"] for key in keys}
+                optimizer.state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
+    return progress
+
+
+def save_adapter(folder: Path, module: nn.Module, note: dict[str, Any]) -> None:
+    """Write the adapter's parameters alone: the frozen parts are named by hash, not stored."""
+    save_tensors(folder / ADAPTER_NAME, dict(module.named_parameters()), note)
+
+
+def load_adapter(folder: Path, module: nn.Module) -> dict[str, Any]:
+    """Load an adapter's parameters and return its note.
+
+    Raises:
+        RunFolderError: the file holds another architecture; names the first difference.
+    """
+    path = folder / ADAPTER_NAME
+    tensors, note = load_tensors(path)
+    for name, parameter in module.named_parameters():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != tuple(parameter.shape):
+            raise RunFolderError(
+                f"{path}: of another architecture: {name} is {found or 'absent'}, expected {tuple(parameter.shape)}."
+            )
+    module.load_state_dict(tensors)
+    return note

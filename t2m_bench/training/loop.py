@@ -1,0 +1,151 @@
+"""The training of one adapter, from its first step or from where it was stopped."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2m_bench.config import Recipe
+from t2m_bench.errors import UserError
+from t2m_bench.models.fusion import FusionAdapter
+from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.training.batches import BatchMaker
+from t2m_bench.training.checkpoint import Progress, load_state, save_adapter, save_state
+from t2m_bench.training.optim import build_optimizer, compute_learning_rate, set_learning_rate
+from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.step import compute_gradients
+
+Validate = Callable[[FusionAdapter], float]
+OnEpoch = Callable[[dict[str, Any]], None]
+OnStep = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """All that one training needs; every rank holds the same.
+
+    Attributes:
+        validate: mean validation Dice of an adapter, computed over all ranks, equal on each.
+        on_epoch: is given the history row of each finished epoch, on the first rank.
+        on_step: is called with (epoch, step) after each step, on every rank.
+    """
+
+    recipe: Recipe
+    folder: Path
+    adapter: FusionAdapter
+    segmenter: BoxSegmenter
+    batches: BatchMaker
+    ranks: Ranks
+    validate: Validate
+    on_epoch: OnEpoch = lambda row: None
+    on_step: OnStep = lambda epoch, step: None
+
+    def fit(self) -> Progress:
+        """Train until the epochs or the patience are used up; the best epoch by validation Dice is kept.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        optimizer = build_optimizer(self.adapter, self.recipe.optim)
+        progress = self._restore(optimizer)
+        clock = _Clock(progress.seconds, self.recipe.cluster.checkpoint_minutes * 60)
+        while not progress.finished:
+            self._run_epoch(optimizer, progress, clock)
+            self._close_epoch(progress, clock)
+            self._save(optimizer, progress, clock)
+        return progress
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> Progress:
+        run_hash = self.recipe.compute_run_hash()
+        progress = load_state(self.folder, self.adapter, optimizer, run_hash) or Progress(run_hash)
+        if progress.scaler:
+            self.ranks.scaler.load_state_dict(progress.scaler)
+        self.ranks.wait()
+        return progress
+
+    def _run_epoch(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> None:
+        for step in range(progress.step, self.batches.num_steps):
+            progress.sums.append(self._run_step(optimizer, progress.epoch, step))
+            progress.step = step + 1
+            due = torch.tensor(float(self.ranks.is_first and clock.is_due()), device=self.ranks.device)
+            if float(self.ranks.sum(due)) > 0:
+                self._save(optimizer, progress, clock)
+            self.on_step(progress.epoch, step)
+
+    def _run_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> list[float]:
+        optim = self.recipe.optim
+        num_steps = self.batches.num_steps
+        set_learning_rate(optimizer, compute_learning_rate(epoch * num_steps + step, optim.epochs * num_steps, optim))
+        optimizer.zero_grad(set_to_none=True)
+        made = self.batches.make(epoch, step, self.ranks.rank, self.ranks.world_size)
+        micro_batches = [batch.to(self.ranks.device) for batch in made]
+        num_cases = self.batches.count_cases(step)
+        losses = compute_gradients(self.adapter, self.segmenter, micro_batches, num_cases, self.recipe.loss, self.ranks)
+        total = losses.total(self.recipe.loss.contrastive_weight)
+        if not math.isfinite(total):
+            raise UserError(
+                f"{self.folder}: the loss is {total} at epoch {epoch}, step {step}. Lower optim.learning_rate, "
+                "or use mixed_precision bf16 or no; the last checkpoint is kept."
+            )
+        self.ranks.scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), optim.clip_norm)
+        self.ranks.scaler.step(optimizer)
+        self.ranks.scaler.update()
+        return [losses.dice_loss * num_cases, losses.bce_loss * num_cases, losses.contrastive_loss * num_cases]
+
+    def _close_epoch(self, progress: Progress, clock: "_Clock") -> None:
+        val_dice = self.validate(self.adapter)
+        num_cases = len(self.batches.case_ids)
+        dice, bce, contrastive = (sum(column) / num_cases for column in zip(*progress.sums, strict=True))
+        row = {
+            "epoch": progress.epoch,
+            "step": (progress.epoch + 1) * self.batches.num_steps,
+            "loss": dice + bce + self.recipe.loss.contrastive_weight * contrastive,
+            "dice_loss": dice,
+            "bce_loss": bce,
+            "contrastive_loss": contrastive,
+            "val_dice": val_dice,
+            "gates": self.adapter.gates(),
+            "seconds": clock.seconds,
+        }
+        progress.history.append(row)
+        if val_dice > progress.best_val_dice:
+            progress.best_val_dice, progress.best_epoch = val_dice, progress.epoch
+            if self.ranks.is_first:
+                save_adapter(self.folder, self.adapter, {"run_hash": progress.run_hash, "epoch": progress.epoch})
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, []
+        stale = progress.epoch - 1 - progress.best_epoch
+        progress.finished = progress.epoch >= self.recipe.optim.epochs or stale >= self.recipe.optim.patience
+        if self.ranks.is_first:
+            self.on_epoch(row)
+
+    def _save(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> None:
+        progress.seconds = clock.seconds
+        progress.scaler = self.ranks.scaler.state_dict()
+        if self.ranks.is_first:
+            save_state(self.folder, self.adapter, optimizer, progress)
+        clock.restart()
+        self.ranks.wait()
+
+
+class _Clock:
+    """Seconds of training over all attempts, and whether a timed checkpoint is due."""
+
+    def __init__(self, seconds_before: float, interval: float) -> None:
+        self._start = time.monotonic() - seconds_before
+        self._interval = interval
+        self.restart()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= self._interval
+
+    def restart(self) -> None:
+        self._last = time.monotonic()

@@ -1,0 +1,88 @@
+"""The gradient of one global batch, equal however it is split over ranks and micro-batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from t2m_bench.config import IMAGE_WIDTH, LossSection
+from t2m_bench.models.fusion import FusionAdapter, compute_lesion_features
+from t2m_bench.models.losses import compute_bce_loss, compute_contrastive_gradients, compute_dice_loss
+from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.training.batches import MicroBatch
+from t2m_bench.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Means over the global batch."""
+
+    dice_loss: float
+    bce_loss: float
+    contrastive_loss: float
+
+    def total(self, contrastive_weight: float) -> float:
+        """Return L = dice + bce + lambda * contrastive."""
+        return self.dice_loss + self.bce_loss + contrastive_weight * self.contrastive_loss
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The contrastive loss of the global batch and its gradients by lesion and text features, (B, D) each."""
+
+    loss: Tensor
+    by_lesion: Tensor
+    by_text: Tensor
+
+
+def compute_gradients(
+    adapter: FusionAdapter,
+    segmenter: BoxSegmenter,
+    micro_batches: Sequence[MicroBatch],
+    num_global: int,
+    loss: LossSection,
+    ranks: Ranks,
+) -> StepLosses:
+    """Leave the gradient of the global batch's loss in the adapter's parameters, on every rank.
+
+    Args:
+        micro_batches: this rank's share of the global batch, possibly none.
+        num_global: cases of the global batch.
+    """
+    pool = _pool_features(adapter, micro_batches, num_global, loss, ranks)
+    sums = torch.zeros(2, device=ranks.device)
+    for batch in micro_batches:
+        with ranks.autocast():
+            fused = adapter(batch.image_embedding, batch.text_embedding)
+            low_res_logits = segmenter(fused.image_embedding, batch.box_xyxy)
+        dice_loss = compute_dice_loss(low_res_logits, batch.mask_low_res).sum()
+        bce_loss = compute_bce_loss(low_res_logits, batch.mask_low_res).sum()
+        objective = (dice_loss + bce_loss) / num_global
+        if pool is not None:
+            lesions = compute_lesion_features(fused.image_embedding, batch.mask_low_res)
+            pulled = (lesions * pool.by_lesion[batch.positions]).sum()
+            pulled = pulled + (fused.text_features.float() * pool.by_text[batch.positions]).sum()
+            objective = objective + loss.contrastive_weight * pulled
+        ranks.scaler.scale(objective).backward()
+        sums += torch.stack([dice_loss, bce_loss]).detach()
+    ranks.sum_gradients(adapter)
+    mean_dice, mean_bce = (ranks.sum(sums) / num_global).tolist()
+    return StepLosses(mean_dice, mean_bce, float(pool.loss) if pool is not None else 0.0)
+
+
+def _pool_features(
+    adapter: FusionAdapter, micro_batches: Sequence[MicroBatch], num_global: int, loss: LossSection, ranks: Ranks
+) -> _Pool | None:
+    """Gather every case's features without a graph; None where no contrastive loss applies."""
+    if loss.contrastive_weight == 0 or not adapter.uses_text:
+        return None
+    rows = torch.zeros(num_global, 2 * IMAGE_WIDTH + 1, device=ranks.device)
+    for batch in micro_batches:
+        with torch.no_grad(), ranks.autocast():
+            fused = adapter(batch.image_embedding, batch.text_embedding)
+        lesions = compute_lesion_features(fused.image_embedding, batch.mask_low_res)
+        columns = [lesions, fused.text_features.float(), batch.text_class[:, None].float()]
+        rows[batch.positions] = torch.cat(columns, dim=1)
+    lesions, texts, classes = ranks.sum(rows).split([IMAGE_WIDTH, IMAGE_WIDTH, 1], dim=1)
+    return _Pool(*compute_contrastive_gradients(lesions, texts, classes[:, 0].long(), loss.temperature))

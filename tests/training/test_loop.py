@@ -1,0 +1,132 @@
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_segmenter
+
+from t2m_bench.config import Recipe
+from t2m_bench.errors import RecipeError, RunFolderError, UserError
+from t2m_bench.training.batches import order_cases, share_positions
+from t2m_bench.training.checkpoint import STATE_NAME, load_adapter, load_tensors
+from t2m_bench.training.loop import Trainer
+from t2m_bench.training.ranks import Ranks
+
+
+class Stopped(Exception):
+    """Stands for a kill between two steps."""
+
+
+def make_trainer(
+    folder: Path, recipe: Recipe, stop_at: tuple[int, int] | None = None, val_dice: object = None
+) -> Trainer:
+    def stop(epoch: int, step: int) -> None:
+        if (epoch, step) == stop_at:
+            raise Stopped
+
+    values = iter(val_dice) if val_dice is not None else None
+    return Trainer(
+        recipe,
+        folder,
+        make_adapter(recipe),
+        make_segmenter(),
+        make_batches(recipe),
+        Ranks("no", use_gpu=False),
+        validate=lambda adapter: next(values) if values else sum(adapter.gates().values()),
+        on_step=stop,
+    )
+
+
+@pytest.mark.parametrize("stop_at", [(0, 0), (1, 0), (2, 1)])
+def test_a_stopped_run_ends_bit_equal_to_an_undisturbed_one(tmp_path: Path, stop_at: tuple[int, int]) -> None:
+    recipe = make_recipe(patience=9)
+    undisturbed = make_trainer(tmp_path / "a", recipe).fit()
+    every_step = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"checkpoint_minutes": 1e-9})})
+    with pytest.raises(Stopped):
+        make_trainer(tmp_path / "b", every_step, stop_at).fit()
+    steps = []
+    trainer = make_trainer(tmp_path / "b", recipe)
+    resumed = Trainer(**{**vars(trainer), "on_step": lambda epoch, step: steps.append((epoch, step))}).fit()
+    assert steps[0] == ((stop_at[0], 1) if stop_at[1] == 0 else (stop_at[0] + 1, 0)) if steps else stop_at == (2, 1)
+    want, _ = load_tensors(tmp_path / "a" / STATE_NAME)
+    got, _ = load_tensors(tmp_path / "b" / STATE_NAME)
+    assert want.keys() == got.keys()
+    assert all(torch.equal(want[name], got[name]) for name in want)
+    losses = [[{k: v for k, v in row.items() if k != "seconds"} for row in p.history] for p in (undisturbed, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=9, patience=2)
+    progress = make_trainer(tmp_path, recipe, val_dice=[0.5, 0.7, 0.6, 0.65, 0.9]).fit()
+    assert (progress.best_epoch, progress.epoch) == (1, 4)
+    note = load_adapter(tmp_path, make_adapter(recipe))
+    assert note["epoch"] == 1
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    progress = make_trainer(tmp_path, make_recipe(epochs=6, patience=9)).fit()
+    assert progress.history[-1]["loss"] < progress.history[0]["loss"]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=1)
+    make_trainer(tmp_path, recipe).fit()
+    make_trainer(tmp_path, recipe, stop_at=(0, 0)).fit()
+
+
+def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, make_recipe(epochs=1)).fit()
+    with pytest.raises(RunFolderError, match="another recipe"):
+        make_trainer(tmp_path, make_recipe(epochs=2)).fit()
+
+
+class Planted:
+    """Would leave a file behind if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_planted_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
+    victim = tmp_path / "ran"
+    (tmp_path / STATE_NAME).write_bytes(pickle.dumps(Planted(victim)))
+    with pytest.raises(RunFolderError, match="not a checkpoint"):
+        make_trainer(tmp_path, make_recipe()).fit()
+    assert not victim.exists()
+
+
+def test_an_adapter_of_another_architecture_is_refused(tmp_path: Path) -> None:
+    make_trainer(tmp_path, make_recipe(epochs=1)).fit()
+    recipe = make_recipe()
+    wider = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"inner_width": 256})})
+    with pytest.raises(RunFolderError, match=r"another architecture: levels\.coarse\.attention\.query\.weight"):
+        load_adapter(tmp_path, make_adapter(wider))
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_message(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_recipe())
+    with torch.no_grad():
+        next(trainer.adapter.parameters()).fill_(float("nan"))
+    with pytest.raises(UserError, match="the loss is nan at epoch 0, step 0"):
+        trainer.fit()
+
+
+def test_fp16_needs_a_gpu() -> None:
+    with pytest.raises(RecipeError, match="use bf16"):
+        Ranks("fp16", use_gpu=False)
+
+
+def test_an_epoch_is_a_permutation_that_changes_with_seed_and_epoch() -> None:
+    orders = {tuple(order_cases(CASE_IDS, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4
+    assert all(sorted(order) == sorted(CASE_IDS) for order in orders)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_shares_cover_a_batch_once(world_size: int) -> None:
+    shares = [share_positions(5, rank, world_size) for rank in range(world_size)]
+    assert [position for share in shares for position in share] == list(range(5))
