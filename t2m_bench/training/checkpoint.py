@@ -96,7 +96,7 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
         raise RunFolderError(f"{path}: not a training state of this version ({error}). Remove it.") from None
     if progress.run_hash != run_hash:
         raise RunFolderError(
-            f"{path}: trained by another recipe ({progress.run_hash}, now {run_hash}). Choose another name or remove it."
+            f"{path}: trained by another recipe ({progress.run_hash}, now {run_hash}). Rename or remove it."
         )
     with torch.no_grad():
         for name, parameter in module.named_parameters():

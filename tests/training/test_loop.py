@@ -13,7 +13,7 @@ from t2m_bench.training.loop import Trainer
 from t2m_bench.training.ranks import Ranks
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Stands for a kill between two steps."""
 
 
@@ -22,7 +22,7 @@ def make_trainer(
 ) -> Trainer:
     def stop(epoch: int, step: int) -> None:
         if (epoch, step) == stop_at:
-            raise Stopped
+            raise StoppedError
 
     values = iter(val_dice) if val_dice is not None else None
     return Trainer(
@@ -42,7 +42,7 @@ def test_a_stopped_run_ends_bit_equal_to_an_undisturbed_one(tmp_path: Path, stop
     recipe = make_recipe(patience=9)
     undisturbed = make_trainer(tmp_path / "a", recipe).fit()
     every_step = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"checkpoint_minutes": 1e-9})})
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         make_trainer(tmp_path / "b", every_step, stop_at).fit()
     steps = []
     trainer = make_trainer(tmp_path / "b", recipe)

@@ -1,0 +1,190 @@
+"""Reads BUS-BRA as published (Zenodo 8231412): Images, Masks, bus_data.csv and 5-fold-cv.csv."""
+
+import ast
+import math
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from t2m_bench.data.case import Case
+from t2m_bench.data.images import compute_image_sha256, compute_tight_box, load_grey
+from t2m_bench.errors import DatasetError
+
+BIRADS = ("2", "3", "4", "5")
+TABLE, FOLDS = "bus_data.csv", "5-fold-cv.csv"
+SPECK_PIXELS = 2
+BOX_TOLERANCE_PIXELS = 2
+
+OnCase = Callable[[int, int], None]
+
+
+def find_root(root: Path) -> Path:
+    """Return the folder that holds bus_data.csv: the one given, or BUSBRA inside it.
+
+    Raises:
+        DatasetError: neither does.
+    """
+    for folder in (root, root / "BUSBRA"):
+        if (folder / TABLE).is_file():
+            return folder
+    found = "has no bus_data.csv" if root.is_dir() else "does not exist"
+    raise DatasetError(
+        f"{root}: {found}. Set dataset.root to the unpacked BUS-BRA folder (Zenodo 8231412), "
+        "or write phantoms with `t2m-bench phantom bus-bra`."
+    )
+
+
+def read_bus_bra(root: Path, on_case: OnCase | None = None) -> list[Case]:
+    """Read every case; boxes come from the masks, never from the CSV.
+
+    Args:
+        on_case: called with (cases read, cases in all) for progress.
+
+    Raises:
+        DatasetError: names the file and row, what was found and what to do.
+    """
+    root = find_root(root)
+    table = _read_table(root)
+    folds = _read_folds(root, table)
+    _check_files(root, table)
+    rows = table.to_dict("records")
+    with ThreadPoolExecutor() as pool:
+        cases = []
+        for case in pool.map(lambda row: _read_case(root, row, folds), rows):
+            cases.append(case)
+            if on_case is not None:
+                on_case(len(cases), len(rows))
+    return _flag_patients(cases)
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: cannot be read as CSV ({error}).") from None
+    lacking = [column for column in columns if column not in table.columns]
+    if lacking:
+        raise DatasetError(f"{path}: column {lacking[0]} is absent; found {', '.join(table.columns)}.")
+    repeated = table["ID"][table["ID"].duplicated()]
+    if len(repeated):
+        raise DatasetError(f"{path}: ID {repeated.iloc[0]} stands in more than one row. Keep one.")
+    return table
+
+
+def _read_table(root: Path) -> pd.DataFrame:
+    table = _read_csv(root / TABLE, ("ID", "Case", "BIRADS", "Width", "Height", "BBOX"))
+    if table.empty:
+        raise DatasetError(f"{root / TABLE}: has no rows.")
+    birads = table["BIRADS"].str.strip().str.removesuffix(".0")
+    unset = birads.str.lower().isin(["", "nan", "na", "unknown"])
+    bad = table[~unset & ~birads.isin(BIRADS)]
+    if len(bad):
+        row = bad.iloc[0]
+        raise DatasetError(
+            f"{root / TABLE}: BIRADS of {row['ID']} is {row['BIRADS']!r}; use 2 to 5, or leave it empty."
+        )
+    return table.assign(BIRADS=birads.where(~unset, "unknown"))
+
+
+def _read_folds(root: Path, table: pd.DataFrame) -> dict[str, int]:
+    path = root / FOLDS
+    if not path.is_file():
+        raise DatasetError(f"{path}: absent; the official test folds are read from it.")
+    folds = {}
+    for case_id, fold in _read_csv(path, ("ID", "kFold"))[["ID", "kFold"]].itertuples(index=False):
+        if not str(fold).isdigit():
+            raise DatasetError(f"{path}: kFold of {case_id} is {fold!r}, not a whole number.")
+        folds[str(case_id)] = int(fold)
+    lacking = [case_id for case_id in table["ID"] if case_id not in folds]
+    if lacking:
+        raise DatasetError(f"{path}: has no row for {lacking[0]} ({len(lacking)} such), which {TABLE} lists.")
+    return folds
+
+
+def _check_files(root: Path, table: pd.DataFrame) -> None:
+    images = {path.stem.removeprefix("bus_") for path in (root / "Images").glob("bus_*.png")}
+    masks = {path.stem.removeprefix("mask_") for path in (root / "Masks").glob("mask_*.png")}
+    listed = {str(case_id).removeprefix("bus_") for case_id in table["ID"]}
+    problems = (
+        (images - masks, "Images/bus_{}.png has no mask", "Add Masks/mask_{}.png or remove the image and its row."),
+        (masks - images, "Masks/mask_{}.png has no image", "Add Images/bus_{}.png or remove the mask and its row."),
+        (listed - images, TABLE + " lists bus_{}, which has no image", "Add Images/bus_{}.png or remove the row."),
+        (images - listed, "Images/bus_{}.png has no row in " + TABLE, "Add a row for bus_{} or remove the image."),
+    )
+    for stems, found, way_out in problems:
+        if stems:
+            stem = min(stems)
+            raise DatasetError(f"{root}: {found.format(stem)} ({len(stems)} such). {way_out.format(stem)}")
+
+
+def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
+    case_id = row["ID"]
+    image_path = Path("Images") / f"{case_id}.png"
+    mask_path = Path("Masks") / f"mask_{case_id.removeprefix('bus_')}.png"
+    image, mask = load_grey(root / image_path), load_grey(root / mask_path) > 0
+    if image.shape != mask.shape:
+        raise DatasetError(f"{root / mask_path}: {_size(mask)} px, but its image is {_size(image)} px. Replace one.")
+    if not mask.any():
+        raise DatasetError(f"{root / mask_path}: empty, there is no lesion to box. Remove the case and its row.")
+    box = compute_tight_box(mask)
+    height, width = image.shape
+    return Case(
+        case_id,
+        row["Case"],
+        image_path,
+        mask_path,
+        height,
+        width,
+        box,
+        {"birads": row["BIRADS"]},
+        folds[case_id],
+        None,
+        _find_flags(row, mask, box),
+        compute_image_sha256(image),
+    )
+
+
+def _size(array: NDArray[np.generic]) -> str:
+    return f"{array.shape[1]} x {array.shape[0]}"
+
+
+def _find_flags(row: dict[str, str], mask: NDArray[np.bool_], box: tuple[int, int, int, int]) -> tuple[str, ...]:
+    height, width = mask.shape
+    flags = []
+    if not _box_agrees(row["BBOX"], box):
+        flags.append("bbox_disagrees")
+    if (row["Width"].strip(), row["Height"].strip()) != (str(width), str(height)):
+        flags.append("csv_size_disagrees")
+    labels, count = ndimage.label(mask)  # by edges: the published specks touch the lesion by a corner
+    if count > 1 and np.bincount(labels.ravel())[1:].min() <= SPECK_PIXELS:
+        flags.append("mask_specks")
+    kind = (row["BIRADS"], row.get("Pathology", "").strip().lower())
+    if kind in {("2", "malignant"), ("5", "benign")}:
+        flags.append(f"birads_{kind[0]}_{kind[1]}")
+    return tuple(flags)
+
+
+def _box_agrees(text: str, box: tuple[int, int, int, int]) -> bool:
+    """Whether the CSV's 1-based [x, y, w, h], with w = xmax - xmin, is the mask's box within the tolerance."""
+    try:
+        x, y, w, h = (float(value) for value in ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError):
+        return False
+    stated = (x - 1, y - 1, x + w, y + h)
+    return all(math.isfinite(s) and abs(s - b) <= BOX_TOLERANCE_PIXELS for s, b in zip(stated, box, strict=True))
+
+
+def _flag_patients(cases: list[Case]) -> list[Case]:
+    distinct = {(case.patient_id, case.text_fields["birads"]) for case in cases}
+    counts = Counter(patient for patient, _ in distinct)
+    return [
+        replace(case, flags=(*case.flags, "patient_has_several_birads")) if counts[case.patient_id] > 1 else case
+        for case in cases
+    ]

@@ -1,0 +1,56 @@
+"""Images and masks of a dataset folder as arrays."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from t2m_bench.data.case import Case
+from t2m_bench.errors import DatasetError
+
+
+def load_image(root: Path, case: Case) -> NDArray[np.uint8]:
+    """Return the case's image, (H, W) uint8.
+
+    Raises:
+        DatasetError: the file is absent, truncated or no image.
+    """
+    return load_grey(root / case.image_path)
+
+
+def load_mask(root: Path, case: Case) -> NDArray[np.bool_]:
+    """Return the case's reference mask, (H, W) bool.
+
+    Raises:
+        DatasetError: the file is absent, truncated or no image.
+    """
+    return load_grey(root / case.mask_path) > 0
+
+
+def load_grey(path: Path) -> NDArray[np.uint8]:
+    """Read an image file as 8-bit grey.
+
+    Raises:
+        DatasetError: the file is absent, truncated or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("L"), dtype=np.uint8)
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: absent. Unpack the data set again.") from None
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DatasetError(f"{path}: cannot be read as an image ({error}). Unpack the data set again.") from None
+
+
+def compute_image_sha256(image: NDArray[np.uint8]) -> str:
+    """Return the sha256 of an image's shape and pixels, equal for equal pixels in any file format."""
+    height, width = image.shape[:2]
+    return hashlib.sha256(f"{height}x{width}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def compute_tight_box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return the half-open (x0, y0, x1, y1) of a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from t2m_bench.data.case import Case
+from t2m_bench.data.splits import make_splits
+from t2m_bench.errors import DatasetError
+
+patients = st.lists(st.tuples(st.integers(1, 3), st.sampled_from("2345"), st.integers(1, 3)), min_size=12, max_size=60)
+
+
+IMAGE = (Path("image"), Path("mask"), 9, 9, (0, 0, 3, 3))
+
+
+def make_cases(drawn: list[tuple[int, str, int]]) -> list[Case]:
+    """One (images, class, fold) a patient."""
+    return [
+        Case(
+            f"c{number}-{image}",
+            f"p{number}",
+            Path("i"),
+            Path("m"),
+            9,
+            9,
+            (0, 0, 3, 3),
+            {"birads": name},
+            fold,
+            None,
+            (),
+            "",
+        )
+        for number, (images, name, fold) in enumerate(drawn)
+        for image in range(images)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(patients, st.integers(0, 99), st.sampled_from([None, 1]))
+def test_no_patient_stands_on_two_sides_and_no_case_is_lost(drawn: list, seed: int, fold: int | None) -> None:
+    cases = make_cases(drawn)
+    try:
+        splits = make_splits(cases, test_fold=fold, val_fraction=0.2, seed=seed, field="birads")
+    except DatasetError:
+        return
+    assert sorted(splits.train + splits.val + splits.test) == sorted(case.case_id for case in cases)
+    sides = [{case_id.split("-")[0] for case_id in part} for part in (splits.train, splits.val, splits.test)]
+    assert not sides[0] & sides[1] | sides[0] & sides[2] | sides[1] & sides[2]
+    if fold is not None:
+        assert set(splits.test) == {case.case_id for case in cases if case.fold == fold}
+    assert splits == make_splits(cases, test_fold=fold, val_fraction=0.2, seed=seed, field="birads")
+
+
+def test_validation_keeps_the_share_of_each_class() -> None:
+    cases = make_cases([(1, "2", 1)] * 20 + [(1, "2", 2)] * 80 + [(2, "5", 2)] * 20)
+    splits = make_splits(cases, test_fold=1, val_fraction=0.25, seed=0, field="birads")
+    classes = {case.case_id: case.text_fields["birads"] for case in cases}
+    assert [classes[case_id] for case_id in splits.val].count("2") == 20
+    assert [classes[case_id] for case_id in splits.val].count("5") == 10  # five patients of two images
+
+
+def test_other_seeds_draw_other_patients() -> None:
+    cases = make_cases([(1, "3", 1 + number % 3) for number in range(60)])
+    drawn = {make_splits(cases, test_fold=1, val_fraction=0.3, seed=s, field="birads").val for s in range(3)}
+    assert len(drawn) == 3
+
+
+def test_a_fold_that_does_not_exist_is_named() -> None:
+    cases = make_cases([(1, "2", 1)] * 10)
+    with pytest.raises(DatasetError, match="test_fold = 7: no case has it; folds here: 1"):
+        make_splits(cases, test_fold=7, val_fraction=0.2, seed=0, field="birads")
