@@ -1,0 +1,132 @@
+"""Sentences that stand for the text fields, from YAML that a clinician can edit."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from t2m_bench.errors import RecipeError
+
+FOLDER = Path(__file__).parent / "prompt_files"
+FAMILIES = ("category", "typical")
+UNKNOWN = "unknown"
+
+Use = Literal["training", "held_out"]
+Sentences = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class _Class(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    training: Sentences
+    held_out: Sentences
+    typical: str = ""
+
+
+class _Field(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    classes: dict[str, _Class]
+    wrong: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> "_Field":
+        if UNKNOWN not in self.classes:
+            raise ValueError('classes needs "unknown" beside the others')
+        known = self.classes.keys() - {UNKNOWN}
+        if self.wrong.keys() != known:
+            raise ValueError(f"wrong must name each class once; differs in {sorted(self.wrong.keys() ^ known)}")
+        for name, other in self.wrong.items():
+            if other == name or other not in known:
+                raise ValueError(f"wrong.{name} is {other}, which is not another class")
+        return self
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fields: Annotated[dict[str, _Field], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check_repeats(self) -> "_File":
+        sentences = [
+            sentence
+            for field in self.fields.values()
+            for described in field.classes.values()
+            for sentence in (*described.training, *described.held_out)
+        ]
+        repeated = [sentence for sentence, count in Counter(sentences).items() if count > 1]
+        if repeated:
+            raise ValueError(f"the sentence {repeated[0]!r} stands more than once")
+        return self
+
+
+@dataclass(frozen=True)
+class PromptBook:
+    """The sentences of one file in one family.
+
+    A case's text embedding is the mean over fields of one sentence's embedding each.
+    """
+
+    name: str
+    family: str
+    sha256: str
+    content: _File
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self.content.fields)
+
+    def classes(self, field: str) -> tuple[str, ...]:
+        """Return the field's classes without "unknown"."""
+        return tuple(name for name in self.content.fields[field].classes if name != UNKNOWN)
+
+    def sentences(self, field: str, value: str, use: Use) -> tuple[str, ...]:
+        """Return the sentences for a value of a field; the value may be "unknown"."""
+        described = self.content.fields[field].classes[value]
+        addition = f" {described.typical}" if self.family == "typical" and described.typical else ""
+        return tuple(sentence + addition for sentence in getattr(described, use))
+
+    def wrong(self, field: str) -> dict[str, str]:
+        """Return the published map from a class to the wrong one given in its place."""
+        return dict(self.content.fields[field].wrong)
+
+    def all_sentences(self) -> tuple[str, ...]:
+        """Return each distinct sentence once, in the order of the file."""
+        uses: tuple[Use, ...] = ("training", "held_out")
+        return tuple(
+            sentence
+            for field in self.fields
+            for value in self.content.fields[field].classes
+            for use in uses
+            for sentence in self.sentences(field, value, use)
+        )
+
+
+def load_prompts(name_or_path: str, family: str) -> PromptBook:
+    """Load a shipped file by name (`birads`, `nsclc`) or a user's own by path.
+
+    Raises:
+        RecipeError: the family or file is unknown, or the file is not as it must be; names the field.
+    """
+    if family not in FAMILIES:
+        raise RecipeError(f"prompts.family = {family} is unknown; choose {' or '.join(FAMILIES)}.")
+    shipped = FOLDER / f"{name_or_path}.yaml"
+    path = shipped if shipped.is_file() else Path(name_or_path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = _File.model_validate(yaml.safe_load(text))
+    except (OSError, UnicodeDecodeError):
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise RecipeError(f"prompts.file = {name_or_path}: no shipped file ({known}), no readable path.") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: not YAML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise RecipeError(f"{path}: {place}: {str(first['msg']).removeprefix('Value error, ')}") from None
+    return PromptBook(path.stem, family, hashlib.sha256(f"{family}\n{text}".encode()).hexdigest(), content)

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from t2m_bench.data.prompts import FOLDER, load_prompts
+from t2m_bench.errors import RecipeError
+
+
+@pytest.mark.parametrize(("name", "fields"), [("birads", ("birads",)), ("nsclc", ("t_stage", "histology"))])
+def test_every_class_has_sentences_and_none_is_held_out_and_trained(name: str, fields: tuple[str, ...]) -> None:
+    book = load_prompts(name, "category")
+    assert book.fields == fields
+    for field in fields:
+        for value in (*book.classes(field), "unknown"):
+            assert len(book.sentences(field, value, "training")) == 2
+            assert len(book.sentences(field, value, "held_out")) == 1
+    assert len(set(book.all_sentences())) == len(book.all_sentences())
+
+
+def test_the_published_wrong_maps() -> None:
+    assert load_prompts("birads", "category").wrong("birads") == {"2": "5", "3": "5", "4": "2", "5": "2"}
+    nsclc = load_prompts("nsclc", "category")
+    assert {nsclc.wrong("t_stage")[stage] for stage in ("Tis", "T1a", "T1b", "T2a")} == {"T4"}
+    assert {nsclc.wrong("t_stage")[stage] for stage in ("T2b", "T3", "T4")} == {"T1a"}
+    assert nsclc.wrong("histology")["Squamous cell carcinoma"] == "Adenocarcinoma"
+
+
+def test_family_typical_adds_to_the_sentence_and_changes_the_hash() -> None:
+    plain, typical = load_prompts("birads", "category"), load_prompts("birads", "typical")
+    pairs = zip(plain.sentences("birads", "5", "training"), typical.sentences("birads", "5", "training"), strict=True)
+    assert all(longer.startswith(short) and len(longer) > len(short) for short, longer in pairs)
+    assert plain.sentences("birads", "unknown", "training") == typical.sentences("birads", "unknown", "training")
+    assert plain.sha256 != typical.sha256
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(RecipeError, match="choose category or typical"):
+        load_prompts("birads", "florid")
+    with pytest.raises(RecipeError, match=r"no shipped file \(birads, nsclc\)"):
+        load_prompts("no-such-file", "category")
+
+
+def spoil_unknown(raw: dict) -> None:
+    del raw["fields"]["birads"]["classes"]["unknown"]
+
+
+def spoil_held_out(raw: dict) -> None:
+    del raw["fields"]["birads"]["classes"]["2"]["held_out"]
+
+
+def spoil_repeat(raw: dict) -> None:
+    classes = raw["fields"]["birads"]["classes"]
+    classes["2"]["training"] = classes["3"]["training"]
+
+
+def spoil_type(raw: dict) -> None:
+    raw["fields"]["birads"]["classes"]["2"]["training"] = [7]
+
+
+def spoil_wrong(raw: dict) -> None:
+    raw["fields"]["birads"]["wrong"]["2"] = "2"
+
+
+def spoil_key(raw: dict) -> None:
+    raw["fields"]["birads"]["classes"]["2"]["traning"] = ["x"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_unknown, 'birads: classes needs "unknown"'),
+        (spoil_held_out, r"birads\.classes\.2\.held_out: Field required"),
+        (spoil_repeat, "stands more than once"),
+        (spoil_type, r"birads\.classes\.2\.training\.0"),
+        (spoil_wrong, r"wrong\.2 is 2"),
+        (spoil_key, r"birads\.classes\.2\.traning"),
+    ],
+)
+def test_a_users_own_file_is_checked(tmp_path: Path, spoil: object, message: str) -> None:
+    raw = yaml.safe_load((FOLDER / "birads.yaml").read_text())
+    spoil(raw)
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(RecipeError, match=message):
+        load_prompts(str(path), "category")
