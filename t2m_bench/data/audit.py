@@ -1,0 +1,96 @@
+"""The leakage audit: runs before any training and says what the splits share."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from t2m_bench.data.case import Case
+from t2m_bench.data.splits import Splits
+from t2m_bench.errors import LeakageError
+
+NAMED = 3
+"""How many cases a message names."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found, free of identifiers: numbers and plain sentences.
+
+    Attributes:
+        cases, patients: split -> count; classes: split -> class -> cases.
+        flags: quality flag -> cases. unknown_texts: cases whose text field is unknown.
+        leaks: one sentence for each kind of leak found, empty when there is none.
+    """
+
+    cases: dict[str, int]
+    patients: dict[str, int]
+    classes: dict[str, dict[str, int]]
+    flags: dict[str, int]
+    unknown_texts: int
+    leaks: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
+def run_audit(cases: Sequence[Case], splits: Splits, field: str, seen_image_hashes: Iterable[str] = ()) -> Audit:
+    """Look for patients and images on two sides, and for evaluation images that a frozen model was trained on.
+
+    Args:
+        field: the text field whose classes are counted.
+        seen_image_hashes: `Case.image_sha256` of the images that the frozen models of this package were trained on.
+    """
+    by_id = {case.case_id: case for case in cases}
+    parts = {name: [by_id[case_id] for case_id in getattr(splits, name)] for name in ("train", "val", "test")}
+    found = [*_find_shared(parts), *_find_seen(parts, frozenset(seen_image_hashes))]
+    return Audit(
+        cases={name: len(part) for name, part in parts.items()},
+        patients={name: len({case.patient_id for case in part}) for name, part in parts.items()},
+        classes={
+            name: dict(sorted(Counter(c.text_fields[field] for c in part).items())) for name, part in parts.items()
+        },
+        flags=_count(flag for case in cases for flag in case.flags),
+        unknown_texts=sum(case.text_fields[field] == "unknown" for case in cases),
+        leaks=tuple(sentence for sentence, _ in found),
+        examples=tuple(case_id for _, case_ids in found for case_id in case_ids[:NAMED]),
+    )
+
+
+def check_audit(audit: Audit, allow_leakage: bool) -> None:
+    """Refuse to go on when something leaks.
+
+    Raises:
+        LeakageError: unless the recipe allows it.
+    """
+    if audit.leaks and not allow_leakage:
+        raise LeakageError(
+            f"the splits leak: {'; '.join(audit.leaks)} (for instance {', '.join(audit.examples[:NAMED])}). "
+            "Mend the data set or the folds, or set allow_leakage=true, which every table will then show."
+        )
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
+
+
+def _find_shared(parts: dict[str, list[Case]]) -> list[tuple[str, list[str]]]:
+    found = []
+    for key, what in (("patient_id", "patients"), ("image_sha256", "identical images")):
+        holders: dict[str, dict[str, list[str]]] = {name: defaultdict(list) for name in parts}
+        for name, part in parts.items():
+            for case in part:
+                holders[name][getattr(case, key)].append(case.case_id)
+        for one, other in combinations(parts, 2):
+            shared = holders[one].keys() & holders[other].keys()
+            if shared:
+                case_ids = sorted(case_id for value in shared for case_id in holders[other][value])
+                found.append((f"{len(shared)} {what} in both {one} and {other}", case_ids))
+    return found
+
+
+def _find_seen(parts: dict[str, list[Case]], seen: frozenset[str]) -> list[tuple[str, list[str]]]:
+    found = []
+    for name in ("val", "test"):
+        case_ids = sorted(case.case_id for case in parts[name] if case.image_sha256 in seen)
+        if case_ids:
+            found.append((f"{len(case_ids)} {name} images were seen by the frozen image encoder in training", case_ids))
+    return found
