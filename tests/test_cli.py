@@ -1,0 +1,79 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def phantoms(tmp_path: Path) -> list[str]:
+    return [f"dataset.root={tmp_path / 'data'}", "dataset.phantom.cases=60", "--runs", str(tmp_path / "runs"), "--json"]
+
+
+def test_help_does_not_import_what_is_heavy() -> None:
+    code = "import sys, t2m_bench.cli; print(*{'torch', 'ray', 'pandas', 'pydantic', 'h5py'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+    assert "prepare" in run("--help").stdout
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "launch").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_resolve_to_what_they_read(path: Path) -> None:
+    done = run("recipe", path, "adapter.fine.heads=4", "--json")
+    resolved = json.loads(done.stdout.splitlines()[-1])["recipe"]
+    assert resolved["adapter"]["fine"] == {"tokens": 2, "heads": 4, "gate_init": 0.8}
+    assert yaml.safe_load("\n".join(done.stdout.splitlines()[:-1])) == resolved
+
+
+def test_prepare_writes_once_and_reuses_after(phantoms: list[str]) -> None:
+    first = json.loads(run("prepare", "launch/demo.yaml", *phantoms).stdout.splitlines()[-1])
+    assert sum(first["cases"].values()) == 60
+    assert first["leaks"] == []
+    assert not first["reused"]
+    assert (Path(first["folder"]) / "manifest.jsonl").is_file()
+    again = run("prepare", "launch/demo.yaml", *phantoms)
+    assert json.loads(again.stdout.splitlines()[-1])["reused"]
+    assert "reused" in again.stdout.splitlines()[1]
+
+
+def test_a_changed_folder_is_read_again(phantoms: list[str], tmp_path: Path) -> None:
+    first = json.loads(run("prepare", "launch/demo.yaml", *phantoms).stdout.splitlines()[-1])
+    table = tmp_path / "data" / "bus_data.csv"
+    table.write_text(table.read_text() + "\n")
+    again = json.loads(run("prepare", "launch/demo.yaml", *phantoms).stdout.splitlines()[-1])
+    assert not again["reused"]
+    assert again["folder"] != first["folder"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["prepare", "launch/none.yaml"], "there is no such recipe"),
+        (["prepare", "launch/bus_bra.yaml", "dataset.root=no-such-folder"], "no-such-folder: does not exist"),
+        (["recipe", "launch/demo.yaml", "optim.epoch=3"], "did you mean epochs?"),
+        (["phantom", "bus-bra", "unused", "--cases", "2"], "at least 5"),
+        (["phantom", "nsclc", "unused"], "not available in this version"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_two(arguments: list[str], message: str) -> None:
+    done = run(*arguments, code=2)
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_real_folder_prepares_without_a_leak(bus_bra_dev: Path, tmp_path: Path) -> None:
+    arguments = [f"dataset.root={bus_bra_dev}", "dataset.test_fold=4", "--runs", tmp_path, "--json"]
+    summary = json.loads(run("prepare", "launch/bus_bra.yaml", *arguments).stdout.splitlines()[-1])
+    assert sum(summary["cases"].values()) == 1492
+    assert summary["leaks"] == []
