@@ -1,0 +1,55 @@
+"""From a case to what is stored of it: the frozen encoder's embedding, the reference at low resolution, the box."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from t2m_bench.data.case import Case
+from t2m_bench.data.images import load_image, load_mask
+from t2m_bench.models.sam import FrozenSam, encode_images, preprocess_image
+from t2m_bench.shards.writer import EmbeddedCase
+
+PIXELS_AT_ONCE = 2**20
+"""Encoder input pixels of one batch: one image at 1024 px, sixteen at 256 px."""
+
+LOW_RES_FACTOR = 4
+"""Low-resolution logits have four pixels a side for each token (segment_anything/modeling/mask_decoder.py)."""
+
+
+def count_bytes_per_case(sam: FrozenSam) -> int:
+    """Return what one case takes in a shard."""
+    return 256 * sam.grid**2 * 2 + (LOW_RES_FACTOR * sam.grid) ** 2 + 16
+
+
+def embed_cases(sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device) -> Iterator[EmbeddedCase]:
+    """Yield the cases in their order, encoded in batches; the encoder is already on the device."""
+    size = max(1, PIXELS_AT_ONCE // sam.image_size**2)
+    for start in range(0, len(cases), size):
+        batch = cases[start : start + size]
+        images = torch.stack([preprocess_image(load_image(root, case), sam.image_size) for case in batch])
+        embeddings = encode_images(sam, images.to(device)).to(torch.float16).cpu().numpy()
+        for case, embedding in zip(batch, embeddings, strict=True):
+            mask = compute_mask_low_res(load_mask(root, case), LOW_RES_FACTOR * sam.grid)
+            yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))
+
+
+def compute_mask_low_res(mask: NDArray[np.bool_], side: int) -> NDArray[np.uint8]:
+    """Return (side, side): the share of each low-resolution pixel that the mask (H, W) covers, times 255."""
+    height, width = mask.shape
+    tensor = torch.from_numpy(mask).float()[None, None]
+    rows, columns = -(-height // side) * side, -(-width // side) * side  # whole multiples, then exact area averages
+    enlarged = functional.interpolate(tensor, size=(rows, columns), mode="bilinear", align_corners=False)
+    shares = functional.avg_pool2d(enlarged, (rows // side, columns // side))[0, 0]
+    low_res: NDArray[np.uint8] = (shares * 255).round().to(torch.uint8).numpy()
+    return low_res
+
+
+def scale_box(case: Case, image_size: int) -> NDArray[np.float32]:
+    """Return the case's box (4,) in pixels of the encoder's square input."""
+    scale = np.array([image_size / case.width, image_size / case.height] * 2)
+    box_xyxy: NDArray[np.float32] = (np.array(case.box_xyxy) * scale).astype(np.float32)
+    return box_xyxy

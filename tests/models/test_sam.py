@@ -1,0 +1,84 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from t2m_bench.errors import WeightsError
+from t2m_bench.models.sam import build_sam, encode_images, load_sam, preprocess_image
+
+
+@pytest.fixture(scope="module")
+def vit_b_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights saved as MedSAM's file is: a plain state dict in a .pth."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "medsam_vit_b.pth"
+    torch.save(build_sam("vit_b").state_dict(), path)
+    return path
+
+
+def test_a_medsam_file_is_loaded_frozen(vit_b_file: Path) -> None:
+    sam = load_sam("vit_b", vit_b_file)
+    assert (sam.image_size, sam.grid) == (1024, 64)
+    modules = (sam.image_encoder, sam.prompt_encoder, sam.mask_decoder)
+    assert not any(p.requires_grad for module in modules for p in module.parameters())
+    saved = torch.load(vit_b_file, weights_only=True)
+    got = sam.mask_decoder.state_dict()["mask_tokens.weight"]
+    assert torch.equal(got, saved["mask_decoder.mask_tokens.weight"])
+
+
+def test_another_architecture_is_refused_by_name_and_shape(vit_b_file: Path) -> None:
+    with pytest.raises(WeightsError, match=r"another architecture than preset vit_l: image_encoder\.pos_embed is"):
+        load_sam("vit_l", vit_b_file)
+
+
+def test_missing_weights_say_what_to_fetch(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"fetch MedSAM's medsam_vit_b\.pth.*image_encoder\.checkpoint"):
+        load_sam("vit_b")
+    with pytest.raises(WeightsError, match=r"there is no file .*none\.pth"):
+        load_sam("vit_b", tmp_path / "none.pth")
+
+
+class Planted:
+    """Would leave a file behind if it were unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_checkpoint_that_carries_code_is_refused_and_never_run(tmp_path: Path, save: object) -> None:
+    victim, path = tmp_path / "ran", tmp_path / "weights.pth"
+    save({"image_encoder.pos_embed": Planted(victim)}, path)
+    with pytest.raises(WeightsError, match=r"weights\.pth"):
+        load_sam("vit_b", path)
+    assert not victim.exists()
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, vit_b_file: Path) -> None:
+    path = tmp_path / "cut.pth"
+    path.write_bytes(vit_b_file.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=r"cut\.pth cannot be read"):
+        load_sam("vit_b", path)
+
+
+def test_preprocessing_is_bicubic_then_min_max_and_does_not_keep_the_aspect() -> None:
+    image = np.random.default_rng(0).integers(20, 90, (30, 50), dtype=np.uint8)
+    got = preprocess_image(image, 64)
+    resized = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC), dtype=np.float64)
+    want = (resized - resized.min()) / (resized.max() - resized.min())
+    assert got.shape == (3, 64, 64)
+    for channel in got:
+        np.testing.assert_allclose(channel, want, atol=1e-6)
+    assert float(preprocess_image(np.full((9, 9), 7, np.uint8), 16).abs().max()) == 0.0
+
+
+def test_images_outside_zero_to_one_never_enter_the_encoder(vit_b_file: Path) -> None:
+    sam = load_sam("vit_b", vit_b_file)
+    with pytest.raises(ValueError, match=r"run from 0 to 255; the encoder expects values in \[0, 1\]"):
+        encode_images(sam, torch.linspace(0, 255, 3 * 1024 * 1024).view(1, 3, 1024, 1024))
