@@ -70,20 +70,12 @@ def prepare(
     recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False
 ) -> None:
     """Read a dataset folder into a manifest, split it by patient and audit it for leaks."""
-    from rich.progress import Progress
-
     from t2m_bench.config import load_recipe
-    from t2m_bench.pipeline import prepare as run_prepare
+    from t2m_bench.pipeline.prepare import prepare as run_prepare
+    from t2m_bench.pipeline.terminal import Terminal
 
     start = time.monotonic()
-    with Progress(disable=not sys.stderr.isatty(), console=_stderr(), transient=True) as progress:
-        task = progress.add_task("reading cases", total=None)
-        prepared = run_prepare(
-            load_recipe(recipe, overrides or ()),
-            runs,
-            print,
-            lambda done, total: progress.update(task, completed=done, total=total),
-        )
+    prepared = run_prepare(load_recipe(recipe, overrides or ()), runs, Terminal())
     audit = prepared.audit
     for split, count in audit.cases.items():
         shown = ", ".join(f"{name}: {number}" for name, number in audit.classes[split].items())
@@ -94,10 +86,60 @@ def prepare(
     _end(as_json, summary | {"reused": prepared.reused, "seconds": round(time.monotonic() - start, 2)})
 
 
-def _stderr() -> Any:
-    from rich.console import Console
+@app.command()
+def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Encode every image and sentence once with the frozen encoders."""
+    from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.embed import embed as run_embed
+    from t2m_bench.pipeline.embed import embed_texts
+    from t2m_bench.pipeline.prepare import prepare as run_prepare
+    from t2m_bench.pipeline.terminal import Terminal
 
-    return Console(stderr=True)
+    loaded = load_recipe(recipe, overrides or ())
+    terminal = Terminal()
+    embedded = run_embed(loaded, run_prepare(loaded, runs, terminal), runs, terminal)
+    embed_texts(loaded, runs, terminal)
+    rate = embedded.num_encoded / embedded.seconds
+    summary = {"folder": str(embedded.folder), "cases": embedded.num_cases, "encoded": embedded.num_encoded}
+    _end(as_json, summary | {"seconds": round(embedded.seconds, 2), "images_per_s": round(rate, 2)})
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Train and evaluate one adapter; run it again to continue."""
+    from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.pipeline.train import open_experiment
+    from t2m_bench.pipeline.train import train as run_train
+
+    loaded = load_recipe(recipe, overrides or ())
+    terminal = Terminal()
+    summary = run_train(open_experiment(loaded, runs, terminal), loaded.adapter.kind, loaded.seed, terminal)
+    _print_run(summary)
+    _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+    runs: Annotated[Path | None, typer.Option(help="Folder for all that is made; two above RUN if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a trained run again from its checkpoint."""
+    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.pipeline.train import evaluate as run_evaluate
+
+    summary = run_evaluate(run, runs or run.resolve().parents[1], Terminal())
+    _print_run(summary)
+    _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
+
+
+def _print_run(summary: dict[str, Any]) -> None:
+    print(
+        f"{summary['run']}: {summary['trainable_parameters']:,} trainable parameters, best epoch "
+        f"{summary['best_epoch']}, validation Dice {summary['val_dice']:.4f}, test Dice {summary['test_dice']:.4f}, "
+        f"{summary['seconds']:.1f} s of training"
+    )
 
 
 def _end(as_json: bool, summary: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""The only Ray code."""
+"""The only Ray code: sessions, training and embedding on many processes."""

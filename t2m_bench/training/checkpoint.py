@@ -90,10 +90,7 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
     if not path.exists():
         return None
     tensors, note = load_tensors(path)
-    try:
-        progress = Progress(**note)
-    except TypeError as error:
-        raise RunFolderError(f"{path}: not a training state of this version ({error}). Remove it.") from None
+    progress = _parse_progress(path, note)
     if progress.run_hash != run_hash:
         raise RunFolderError(
             f"{path}: trained by another recipe ({progress.run_hash}, now {run_hash}). Rename or remove it."
@@ -108,6 +105,23 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
     return progress
+
+
+def load_progress(folder: Path) -> Progress:
+    """Read how far a run has come.
+
+    Raises:
+        RunFolderError: there is no state, or it cannot be read.
+    """
+    path = folder / STATE_NAME
+    return _parse_progress(path, load_tensors(path)[1])
+
+
+def _parse_progress(path: Path, note: dict[str, Any]) -> Progress:
+    try:
+        return Progress(**note)
+    except TypeError as error:
+        raise RunFolderError(f"{path}: not a training state of this version ({error}). Remove it.") from None
 
 
 def save_adapter(folder: Path, module: nn.Module, note: dict[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """From a case to what is stored of it: the frozen encoder's embedding, the reference at low resolution, the box."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ from torch.nn import functional
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_image, load_mask
-from t2m_bench.models.sam import FrozenSam, encode_images, preprocess_image
-from t2m_bench.shards.writer import EmbeddedCase
+from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenSam, encode_images, load_sam, preprocess_image
+from t2m_bench.shards.schema import ShardEntry, Signature
+from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, write_shard
 
 PIXELS_AT_ONCE = 2**20
 """Encoder input pixels of one batch: one image at 1024 px, sixteen at 256 px."""
@@ -20,9 +23,45 @@ LOW_RES_FACTOR = 4
 """Low-resolution logits have four pixels a side for each token (segment_anything/modeling/mask_decoder.py)."""
 
 
-def count_bytes_per_case(sam: FrozenSam) -> int:
-    """Return what one case takes in a shard."""
-    return 256 * sam.grid**2 * 2 + (LOW_RES_FACTOR * sam.grid) ** 2 + 16
+@dataclass(frozen=True)
+class EmbedTask:
+    """One file of shards, for any process that sees the folders: what to encode, with what, and where it goes."""
+
+    preset: str
+    checkpoint: Path | None
+    root: Path
+    folder: Path
+    plan: ShardPlan
+    signature: Signature
+    cases: tuple[Case, ...]
+
+    def run(self, device: torch.device, on_case: Callable[[], None] = lambda: None) -> ShardEntry:
+        """Encode and write the file; `on_case` is called after each case.
+
+        Raises:
+            UserError: an image or the weights cannot be read, or the disk is full.
+        """
+        sam = _load_once(self.preset, self.checkpoint, str(device))
+        made = _tell(embed_cases(sam, self.root, self.cases, device), on_case)
+        return write_shard(self.folder, self.plan, self.signature, made)
+
+
+def _tell(made: Iterable[EmbeddedCase], on_case: Callable[[], None]) -> Iterator[EmbeddedCase]:
+    for case in made:
+        yield case
+        on_case()
+
+
+@lru_cache(maxsize=1)
+def _load_once(preset: str, checkpoint: Path | None, device: str) -> FrozenSam:
+    sam = load_sam(preset, checkpoint)
+    sam.image_encoder.to(device)
+    return sam
+
+
+def count_bytes_per_case(grid: int) -> int:
+    """Return what one case takes in a shard, for a token grid of this side."""
+    return EMBEDDING_WIDTH * grid**2 * 2 + (LOW_RES_FACTOR * grid) ** 2 + 16
 
 
 def embed_cases(sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device) -> Iterator[EmbeddedCase]:

@@ -20,7 +20,7 @@ from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.step import compute_gradients
 
 Validate = Callable[[FusionAdapter], float]
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[list[dict[str, Any]]], None]
 OnStep = Callable[[int, int], None]
 
 
@@ -30,7 +30,7 @@ class Trainer:
 
     Attributes:
         validate: mean validation Dice of an adapter, computed over all ranks, equal on each.
-        on_epoch: is given the history row of each finished epoch, on the first rank.
+        on_epoch: is given the history, a row an epoch, after each epoch, on the first rank.
         on_step: is called with (epoch, step) after each step, on every rank.
     """
 
@@ -41,7 +41,7 @@ class Trainer:
     batches: BatchMaker
     ranks: Ranks
     validate: Validate
-    on_epoch: OnEpoch = lambda row: None
+    on_epoch: OnEpoch = lambda history: None
     on_step: OnStep = lambda epoch, step: None
 
     def fit(self) -> Progress:
@@ -121,7 +121,7 @@ class Trainer:
         stale = progress.epoch - 1 - progress.best_epoch
         progress.finished = progress.epoch >= self.recipe.optim.epochs or stale >= self.recipe.optim.patience
         if self.ranks.is_first:
-            self.on_epoch(row)
+            self.on_epoch(progress.history)
 
     def _save(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> None:
         progress.seconds = clock.seconds

@@ -42,10 +42,10 @@ def test_vit_b_from_folder_to_step_to_mask(tmp_path: Path) -> None:
     sam = load_sam("vit_b", tmp_path / "medsam_vit_b.pth")
     case_ids = [case.case_id for case in cases]
     signature = Signature(sam.preset, sam.weights_sha256, sam.preprocessing_id, "m" * 64)
-    plans = plan_shards(case_ids, count_bytes_per_case(sam), shard_mib=256)
+    plans = plan_shards(case_ids, count_bytes_per_case(sam.grid), shard_mib=256)
     embedded = embed_cases(sam, tmp_path / "data", cases, torch.device("cpu"))
     entry = write_shard(tmp_path / "shards", plans[0], signature, embedded)
-    assert entry.bytes == pytest.approx(2 * count_bytes_per_case(sam), rel=0.01)
+    assert entry.bytes == pytest.approx(2 * count_bytes_per_case(sam.grid), rel=0.01)
     finish_shards(tmp_path / "shards", plans, signature)
 
     recipe = make_recipe()

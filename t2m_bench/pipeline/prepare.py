@@ -1,9 +1,8 @@
-"""The stages behind the verbs: each makes what it needs and lacks, and reuses what is valid, saying which."""
+"""From a dataset folder to cases, splits and their audit."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,18 +12,23 @@ from t2m_bench.data.bus_bra import find_root, read_bus_bra
 from t2m_bench.data.case import Case
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
 from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
 from t2m_bench.data.splits import Splits, make_splits
+from t2m_bench.models.sam import load_seen_image_hashes
+from t2m_bench.pipeline.terminal import Terminal
 
 TEXT_FIELD = "birads"
 MANIFEST_NAME = "manifest.jsonl"
 
-Say = Callable[[str], None]
-Advance = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset ready for embedding and training."""
+    """A dataset ready for embedding and training.
+
+    Attributes:
+        cases, splits: under pseudonyms; the folder's manifest and splits alone name the source's identifiers.
+        manifest_sha256: of the cases as the source names them, so that it is the same wherever it was prepared.
+    """
 
     root: Path
     folder: Path
@@ -35,7 +39,7 @@ class Prepared:
     reused: bool
 
 
-def prepare(recipe: Recipe, runs: Path, say: Say, advance: Advance) -> Prepared:
+def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     """Read the dataset folder (phantoms are written first where the recipe has them), split and audit it.
 
     A manifest of the same files is reused: the folder's names, sizes and times decide.
@@ -44,7 +48,7 @@ def prepare(recipe: Recipe, runs: Path, say: Say, advance: Advance) -> Prepared:
         DatasetError: the folder cannot be read as cases.
         LeakageError: the splits leak and the recipe does not allow it.
     """
-    _write_phantoms(recipe, say)
+    _write_phantoms(recipe, terminal)
     root = find_root(recipe.dataset.root)
     stamp = _compute_stamp(root)
     folder = runs / "prepared" / f"{recipe.name}-{stamp[:8]}"
@@ -52,22 +56,26 @@ def prepare(recipe: Recipe, runs: Path, say: Say, advance: Advance) -> Prepared:
     reused = manifest.is_file()
     if reused:
         cases = load_manifest(manifest)
-        say(f"reused {manifest}: {len(cases)} cases of {root}")
+        terminal.say(f"reused {manifest}: {len(cases)} cases of {root}")
     else:
-        cases = read_bus_bra(root, advance)
+        with terminal.watch("reading cases") as advance:
+            cases = read_bus_bra(root, advance)
         write_manifest(manifest, cases)
-        say(f"wrote {manifest}: {len(cases)} cases of {root}")
+        terminal.say(f"wrote {manifest}: {len(cases)} cases of {root}")
     dataset = recipe.dataset
     splits = make_splits(
         cases, test_fold=dataset.test_fold, val_fraction=dataset.val_fraction, seed=recipe.seed, field=TEXT_FIELD
     )
-    audit = run_audit(cases, splits, TEXT_FIELD)
+    audit = run_audit(cases, splits, TEXT_FIELD, load_seen_image_hashes(recipe.image_encoder.preset))
     check_audit(audit, recipe.allow_leakage)
     _write_splits(folder / f"splits-fold{dataset.test_fold}-seed{recipe.seed}.json", splits, audit)
-    return Prepared(root, folder, cases, splits, audit, compute_manifest_hash(cases), reused)
+    hidden = pseudonymise(cases, load_or_create_pseudonyms(runs / KEY_NAME))
+    name_of = {case.case_id: private.case_id for case, private in zip(cases, hidden, strict=True)}
+    hidden_splits = Splits(*(tuple(name_of[case_id] for case_id in part) for part in vars(splits).values()))
+    return Prepared(root, folder, hidden, hidden_splits, audit, compute_manifest_hash(cases), reused)
 
 
-def _write_phantoms(recipe: Recipe, say: Say) -> None:
+def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
     phantom = recipe.dataset.phantom
     if phantom is None:
         return
@@ -78,7 +86,7 @@ def _write_phantoms(recipe: Recipe, say: Say) -> None:
         text_effect=phantom.text_effect,
         text_visible=phantom.text_visible,
     )
-    say(f"phantoms in {recipe.dataset.root}: {phantom.cases} cases, text effect {phantom.text_effect:g}")
+    terminal.say(f"phantoms in {recipe.dataset.root}: {phantom.cases} cases, text effect {phantom.text_effect:g}")
 
 
 def _compute_stamp(root: Path) -> str:

@@ -1,0 +1,51 @@
+"""Embedding on many processes: each writes other files, none shares one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from t2m_bench.cluster.session import ray_session
+from t2m_bench.config import ClusterSection
+from t2m_bench.errors import UserError
+from t2m_bench.training.embed import EmbedTask
+
+
+def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases: Callable[[int], None]) -> None:
+    """Run the tasks on up to `num_embed_workers` processes; what is finished stays when one fails.
+
+    Args:
+        on_cases: is told the number of cases of each finished file.
+
+    Raises:
+        UserError: an image or the weights cannot be read, or the disk is full.
+    """
+    workers = min(cluster.num_embed_workers, len(tasks))
+    with ray_session(workers * cluster.cpus_per_worker):
+        import ray
+
+        run = ray.remote(
+            num_cpus=cluster.cpus_per_worker, num_gpus=1 if cluster.use_gpu else 0, max_retries=cluster.max_failures
+        )(_run)
+        waiting = list(tasks)
+        running: dict[Any, int] = {}
+        while waiting or running:
+            while waiting and len(running) < workers:
+                task = waiting.pop(0)
+                running[run.remote(task, cluster.cpus_per_worker, cluster.use_gpu)] = len(task.cases)
+            done, _ = ray.wait(list(running), num_returns=1)
+            for reference in done:
+                failure = ray.get(reference)
+                if failure is not None:
+                    raise failure
+                on_cases(running.pop(reference))
+
+
+def _run(task: EmbedTask, cpus: float, use_gpu: bool) -> UserError | None:
+    """Return a user's error instead of raising it, so that Ray neither wraps nor retries it."""
+    torch.set_num_threads(max(1, int(cpus)))
+    try:
+        task.run(torch.device("cuda" if use_gpu else "cpu"))
+    except UserError as error:
+        return error
+    return None

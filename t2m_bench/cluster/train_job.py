@@ -1,0 +1,94 @@
+"""Training on many processes: Ray Train starts them and their process group, Accelerate runs in each."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from t2m_bench.cluster.session import ray_session
+from t2m_bench.errors import RunFolderError, UserError
+from t2m_bench.training import job as run_job
+from t2m_bench.training.job import Job
+from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.run_folder import load_json, write_json
+
+ERROR_NAME = "error.json"
+
+
+def train_with_ray(job: Job) -> None:
+    """Train and evaluate a job on `num_train_workers` processes.
+
+    A worker that dies is started again with all others, from the last checkpoint; every budget is bounded, for Ray
+    retries preemptions and its own controller for ever unless told.
+
+    Raises:
+        UserError: a worker met bad input, which is not retried.
+        RunFolderError: workers kept dying.
+    """
+    cluster = job.recipe.cluster
+    error_file = job.run_folder / ERROR_NAME
+    error_file.unlink(missing_ok=True)
+    with ray_session(cluster.num_train_workers * cluster.cpus_per_worker):
+        from ray.train import TrainingFailedError
+
+        try:
+            _build_trainer(job).fit()
+        except TrainingFailedError as error:
+            _raise_user_error(error_file)
+            raise RunFolderError(
+                f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
+                f"{_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
+            ) from error
+    _raise_user_error(error_file)
+
+
+def _build_trainer(job: Job) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    cluster = job.recipe.cluster
+    budgets = ("max_failures", "max_preemption_failures", "controller_failure_limit")
+    failures: Any = FailureConfig  # ray.train exports the class of its first version to type checkers
+    return TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=cluster.num_train_workers,
+            use_gpu=cluster.use_gpu,
+            resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=f"{job.run_folder.name}-{uuid4().hex[:8]}",  # a name used before would resume Ray's own state
+            storage_path=str(job.run_folder.parent / ".ray"),
+            failure_config=failures(**dict.fromkeys(budgets, cluster.max_failures)),
+        ),
+    )
+
+
+def _work(config: dict[str, Any]) -> None:
+    """Run the job on one rank; Ray has set the process group and its environment."""
+    job: Job = config["job"]
+    error_file = job.run_folder / ERROR_NAME
+    if error_file.exists():  # an earlier attempt met bad input: another would meet it again
+        return
+    torch.set_num_threads(max(1, int(job.recipe.cluster.cpus_per_worker)))
+    try:
+        run_job.train(job, Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu))
+    except UserError as error:
+        write_json(error_file, {"kind": type(error).__name__, "message": str(error)})
+        raise
+
+
+def _raise_user_error(error_file: Path) -> None:
+    if error_file.exists():
+        noted = load_json(error_file, "Train again.")
+        error_file.unlink()
+        kinds: dict[str, type[UserError]] = {kind.__name__: kind for kind in UserError.__subclasses__()}
+        raise kinds.get(noted["kind"], UserError)(noted["message"])
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

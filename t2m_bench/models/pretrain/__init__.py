@@ -1,0 +1,1 @@
+"""Scripts that trained the weights shipped with the package."""

@@ -1,0 +1,146 @@
+"""The frozen text encoder: a Hugging Face model by name or folder, or the small stand-in shipped with the package."""
+
+import hashlib
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from t2m_bench.errors import WeightsError
+from t2m_bench.models.torchvision_ops import declare_missing_operators
+
+STAND_IN = "stand-in"
+STAND_IN_FOLDER = Path(__file__).parent / "weights" / "stand-in-text"
+AT_ONCE = 64
+
+Pooling = Literal["cls", "mean"]
+
+
+@dataclass(frozen=True)
+class FrozenText:
+    """A text encoder in evaluation mode, no parameter of which takes a gradient.
+
+    Attributes:
+        name: as the recipe has it. pooling: [CLS] or the mean over tokens.
+        width: E of the embeddings. max_tokens: the longest sentence it takes.
+        tokenizer, model: of transformers.
+    """
+
+    name: str
+    pooling: Pooling
+    width: int
+    max_tokens: int
+    tokenizer: Any
+    model: Any
+
+    @torch.no_grad()
+    def encode(self, sentences: Sequence[str]) -> Tensor:
+        """Return (n, E) float32, one row a sentence.
+
+        Raises:
+            WeightsError: a sentence is longer than the encoder takes; nothing is cut silently.
+        """
+        rows = [self._encode(sentences[start : start + AT_ONCE]) for start in range(0, len(sentences), AT_ONCE)]
+        return torch.cat(rows)
+
+    def _encode(self, sentences: Sequence[str]) -> Tensor:
+        for sentence in sentences:
+            length = len(self.tokenizer(sentence)["input_ids"])
+            if length > self.max_tokens:
+                raise WeightsError(
+                    f"text encoder {self.name} takes {self.max_tokens} tokens and this sentence has {length}: "
+                    f"{sentence[:60]!r}... Shorten it in the prompt file."
+                )
+        tokens = self.tokenizer(list(sentences), padding=True, return_tensors="pt")
+        hidden: Tensor = self.model(**tokens).last_hidden_state.float()  # (n, tokens, E)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        real: Tensor = tokens["attention_mask"].unsqueeze(-1).float()
+        return (hidden * real).sum(dim=1) / real.sum(dim=1)
+
+
+def load_text_encoder(name: str, pooling: Pooling) -> FrozenText:
+    """Load a frozen text encoder.
+
+    Args:
+        name: "stand-in", a folder in Hugging Face's layout, or a name on its hub (fetched once, then cached).
+        pooling: what stands for a sentence.
+
+    Raises:
+        WeightsError: it cannot be found or read, or holds code.
+    """
+    folder = find_text_folder(name)
+    declare_missing_operators()
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # a missing pooling head is told as a warning, and [CLS] is read before it
+    logging.disable_progress_bar()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        # safetensors, or a .bin that transformers reads with weights_only: neither can run code
+        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, ImportError) as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise WeightsError(f"{folder}: cannot be read as a text encoder ({reason}). Fetch {name} again.") from None
+    model.eval().requires_grad_(False)
+    max_tokens = min(int(getattr(model.config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))
+    return FrozenText(name, pooling, int(model.config.hidden_size), max_tokens, tokenizer, model)
+
+
+def compute_text_sha256(name: str) -> str:
+    """Return one sha256 over the encoder's weights and tokenizer files.
+
+    Raises:
+        WeightsError: as `find_text_folder`.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(find_text_folder(name).iterdir()):
+        if path.suffix in {".safetensors", ".bin", ".json", ".txt"}:
+            with path.open("rb") as stream:
+                digest.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def find_text_folder(name: str) -> Path:
+    """Return the folder of an encoder's files, fetched from the hub when it is a name and not cached yet.
+
+    Raises:
+        WeightsError: it is no folder and cannot be fetched; says what to fetch and where to put it.
+    """
+    if name == STAND_IN:
+        if not (STAND_IN_FOLDER / "model.safetensors").is_file():
+            raise WeightsError(f"{STAND_IN_FOLDER} is missing from the installed package; install t2m-bench again.")
+        return STAND_IN_FOLDER
+    if Path(name).is_dir():
+        return Path(name)
+    return _fetch(name)
+
+
+def _fetch(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    way_out = (
+        f"Fetch config.json, the tokenizer files and model.safetensors (or pytorch_model.bin) of {name} where there is "
+        "a network, put them into one folder and name it in text_encoder.name; or set text_encoder.name=stand-in for "
+        "trials offline."
+    )
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "pytorch_model*.bin"]))
+    except HFValidationError:
+        raise WeightsError(f"text_encoder.name = {name}: neither a folder here nor a name on the hub.") from None
+    except Exception as error:  # the hub's client raises errors of three libraries
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"text encoder {name} is not cached here and cannot be fetched ({reason}). {way_out}"
+        ) from None
+    if not any([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        raise WeightsError(f"{folder}: holds no weights. {way_out}")
+    return folder

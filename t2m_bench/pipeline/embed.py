@@ -1,0 +1,146 @@
+"""From cases to shards of embeddings, and from prompt files to a prompt bank."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from t2m_bench.config import Recipe
+from t2m_bench.data.manifest import compute_manifest_hash
+from t2m_bench.data.prompts import PromptBook, load_prompts
+from t2m_bench.models.sam import PATCH_PX, compute_weights_sha256, get_image_size, get_preprocessing_id
+from t2m_bench.models.text import compute_text_sha256, load_text_encoder
+from t2m_bench.pipeline.prepare import Prepared
+from t2m_bench.pipeline.terminal import Advance, Terminal
+from t2m_bench.shards.prompt_bank import BankSignature, PromptBank, load_bank, write_bank
+from t2m_bench.shards.reader import ShardReader
+from t2m_bench.shards.schema import INDEX_NAME, Signature
+from t2m_bench.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
+from t2m_bench.training.embed import EmbedTask, count_bytes_per_case
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Shards of a dataset, and what was done to have them."""
+
+    folder: Path
+    signature: Signature
+    num_cases: int
+    num_encoded: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The sentences of a recipe with their embeddings."""
+
+    book: PromptBook
+    bank: PromptBank
+    signature: BankSignature
+
+
+def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) -> Embedded:
+    """Encode every case once; an interrupted embedding continues, a finished one is reused.
+
+    Raises:
+        WeightsError: the encoder's weights are absent or cannot be used.
+        ShardError: shards of this name are truncated, altered or of other data, or the disk is full.
+    """
+    start = time.monotonic()
+    encoder = recipe.image_encoder
+    signature = Signature(
+        encoder.preset,
+        compute_weights_sha256(encoder.preset, encoder.checkpoint),
+        get_preprocessing_id(encoder.preset),
+        compute_manifest_hash(prepared.cases),
+    )
+    folder = runs / "shards" / f"{recipe.name}-{signature.compute_hash()}"
+    if (folder / INDEX_NAME).is_file():
+        num_cases = ShardReader(folder, signature).index.num_cases
+        terminal.say(f"reused {folder}: {num_cases} embedded cases")
+        return Embedded(folder, signature, num_cases, 0, time.monotonic() - start)
+    grid = get_image_size(encoder.preset) // PATCH_PX
+    plans = plan_shards([case.case_id for case in prepared.cases], count_bytes_per_case(grid), recipe.cluster.shard_mib)
+    finished = find_finished(folder, plans, signature)
+    if finished:
+        terminal.say(f"continuing {folder}: {len(finished)} of {len(plans)} files are there")
+    tasks = _make_tasks(recipe, prepared, folder, signature, [plan for plan in plans if plan.file not in finished])
+    with terminal.watch("embedding") as advance:
+        num_encoded = _run_tasks(recipe, tasks, advance)
+    finish_shards(folder, plans, signature)
+    seconds = time.monotonic() - start
+    terminal.say(
+        f"wrote {folder}: {num_encoded} cases embedded in {seconds:.1f} s, {num_encoded / seconds:.1f} images/s"
+    )
+    return Embedded(folder, signature, len(prepared.cases), num_encoded, seconds)
+
+
+def _make_tasks(
+    recipe: Recipe, prepared: Prepared, folder: Path, signature: Signature, plans: list[ShardPlan]
+) -> list[EmbedTask]:
+    by_id = {case.case_id: case for case in prepared.cases}
+    encoder = recipe.image_encoder
+    checkpoint = encoder.checkpoint.resolve() if encoder.checkpoint else None
+    return [
+        EmbedTask(
+            encoder.preset,
+            checkpoint,
+            prepared.root.resolve(),
+            folder.resolve(),
+            plan,
+            signature,
+            tuple(by_id[case_id] for case_id in plan.case_ids),
+        )
+        for plan in plans
+    ]
+
+
+def _run_tasks(recipe: Recipe, tasks: list[EmbedTask], advance: Advance) -> int:
+    """Run the tasks, here or through Ray; return the cases encoded."""
+    count = _Count(sum(len(task.cases) for task in tasks), advance)
+    if recipe.cluster.num_embed_workers > 0 and tasks:
+        from t2m_bench.cluster.embed_job import embed_with_ray
+
+        embed_with_ray(tasks, recipe.cluster, count.add)
+    else:
+        device = torch.device("cuda" if recipe.cluster.use_gpu else "cpu")
+        for task in tasks:
+            task.run(device, count.add)
+    return count.total
+
+
+class _Count:
+    """How many cases are done, told to whoever watches."""
+
+    def __init__(self, total: int, advance: Advance) -> None:
+        self.total = total
+        self._done = 0
+        self._advance = advance
+
+    def add(self, cases: int = 1) -> None:
+        self._done += cases
+        self._advance(self._done, self.total)
+
+
+def embed_texts(recipe: Recipe, runs: Path, terminal: Terminal) -> Texts:
+    """Encode every distinct sentence of the recipe's prompt file once.
+
+    Raises:
+        RecipeError: the prompt file cannot be used.
+        WeightsError: the encoder is absent or cannot be read.
+    """
+    encoder = recipe.text_encoder
+    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
+    signature = BankSignature(encoder.name, compute_text_sha256(encoder.name), encoder.pooling, book.sha256)
+    name = f"{book.name}-{signature.weights_sha256[:6]}{book.sha256[:6]}-{encoder.pooling}.h5"
+    path = runs / "prompt_banks" / name
+    if path.is_file():
+        terminal.say(f"reused {path}")
+        return Texts(book, load_bank(path, signature), signature)
+    sentences = book.all_sentences()
+    embeddings = load_text_encoder(encoder.name, encoder.pooling).encode(sentences).numpy()
+    bank = PromptBank(sentences, embeddings)
+    write_bank(path, bank, signature)
+    terminal.say(f"wrote {path}: {len(sentences)} sentences by {encoder.name}")
+    return Texts(book, bank, signature)

@@ -1,0 +1,48 @@
+"""What a user sees of long work: bars on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int, int], None]
+
+
+class Terminal:
+    """Sentences go to standard output, progress to standard error."""
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence about what was done."""
+        print(sentence, flush=True)
+
+    @contextmanager
+    def watch(self, what: str) -> Iterator[Advance]:
+        """Yield a callback of (done, total) that shows how far it is and the time left."""
+        if not sys.stderr.isatty():
+            yield _PlainLines(what).advance
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class _PlainLines:
+    """A line when a quarter more is done."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._start = time.monotonic()
+        self._told = 0
+
+    def advance(self, done: int, total: int) -> None:
+        quarter = 4 * done // max(total, 1)
+        if quarter > self._told:
+            seconds = max(time.monotonic() - self._start, 1e-9)
+            left = seconds * (total - done) / done
+            rate = done / seconds
+            print(f"{self._what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+        self._told = quarter

@@ -1,0 +1,163 @@
+"""From shards to a trained and evaluated run inside its experiment's folder."""
+
+import hashlib
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2m_bench.config import AdapterKind, Recipe, parse_recipe
+from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.errors import RunFolderError
+from t2m_bench.metrics.results import RESULTS_NAME
+from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
+from t2m_bench.pipeline.prepare import TEXT_FIELD, Prepared, prepare
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.training import job as run_job
+from t2m_bench.training.batches import TextTable
+from t2m_bench.training.checkpoint import load_progress
+from t2m_bench.training.job import Job
+from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.reference import write_reference
+from t2m_bench.training.run_folder import RUN_NAME, load_json, lock_run, write_json
+
+EXPERIMENT_NAME = "experiment.json"
+
+VERSIONED = ("t2m-bench", "torch", "transformers", "segment-anything", "ray", "accelerate", "h5py", "numpy")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Data, shards and texts that all runs of one experiment share, and the folder they lie in."""
+
+    recipe: Recipe
+    folder: Path
+    prepared: Prepared
+    embedded: Embedded
+    texts: Texts
+
+    def make_job(self, arm: AdapterKind, seed: int) -> Job:
+        """Return the job of one arm and training seed."""
+        recipe = self.recipe.with_arm(arm, seed)
+        book = self.texts.book
+        rows = {
+            field: {
+                value: self.texts.bank.find_rows(book.sentences(field, value, "training"))
+                for value in (*book.classes(field), UNKNOWN)
+            }
+            for field in book.fields
+        }
+        fields_of = {case.case_id: case.text_fields for case in self.prepared.cases}
+        return Job(
+            recipe=recipe,
+            root=self.prepared.root.resolve(),
+            cases=tuple(self.prepared.cases),
+            splits=self.prepared.splits,
+            shards=self.embedded.folder.resolve(),
+            signature=self.embedded.signature,
+            texts=TextTable(torch.from_numpy(self.texts.bank.text_embedding), rows, fields_of),
+            wrong={field: book.wrong(field) for field in book.fields},
+            field=TEXT_FIELD,
+            run_folder=(self.folder / f"{arm}-seed{seed}-{recipe.compute_run_hash()}").resolve(),
+        )
+
+
+def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal) -> Experiment:
+    """Prepare and embed what is lacking, and note the experiment's provenance in its folder."""
+    prepared = prepare(recipe, runs, terminal)
+    embedded = embed(recipe, prepared, runs, terminal)
+    texts = embed_texts(recipe, runs, terminal)
+    hashes = {
+        "manifest": prepared.manifest_sha256,
+        "image_encoder": embedded.signature.weights_sha256,
+        "text_encoder": texts.signature.weights_sha256,
+        "prompts": texts.signature.prompts_sha256,
+    }
+    data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
+    folder = runs / f"{recipe.name}-{recipe.compute_experiment_hash(data_hash)}"
+    experiment = Experiment(recipe, folder, prepared, embedded, texts)
+    if not (folder / EXPERIMENT_NAME).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / EXPERIMENT_NAME, _describe(experiment, hashes))
+    return experiment
+
+
+def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
+    recipe = experiment.recipe
+    versions = {name: metadata.version(name) for name in VERSIONED}
+    cases = experiment.prepared.cases
+    return {
+        "name": recipe.name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": {
+            "kind": recipe.dataset.kind,
+            "num_cases": len(cases),
+            "num_patients": len({case.patient_id for case in cases}),
+            "text_field": TEXT_FIELD,
+            "phantom": recipe.dataset.phantom.model_dump() if recipe.dataset.phantom else None,
+        },
+        "test_fold": recipe.dataset.test_fold,
+        "models": {"image_encoder": recipe.image_encoder.preset, "text_encoder": recipe.text_encoder.name},
+        "audit": {name: value for name, value in asdict(experiment.prepared.audit).items() if name != "examples"},
+        "allow_leakage": recipe.allow_leakage,
+        "hashes": hashes,
+        "versions": {"python": platform.python_version(), **versions},
+        "recipe": recipe.model_dump(mode="json"),
+    }
+
+
+def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Terminal) -> dict[str, Any]:
+    """Train and evaluate one arm, continuing what was stopped and reusing what is finished; return its run.json.
+
+    Raises:
+        RunFolderError: another process writes this run, or its files are of another recipe.
+    """
+    job = experiment.make_job(arm, seed)
+    with lock_run(job.run_folder):
+        _write_reference_once(experiment, job, terminal)
+        if (job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file():
+            terminal.say(f"reused {job.run_folder}: finished")
+        else:
+            _train(job)
+        return load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
+
+
+def _train(job: Job) -> None:
+    """Train in this process, or on Ray's workers where the recipe has some."""
+    if job.recipe.cluster.num_train_workers > 0:
+        from t2m_bench.cluster.train_job import train_with_ray
+
+        train_with_ray(job)
+        return
+    run_job.train(job, Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu))
+
+
+def _write_reference_once(experiment: Experiment, job: Job, terminal: Terminal) -> None:
+    folder = experiment.folder / f"reference-fold{experiment.recipe.dataset.test_fold}"
+    with lock_run(folder):
+        if not (folder / RESULTS_NAME).is_file():
+            write_reference(job, folder)
+            terminal.say(f"wrote {folder}: floors and baseline")
+
+
+def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
+    """Evaluate a trained run again from its checkpoint; return its run.json.
+
+    Raises:
+        RunFolderError: the folder holds no run, or its checkpoint is of another recipe.
+    """
+    noted = load_json(run / RUN_NAME, "Give a run's folder, as `t2m-bench train RECIPE` names it.")
+    if "recipe" not in noted:
+        raise RunFolderError(f"{run / RUN_NAME}: names no recipe. Train again with `t2m-bench train`.")
+    recipe = parse_recipe(noted["recipe"], str(run / RUN_NAME))
+    job = open_experiment(recipe, runs, terminal).make_job(recipe.adapter.kind, recipe.seed)
+    if job.run_folder != run.resolve():
+        raise RunFolderError(f"{run}: this recipe and data make {job.run_folder}. Name its --runs, or train again.")
+    with lock_run(run):
+        bench = run_job.set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
+        run_job.evaluate(bench, load_progress(run))
+    return load_json(run / RUN_NAME, "Train again with the same command.")

@@ -1,0 +1,68 @@
+"""The prompt bank: every distinct sentence with its embedding, encoded once."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from t2m_bench.errors import ShardError
+
+
+@dataclass(frozen=True)
+class BankSignature:
+    """All that decides the embeddings of a bank."""
+
+    text_encoder: str
+    weights_sha256: str
+    pooling: str
+    prompts_sha256: str
+
+
+@dataclass(frozen=True)
+class PromptBank:
+    """Sentences and their embeddings, (S, E) float32, row for row."""
+
+    sentences: tuple[str, ...]
+    text_embedding: NDArray[np.float32]
+
+    def find_rows(self, sentences: Sequence[str]) -> tuple[int, ...]:
+        """Return the rows of the given sentences."""
+        return tuple(self.sentences.index(sentence) for sentence in sentences)
+
+
+def write_bank(path: Path, bank: PromptBank, signature: BankSignature) -> None:
+    """Write a bank by atomic rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with h5py.File(partial, "w") as file:
+            file["text_embedding"] = bank.text_embedding
+            file.attrs["sentences"] = json.dumps(bank.sentences)
+            file.attrs["signature"] = json.dumps(asdict(signature))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_bank(path: Path, wanted: BankSignature) -> PromptBank:
+    """Read a bank.
+
+    Raises:
+        ShardError: it cannot be read, or is of another encoder or prompt file.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            found = BankSignature(**json.loads(file.attrs["signature"]))
+            bank = PromptBank(tuple(json.loads(file.attrs["sentences"])), file["text_embedding"][()])
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ShardError(f"{path}: not a prompt bank ({error}). Remove it and embed again.") from None
+    for field in fields(BankSignature):
+        was, needed = getattr(found, field.name), getattr(wanted, field.name)
+        if was != needed:
+            raise ShardError(f"{path}: made with {field.name} = {was}, but {needed} is asked. Embed again.")
+    return bank

@@ -1,0 +1,74 @@
+"""A run's folder: one writer at a time, every file whole or not there."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from t2m_bench.errors import RunFolderError
+
+RUN_NAME = "run.json"
+HISTORY_NAME = "history.jsonl"
+LOCK_NAME = ".lock"
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        RunFolderError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_NAME).open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise RunFolderError(
+                f"{folder}: another process is writing this run ({holder}). Wait for it, or give another --runs."
+            ) from None
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {socket.gethostname()}")
+        stream.flush()
+        yield
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file by atomic rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object by atomic rename."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def load_json(path: Path, command: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: it is absent or no such object; names the command that makes it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"{path}: absent. {command}") from None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read as JSON ({error}). {command}") from None
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path}: holds no JSON object. {command}")
+    return content
+
+
+def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Write the whole history, a JSON line an epoch."""
+    write_text(folder / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in history))

@@ -1,0 +1,114 @@
+import itertools
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from t2m_bench.errors import WeightsError
+from t2m_bench.models.pretrain.stand_in_text import FRAMES, PHRASES, list_sentences, load_books
+from t2m_bench.models.text import compute_text_sha256, load_text_encoder
+from t2m_bench.models.torchvision_ops import declare_missing_operators
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "benign", "finding", "suspicious", ".", "2", "3"]
+
+
+class Planted:
+    """Leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.fixture
+def bert_folder(tmp_path: Path) -> Path:
+    """A folder as PubMedBERT's, of its shape, with two layers and a small vocabulary."""
+    declare_missing_operators()
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(WORDS), num_hidden_layers=2, hidden_size=768, num_attention_heads=12)
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_bert_folder_gives_what_transformers_gives_one_by_one(bert_folder: Path, pooling: str) -> None:
+    from transformers import AutoTokenizer, BertModel
+
+    sentences = ["a benign finding.", "suspicious", "2 3 a benign benign benign finding"]
+    text = load_text_encoder(str(bert_folder), pooling)
+    assert text.width == 768
+    got = text.encode(sentences)
+    tokenizer, model = AutoTokenizer.from_pretrained(bert_folder), BertModel.from_pretrained(bert_folder).eval()
+    for row, sentence in zip(got, sentences, strict=True):  # alone, so without any padding
+        hidden = model(**tokenizer(sentence, return_tensors="pt")).last_hidden_state[0]
+        want = hidden[0] if pooling == "cls" else hidden.mean(dim=0)
+        torch.testing.assert_close(row, want, atol=2e-6, rtol=1e-5)
+
+
+def test_a_sentence_too_long_is_refused_not_cut(bert_folder: Path) -> None:
+    with pytest.raises(WeightsError, match="takes 512 tokens and this sentence has 602"):
+        load_text_encoder(str(bert_folder), "cls").encode(["benign " * 600])
+
+
+def test_planted_weights_do_not_run(bert_folder: Path, tmp_path: Path) -> None:
+    (bert_folder / "model.safetensors").unlink()
+    (bert_folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Planted(tmp_path / "trace")}))
+    with pytest.raises(WeightsError, match="cannot be read as a text encoder"):
+        load_text_encoder(str(bert_folder), "cls")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_weights_saved_by_torch_alone_are_read(bert_folder: Path) -> None:
+    before = load_text_encoder(str(bert_folder), "cls")
+    torch.save(before.model.state_dict(), bert_folder / "pytorch_model.bin")
+    (bert_folder / "model.safetensors").unlink()
+    after = load_text_encoder(str(bert_folder), "cls")
+    assert torch.equal(before.encode(["benign"]), after.encode(["benign"]))
+
+
+def test_the_hash_tells_weights_apart(bert_folder: Path) -> None:
+    first = compute_text_sha256(str(bert_folder))
+    raw = bytearray((bert_folder / "model.safetensors").read_bytes())
+    raw[-1] ^= 1
+    (bert_folder / "model.safetensors").write_bytes(raw)
+    assert compute_text_sha256(str(bert_folder)) != first
+
+
+def test_what_is_not_cached_offline_is_one_message(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"not cached here.*name it in text_encoder.name; or set"):
+        load_text_encoder("microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract", "cls")
+    with pytest.raises(WeightsError, match="neither a folder here nor a name"):
+        load_text_encoder("not//a name", "cls")
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_the_stand_in_puts_held_out_sentences_with_their_class(pooling: str) -> None:
+    text = load_text_encoder("stand-in", pooling)
+    assert text.width == 768
+    known, apart = (list_sentences(load_books(), use) for use in ("training", "held_out"))
+    unit = [functional.normalize(text.encode([sentence for _, sentence in pairs]), dim=1) for pairs in (known, apart)]
+    nearest = (unit[1] @ unit[0].T).argmax(dim=1).tolist()
+    hits = sum(known[place][0] == label for place, (label, _) in zip(nearest, apart, strict=True))
+    assert hits / len(apart) >= 11 / 12
+
+
+def test_the_stand_in_was_not_trained_on_held_out_sentences() -> None:
+    apart = {sentence.lower().strip(" .") for _, sentence in list_sentences(load_books(), "held_out")}
+    for (field, value), phrases in PHRASES.items():
+        codes = ("", f" BI-RADS {value}" if field == "birads" else f" {value}")
+        for phrase, frame, code in itertools.product(phrases, FRAMES[field], codes):
+            assert frame.format(phrase=phrase, code=code).lower().strip(" .") not in apart

@@ -1,0 +1,83 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.errors import ShardError, WeightsError
+from t2m_bench.pipeline.embed import embed, embed_texts
+from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.shards.reader import ShardReader
+
+
+def change(recipe: Recipe, section: str, **values: object) -> Recipe:
+    raw = recipe.model_dump(mode="json")
+    raw[section] |= values
+    return parse_recipe(raw, "test")
+
+
+def test_everything_is_encoded_once_and_no_identifier_goes_along(small_recipe: Recipe, tmp_path: Path) -> None:
+    prepared = prepare(small_recipe, tmp_path, Terminal())
+    first = embed(small_recipe, prepared, tmp_path, Terminal())
+    assert first.num_encoded == first.num_cases == 63
+    again = embed(small_recipe, prepare(small_recipe, tmp_path, Terminal()), tmp_path, Terminal())
+    assert (again.num_encoded, again.folder) == (0, first.folder)
+    for path in first.folder.rglob("*"):
+        assert not re.search(rb"bus_\d", path.read_bytes()), path
+    texts = embed_texts(small_recipe, tmp_path, Terminal())
+    kept = embed_texts(small_recipe, tmp_path, Terminal())
+    assert texts.bank.sentences == texts.book.all_sentences() == kept.bank.sentences
+    assert np.array_equal(texts.bank.text_embedding, kept.bank.text_embedding)
+
+
+def test_several_processes_write_what_one_writes(small_recipe: Recipe, tmp_path: Path) -> None:
+    read = []
+    for name, workers in (("one", 0), ("two", 2)):
+        recipe = change(small_recipe, "cluster", num_embed_workers=workers, shard_mib=3)
+        prepared = prepare(recipe, tmp_path / name, Terminal())
+        folder = embed(recipe, prepared, tmp_path / name, Terminal()).folder
+        reader = ShardReader(folder)
+        assert len(reader.index.entries) == 3
+        read.append(reader.read([case.case_id for case in prepared.cases]))
+    # a batch of another size or another number of threads may round otherwise, once, in float16
+    np.testing.assert_allclose(read[0].image_embedding, read[1].image_embedding, atol=2e-3)
+    assert np.array_equal(read[0].mask_low_res, read[1].mask_low_res)
+    assert np.array_equal(read[0].box_xyxy, read[1].box_xyxy)
+
+
+def test_a_killed_embedding_continues(small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = change(small_recipe, "cluster", shard_mib=1)
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json())
+    prepare(recipe, tmp_path, Terminal())
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", "embed"]
+    process = subprocess.Popen([*command, tmp_path / "recipe.yaml", "--runs", tmp_path], stderr=subprocess.PIPE)
+    folder = None
+    while process.poll() is None and folder is None:
+        folder = next(iter(tmp_path.glob("shards/*/shard-00001.h5")), None)
+    process.kill()
+    process.wait()
+    assert folder is not None, process.stderr.read()
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.parent.glob("shard-*.h5")}
+    embedded = embed(recipe, prepare(recipe, tmp_path, Terminal()), tmp_path, Terminal())
+    assert embedded.num_encoded <= 63 - 7 * len(kept)
+    assert all((embedded.folder / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
+    assert ShardReader(embedded.folder).index.num_cases == 63
+
+
+def test_a_truncated_file_is_refused(small_recipe: Recipe, tmp_path: Path) -> None:
+    prepared = prepare(small_recipe, tmp_path, Terminal())
+    path = embed(small_recipe, prepared, tmp_path, Terminal()).folder / "shard-00000.h5"
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(ShardError, match="the index says"):
+        embed(small_recipe, prepared, tmp_path, Terminal())
+
+
+def test_a_large_encoder_without_its_file_says_what_to_fetch(small_recipe: Recipe, tmp_path: Path) -> None:
+    recipe = change(small_recipe, "image_encoder", preset="vit_b")
+    with pytest.raises(WeightsError, match=r"image_encoder\.checkpoint is empty: fetch MedSAM"):
+        embed(recipe, prepare(recipe, tmp_path, Terminal()), tmp_path, Terminal())

@@ -1,0 +1,157 @@
+import csv
+import json
+import multiprocessing
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t2m_bench.config import Recipe
+from t2m_bench.data.images import load_mask
+from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.errors import LeakageError, RunFolderError
+from t2m_bench.metrics.floors import predict_ellipse
+from t2m_bench.metrics.overlap import compute_dice
+from t2m_bench.metrics.results import load_results
+from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
+from t2m_bench.training.run_folder import lock_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def experiment(small_recipe: Recipe, runs: Path) -> Experiment:
+    return open_experiment(small_recipe, runs, Terminal())
+
+
+@pytest.fixture(scope="module")
+def run(experiment: Experiment) -> Path:
+    train(experiment, "gated", 0, Terminal())
+    return experiment.make_job("gated", 0).run_folder
+
+
+def test_a_run_holds_what_a_report_needs(experiment: Experiment, run: Path) -> None:
+    summary = json.loads((run / "run.json").read_text())
+    table = load_results(run / "cases.parquet")
+    test_cases = set(experiment.prepared.splits.test)
+    right, wrong = (table[table["condition"] == name] for name in ("right", "wrong"))
+    assert set(right["case"]) == set(wrong["case"]) == test_cases
+    assert len(table) == 2 * len(test_cases)
+    assert summary["test_dice"] == pytest.approx(right["dice"].mean())
+    assert (right["given_class"] == right["text_class"]).all()
+    published = {"2": "5", "3": "5", "4": "2", "5": "2"}
+    assert (wrong["given_class"] == wrong["text_class"].map(published)).all()
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in history] == [0, 1]
+    assert summary["val_dice"] == max(row["val_dice"] for row in history)
+    assert list(history[0]["gates"]) == ["gated"]
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_tensorboard_reads_the_events(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [event.value for event in events.Scalars("val_dice")] == pytest.approx([row["val_dice"] for row in history])
+
+
+def test_floors_and_baseline_lie_beside_it(experiment: Experiment, run: Path) -> None:
+    table = load_results(experiment.folder / "reference-fold1" / "cases.parquet")
+    assert set(table["arm"]) == {"floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline"}
+    job = experiment.make_job("gated", 0)
+    for case in job.select(job.splits.test):
+        (found,) = table[(table["case"] == case.case_id) & (table["arm"] == "floor_ellipse")]["dice"]
+        ellipse = predict_ellipse(case.height, case.width, case.box_xyxy)
+        assert found == compute_dice(ellipse, load_mask(job.root, case))
+
+
+def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment, run: Path) -> None:
+    for path in experiment.folder.rglob("*"):
+        assert path.is_dir() or not re.search(rb"bus_\d", path.read_bytes()), path
+
+
+def test_a_finished_run_is_reused(
+    experiment: Experiment, run: Path, capsys: pytest.CaptureFixture[str], runs: Path
+) -> None:
+    before = (run / "state.safetensors").stat().st_mtime_ns
+    train(experiment, "gated", 0, Terminal())
+    assert f"reused {run}: finished" in capsys.readouterr().out
+    assert (run / "state.safetensors").stat().st_mtime_ns == before
+
+
+def test_evaluating_again_gives_the_same_rows(run: Path, runs: Path) -> None:
+    before = load_results(run / "cases.parquet")
+    summary = json.loads((run / "run.json").read_text())
+    (run / "cases.parquet").unlink()
+    assert evaluate(run, runs, Terminal()) == summary
+    assert load_results(run / "cases.parquet").equals(before)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"absent\. Give a run's folder"):
+        evaluate(tmp_path, tmp_path, Terminal())
+
+
+def _hold(folder: Path, held: "multiprocessing.Event", release: "multiprocessing.Event") -> None:
+    with lock_run(folder):
+        held.set()
+        release.wait(60)
+
+
+def test_a_run_that_another_process_writes_is_refused(experiment: Experiment, run: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(run, held, release))
+    process.start()
+    try:
+        assert held.wait(60)
+        with pytest.raises(RunFolderError, match=f"another process is writing this run .process {process.pid} on"):
+            train(experiment, "gated", 0, Terminal())
+    finally:
+        release.set()
+        process.join()
+    train(experiment, "gated", 0, Terminal())
+
+
+def test_a_leak_is_refused_unless_allowed_and_then_noted(small_recipe: Recipe, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_bus_bra_phantom(root, num_cases=40, seed=5, text_effect=1.0)
+    with (root / "5-fold-cv.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    by_fold = {row["kFold"]: row["ID"] for row in rows}
+    images = root / "Images"
+    one, other = (next(images.glob(f"{by_fold[fold]}*")) for fold in ("1", "2"))
+    other.write_bytes(one.read_bytes())
+    masks = root / "Masks"
+    names = [path.name.replace("bus_", "mask_") for path in (one, other)]
+    (masks / names[1]).write_bytes((masks / names[0]).read_bytes())
+    raw = small_recipe.model_dump(mode="json")
+    raw["dataset"] |= {"root": str(root), "phantom": None}
+    with pytest.raises(LeakageError, match="identical images in both"):
+        prepare(Recipe.model_validate(raw), tmp_path, Terminal())
+    allowed = open_experiment(Recipe.model_validate(raw | {"allow_leakage": True}), tmp_path, Terminal())
+    noted = json.loads((allowed.folder / "experiment.json").read_text())
+    assert noted["allow_leakage"]
+    assert "identical images" in noted["audit"]["leaks"][0]
+
+
+def test_two_ray_workers_train_what_one_process_trains(experiment: Experiment, run: Path, runs: Path) -> None:
+    raw = experiment.recipe.model_dump(mode="json")
+    raw["cluster"] |= {"num_train_workers": 2, "num_embed_workers": 2}
+    apart = open_experiment(Recipe.model_validate(raw), runs.parent / "ray-runs", Terminal())
+    summary = train(apart, "gated", 0, Terminal())
+    assert summary["world_size"] == 2
+    alone = json.loads((run / "run.json").read_text())
+    assert summary["run"] == alone["run"]
+    assert summary["val_dice"] == pytest.approx(alone["val_dice"], abs=2e-3)
+    tables = [load_results(folder / "cases.parquet") for folder in (run, apart.make_job("gated", 0).run_folder)]
+    assert np.allclose(tables[0]["dice"], tables[1]["dice"], atol=2e-2)
+    assert len(tables[0]) == len(tables[1])
