@@ -134,6 +134,74 @@ def evaluate(
     _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
 
 
+@app.command()
+def bench(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Train and evaluate every arm and seed of a recipe, then report."""
+    from t2m_bench.config import load_recipe
+
+    _bench(load_recipe(recipe, overrides or ()), runs, as_json)
+
+
+@app.command()
+def demo(overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+    """Run the whole benchmark on phantoms, with nothing to download."""
+    from t2m_bench.config import load_recipe
+
+    _bench(load_recipe(_find_demo(), overrides or ()), runs, as_json)
+
+
+@app.command()
+def report(
+    results: Annotated[Path | None, typer.Argument(help="An experiment's folder; the newest if not given.")] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Print the tables of an experiment and write report.md and report.html."""
+    from t2m_bench.reporting.results import find_experiments
+
+    if results is None:
+        found = find_experiments(runs)
+        if not found:
+            raise UserError(f"{runs}: no results here. Make some with `t2m-bench demo` or `t2m-bench bench RECIPE`.")
+        results = found[0]
+        print(f"reporting the newest results, {results}")
+        if len(found) > 1:
+            print("others: " + ", ".join(str(folder) for folder in found[1:]))
+    _end(as_json, _report(results))
+
+
+def _bench(recipe: Any, runs: Path, as_json: bool) -> None:
+    from t2m_bench.pipeline.bench import bench as run_bench
+    from t2m_bench.pipeline.terminal import Terminal
+
+    start = time.monotonic()
+    experiment, summaries = run_bench(recipe, runs, Terminal())
+    shown = [{key: value for key, value in summary.items() if key != "recipe"} for summary in summaries]
+    summary = _report(experiment.folder)
+    _end(as_json, summary | {"runs": shown, "seconds": round(time.monotonic() - start, 1)})
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    from t2m_bench.reporting.console import print_tables
+    from t2m_bench.reporting.report import list_warnings, write_report
+    from t2m_bench.reporting.results import load_experiment
+
+    results = load_experiment(folder)
+    written = write_report(results)
+    print_tables(written.tables)
+    for warning in list_warnings(results):
+        print(f"note: {warning}")
+    print(f"report: {written.html} (and {written.markdown.name}, tables/, figures/ beside it)")
+    arms = json.loads(written.tables[0].numbers.to_json(orient="records"))
+    return {"experiment": str(folder), "report": str(written.html), "arms": arms}
+
+
+def _find_demo() -> Path:
+    """Return launch/demo.yaml from here or from the checkout that this package is installed from."""
+    here = Path("launch", "demo.yaml")
+    return here if here.is_file() else Path(__file__).resolve().parents[1] / here
+
+
 def _print_run(summary: dict[str, Any]) -> None:
     print(
         f"{summary['run']}: {summary['trainable_parameters']:,} trainable parameters, best epoch "

@@ -47,6 +47,8 @@ class DatasetSection(Section):
     root: Path
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
     phantom: PhantomSection | None = None
 
 
@@ -171,6 +173,12 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     bench: BenchSection = BenchSection()
     cluster: ClusterSection = ClusterSection()
+
+    @model_validator(mode="after")
+    def _half_precision_has_a_gpu(self) -> "Recipe":
+        if self.optim.mixed_precision == "fp16" and not self.cluster.use_gpu:
+            raise ValueError("optim.mixed_precision = fp16 needs a GPU (cluster.use_gpu=true); on a CPU use bf16")
+        return self
 
     def with_arm(self, arm: AdapterKind, seed: int) -> "Recipe":
         """Return this recipe for one arm and training seed of a benchmark."""

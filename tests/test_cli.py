@@ -64,6 +64,12 @@ def test_a_changed_folder_is_read_again(phantoms: list[str], tmp_path: Path) -> 
         (["recipe", "launch/demo.yaml", "optim.epoch=3"], "did you mean epochs?"),
         (["phantom", "bus-bra", "unused", "--cases", "2"], "at least 5"),
         (["phantom", "nsclc", "unused"], "not available in this version"),
+        (["train", "launch/demo.yaml", "optim.mixed_precision=fp16"], "on a CPU use bf16"),
+        (["train", "launch/demo.yaml", "adapter.fine.heads=7"], "adapter.fine.heads = 7 does not divide"),
+        (["train", "launch/demo.yaml", "adapter.gated.gate_init=1"], "adapter.gated.gate_init"),
+        (["evaluate", "no-such-run"], "run.json: absent"),
+        (["report", "no-such-folder"], "holds no experiment.json"),
+        (["report", "--runs", "no-such-folder"], "Make some with `t2m-bench demo`"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_two(arguments: list[str], message: str) -> None:

@@ -64,11 +64,15 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
         terminal.say(f"wrote {manifest}: {len(cases)} cases of {root}")
     dataset = recipe.dataset
     splits = make_splits(
-        cases, test_fold=dataset.test_fold, val_fraction=dataset.val_fraction, seed=recipe.seed, field=TEXT_FIELD
+        cases,
+        test_fold=dataset.test_fold,
+        val_fraction=dataset.val_fraction,
+        seed=dataset.split_seed,
+        field=TEXT_FIELD,
     )
     audit = run_audit(cases, splits, TEXT_FIELD, load_seen_image_hashes(recipe.image_encoder.preset))
     check_audit(audit, recipe.allow_leakage)
-    _write_splits(folder / f"splits-fold{dataset.test_fold}-seed{recipe.seed}.json", splits, audit)
+    _write_splits(folder / f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}.json", splits, audit)
     hidden = pseudonymise(cases, load_or_create_pseudonyms(runs / KEY_NAME))
     name_of = {case.case_id: private.case_id for case, private in zip(cases, hidden, strict=True)}
     hidden_splits = Splits(*(tuple(name_of[case_id] for case_id in part) for part in vars(splits).values()))

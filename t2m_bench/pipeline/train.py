@@ -2,6 +2,9 @@
 
 import hashlib
 import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,16 +19,18 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.prepare import TEXT_FIELD, Prepared, prepare
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
 from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.job import Job
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.reference import write_reference
-from t2m_bench.training.run_folder import RUN_NAME, load_json, lock_run, write_json
+from t2m_bench.training.run_folder import HISTORY_NAME, RUN_NAME, load_json, lock_run, write_json
 
 EXPERIMENT_NAME = "experiment.json"
+
+FOLLOW_SECONDS = 0.5
 
 VERSIONED = ("t2m-bench", "torch", "transformers", "segment-anything", "ray", "accelerate", "h5py", "numpy")
 
@@ -122,8 +127,38 @@ def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Termina
         if (job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file():
             terminal.say(f"reused {job.run_folder}: finished")
         else:
-            _train(job)
+            with terminal.watch(f"training {job.run_folder.name}") as advance, follow_epochs(job, advance):
+                _train(job)
         return load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
+
+
+@contextmanager
+def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
+    """Tell how many epochs are done, from the history that the first rank writes, wherever it runs."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        told = 0
+        while not ended.wait(FOLLOW_SECONDS):
+            done = _count_epochs(job.run_folder / HISTORY_NAME)
+            if done > told:
+                advance(done, job.recipe.optim.epochs)
+                told = done
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _count_epochs(history: Path) -> int:
+    try:
+        return len(history.read_text(encoding="utf-8").splitlines())
+    except OSError:
+        return 0
 
 
 def _train(job: Job) -> None:

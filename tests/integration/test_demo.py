@@ -1,0 +1,42 @@
+"""The demo as users run it, in small: where the text decides it must help and wrong text must cost; else neither."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_demo(folder: Path, *overrides: str) -> tuple[dict[str, Any], str]:
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", "demo", *overrides, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    return summary | {"arms": {row["arm"]: row for row in summary["arms"]}}, done.stdout
+
+
+def test_text_that_decides_helps_and_wrong_text_costs(tmp_path: Path) -> None:
+    summary, printed = run_demo(tmp_path, "dataset.phantom.cases=360", "bench.arms=[text_free,hierarchical]")
+    arms = summary["arms"]
+    assert arms["hierarchical"]["help"] >= 0.03
+    assert arms["hierarchical"]["cost_of_wrong"] >= 0.05
+    assert {run["world_size"] for run in summary["runs"]} == {2}
+    assert {"floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline"} < arms.keys()
+    assert arms["text_free"]["dice"] == pytest.approx(arms["floor_ellipse"]["dice"], abs=0.03)
+    report = tmp_path / summary["report"]
+    assert f"report: {summary['report']}" in printed
+    assert report.is_file()
+    assert report.with_suffix(".md").is_file()
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in processes, "nothing of the demo may go on after it"
+
+
+def test_text_that_decides_nothing_neither_helps_nor_costs(tmp_path: Path) -> None:
+    here = ["cluster.num_train_workers=0", "cluster.num_embed_workers=0", "bench.arms=[text_free,hierarchical]"]
+    summary, _ = run_demo(tmp_path, "dataset.phantom.cases=360", "dataset.phantom.text_effect=0", *here)
+    assert summary["arms"]["hierarchical"]["help"] < 0.03
+    assert summary["arms"]["hierarchical"]["cost_of_wrong"] < 0.05
