@@ -84,14 +84,19 @@ def compute_one_gradient(step: int, micro_batch_size: int) -> dict[str, torch.Te
 
 def run_ranks(out: Path, world_size: int, step: int, micro_batch_size: int) -> dict[str, torch.Tensor]:
     """Compute the gradient of one global batch on real processes that talk by gloo."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_run_rank, (world_size, port, out, step, micro_batch_size), nprocs=world_size)
+    mp.spawn(_run_rank, (world_size, find_port(), out, step, micro_batch_size), nprocs=world_size)
     return torch.load(out, weights_only=True)
 
 
-def _run_rank(rank: int, world_size: int, port: int, out: Path, step: int, micro_batch_size: int) -> None:
+def find_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def join_ranks(rank: int, world_size: int, port: int) -> None:
+    """Tell Accelerate, by the environment, which rank this process is."""
     names = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -100,6 +105,10 @@ def _run_rank(rank: int, world_size: int, port: int, out: Path, step: int, micro
         "MASTER_PORT": port,
     }
     os.environ.update({name: str(value) for name, value in names.items()})
+
+
+def _run_rank(rank: int, world_size: int, port: int, out: Path, step: int, micro_batch_size: int) -> None:
+    join_ranks(rank, world_size, port)
     result = compute_one_gradient(step, micro_batch_size)
     if rank == 0:
         torch.save(result, out)

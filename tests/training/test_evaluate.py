@@ -1,0 +1,93 @@
+"""Every question is answered once, on any number of real processes that talk by gloo."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from PIL import Image
+from ranks_bench import (
+    CASE_IDS,
+    RandomSource,
+    find_port,
+    join_ranks,
+    make_adapter,
+    make_batches,
+    make_recipe,
+    make_segmenter,
+)
+
+from t2m_bench.data.case import Case
+from t2m_bench.training.evaluate import Evaluator, ask
+from t2m_bench.training.overlays import CROP_SIDE, cut_out
+from t2m_bench.training.ranks import Ranks
+
+WRONG = {"birads": {"2": "5", "3": "5", "4": "2", "5": "2"}}
+
+
+def make_cases(root: Path) -> list[Case]:
+    cases = []
+    for number, case_id in enumerate(CASE_IDS[:11]):
+        mask = np.zeros((40, 50 + number), np.uint8)
+        if number:  # the first reference is empty
+            mask[5 : 10 + number, 7:30] = 255
+        Image.fromarray(mask).save(root / f"{case_id}.png")
+        fields = {"birads": str(2 + number % 4) if number != 5 else "unknown"}
+        path = Path(f"{case_id}.png")
+        box = (7, 5, 30, 10 + number)
+        cases.append(Case(case_id, f"p{number // 2}", path, path, 40, 50 + number, box, fields, 1, None, (), ""))
+    return cases
+
+
+def answer_here(root: Path, cases: list[Case]) -> dict[str, torch.Tensor]:
+    recipe = make_recipe()
+    ranks = Ranks("no", use_gpu=False)
+    evaluator = Evaluator(root, RandomSource(), make_batches(recipe).texts, make_segmenter(), ranks)
+    questions = ask(cases, True, WRONG)
+    found = evaluator.answer(make_adapter(recipe), questions, shown=[0, 7, 20])
+    return {"scores": torch.from_numpy(found.scores), "crops": torch.from_numpy(found.crops)}
+
+
+def _run(rank: int, world_size: int, port: int, root: Path, cases: list[Case]) -> None:
+    join_ranks(rank, world_size, port)
+    torch.set_num_threads(1)
+    result = answer_here(root, cases)
+    torch.save(result, root / f"rank-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_unknown_texts_have_no_wrong_one(tmp_path: Path) -> None:
+    questions = ask(make_cases(tmp_path), True, WRONG)
+    assert len(questions) == 2 * 11 - 1
+    given = [(q.case.text_fields["birads"], q.given["birads"]) for q in questions if q.condition == "wrong"]
+    assert all(WRONG["birads"][right] == wrong for right, wrong in given)
+    assert [q.condition for q in ask(make_cases(tmp_path), False, WRONG)] == ["none"] * 11
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_answer_every_question_once(tmp_path: Path, world_size: int) -> None:
+    cases = make_cases(tmp_path)
+    alone = answer_here(tmp_path, cases)
+    assert alone["scores"].shape == (21, 4)
+    assert alone["scores"][:2, 3].tolist() == [1, 1]
+    assert set(alone["scores"][2:, 3].tolist()) == {0}
+    mp.spawn(_run, (world_size, find_port(), tmp_path, cases), nprocs=world_size)
+    for rank in range(world_size):
+        shared = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
+        torch.testing.assert_close(shared["scores"], alone["scores"], atol=1e-3, rtol=0)
+        assert (shared["crops"] != alone["crops"]).float().mean() < 1e-3
+
+
+def test_a_crop_shows_the_box_in_the_middle_with_its_margin() -> None:
+    mask = np.zeros((100, 120), bool)
+    mask[30:50, 10:50] = True  # 40 wide: the square is 60 pixels, from x = 0 and y = 10
+    crop = cut_out(mask, (10, 30, 50, 50))
+    assert crop.shape == (CROP_SIDE, CROP_SIDE)
+    rows, columns = np.nonzero(crop)
+    scale = CROP_SIDE / 60
+    assert (rows.min(), rows.max() + 1) == pytest.approx((20 * scale, 40 * scale), abs=1)
+    assert (columns.min(), columns.max() + 1) == pytest.approx((10 * scale, 50 * scale), abs=1)
+    outside = cut_out(np.full((10, 10), 200, np.uint8), (0, 0, 10, 10))
+    assert outside[0, 0] == 0
+    assert outside[CROP_SIDE // 2, CROP_SIDE // 2] == 200
