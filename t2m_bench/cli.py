@@ -26,6 +26,12 @@ class DatasetKind(StrEnum):
     NSCLC = "nsclc"
 
 
+class Work(StrEnum):
+    """Pieces of work that can be measured."""
+
+    STEP = "step"
+
+
 @app.callback()
 def describe() -> None:
     """Train and benchmark text-guided fusion adapters for MedSAM; say whether the text helps."""
@@ -168,6 +174,25 @@ def report(
         if len(found) > 1:
             print("others: " + ", ".join(str(folder) for folder in found[1:]))
     _end(as_json, _report(results))
+
+
+@app.command()
+def perf(
+    what: Annotated[Work, typer.Argument(help="Which piece of work.")] = Work.STEP,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure a piece of work side by side: the plain way, ours, the limit."""
+    from t2m_bench.perf.step import measure_step
+
+    found = {Work.STEP: measure_step}[what](device)
+    print(f"{found.name}: {found.setting}")
+    for row in found.rows:
+        spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
+        print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
+    print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit")
+    _end(as_json, found.to_json())
 
 
 def _bench(recipe: Any, runs: Path, as_json: bool) -> None:

@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from t2m_bench.cli import app
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
@@ -16,15 +18,28 @@ def test_the_tree_names_every_module_and_no_other() -> None:
     assert named == there
 
 
+def list_commands() -> list[str]:
+    return [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+
+
 def test_the_commands_run_as_written(tmp_path: Path) -> None:
-    block = re.search(r"```bash\n(.*?)```", README, re.DOTALL)
-    assert block is not None
-    commands = block.group(1).splitlines()
-    assert len(commands) >= 4
+    commands = [command.split() for command in list_commands() if not command.startswith("make ")]
+    assert len(commands) >= 6
     (tmp_path / "launch").symlink_to(REPOSITORY / "launch")
     tool = Path(sys.executable).with_name("t2m-bench")
-    for command in commands:
-        name, *arguments = command.split()
+    for name, *arguments in commands:
         assert name == "t2m-bench"
         done = subprocess.run([tool, *arguments], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+
+
+def test_the_targets_are_there() -> None:
+    targets = [command.split()[1] for command in list_commands() if command.startswith("make ")]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, check=True)
+
+
+def test_every_verb_is_told() -> None:
+    table = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert table == {command.callback.__name__ for command in app.registered_commands}

@@ -124,6 +124,10 @@ class FusionAdapter(nn.Module):
         self.levels = nn.ModuleDict({name: FusionLevel(text_width, adapter, level) for name, level in sections.items()})
         self.constant_text = nn.Parameter(torch.randn(text_width) * 0.02) if adapter.kind == "text_free" else None
 
+    def list_levels(self) -> list[FusionLevel]:
+        """Return the levels in order."""
+        return [level for level in self.levels.values() if isinstance(level, FusionLevel)]
+
     @property
     def uses_text(self) -> bool:
         """Whether the text embedding matters at all."""
@@ -140,7 +144,7 @@ class FusionAdapter(nn.Module):
         height, width = image_embedding.shape[-2:]
         image_tokens = image_embedding.flatten(2).transpose(1, 2)  # (B, N, D)
         text_tokens = image_tokens
-        for level in self.levels.values():
+        for level in self.list_levels():
             image_tokens, text_tokens = level(image_tokens, text_embedding)
         fused = image_tokens.transpose(1, 2).unflatten(-1, (height, width))
         return Fused(fused, text_tokens.mean(dim=1))

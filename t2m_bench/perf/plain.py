@@ -1,0 +1,62 @@
+"""The training step as one would write it first: `nn.MultiheadAttention`, and segment_anything's decoder in a loop."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from t2m_bench.models.fusion import FusionAdapter, FusionLevel, LowRankCrossAttention
+from t2m_bench.models.segmenter import BoxSegmenter
+
+
+class PlainLevel(nn.Module):
+    """The same level as a `FusionLevel` of branch norm, with the same weights, by torch's own attention."""
+
+    def __init__(self, level: FusionLevel) -> None:
+        super().__init__()
+        self.level = level
+        self.attention = copy_attention(level.attention)
+
+    def forward(self, image_tokens: Tensor, text_embedding: Tensor) -> Tensor:
+        """Fuse image_tokens (B, N, D) with text_embedding (B, E)."""
+        width = image_tokens.shape[-1]
+        text_tokens = self.level.text_projection(text_embedding).unflatten(-1, (-1, width))
+        attended, _ = self.attention(image_tokens, text_tokens, text_tokens, need_weights=False)
+        fused: Tensor = image_tokens + self.level.gate * self.level.norm(attended)
+        return fused
+
+
+def copy_attention(ours: LowRankCrossAttention) -> nn.MultiheadAttention:
+    """Return torch's attention with the weights of ours, whose inner width must be D."""
+    width = ours.out.out_features
+    plain = nn.MultiheadAttention(width, ours.heads, batch_first=True)
+    with torch.no_grad():
+        plain.in_proj_weight.copy_(torch.cat([ours.query.weight, ours.key.weight, ours.value.weight]))
+        plain.in_proj_bias.copy_(torch.cat([ours.query.bias, ours.key.bias, ours.value.bias]))
+        plain.out_proj.weight.copy_(ours.out.weight)
+        plain.out_proj.bias.copy_(ours.out.bias)
+    return plain
+
+
+class PlainSegmentation(nn.Module):
+    """Adapter and decode of one case after the other."""
+
+    def __init__(self, adapter: FusionAdapter, segmenter: BoxSegmenter) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([PlainLevel(level) for level in adapter.list_levels()])
+        self.prompt_encoder: Any = segmenter.prompt_encoder
+        self.mask_decoder: Any = segmenter.mask_decoder
+
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor, box_xyxy: Tensor) -> Tensor:
+        """Return low_res_logits (B, 4h, 4w) of image_embedding (B, D, h, w), text (B, E) and boxes (B, 4)."""
+        image_tokens = image_embedding.flatten(2).transpose(1, 2)
+        for level in self.levels:
+            image_tokens = level(image_tokens, text_embedding)
+        fused = image_tokens.transpose(1, 2).view_as(image_embedding)
+        rows = []
+        for embedding, box in zip(fused, box_xyxy, strict=True):
+            sparse, dense = self.prompt_encoder(points=None, boxes=box[None], masks=None)
+            image_pe = self.prompt_encoder.get_dense_pe()
+            logits, _ = self.mask_decoder(embedding[None], image_pe, sparse, dense, multimask_output=False)
+            rows.append(logits[0, 0])
+        return torch.stack(rows)
