@@ -9,7 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from t2m_bench.errors import UserError
+from t2m_bench.errors import StoppedError, UserError, WorkersLostError
+
+WORKERS_LOST_EXIT_CODE = 86
+"""Tells a job script to try again, on other nodes perhaps."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -114,13 +117,16 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Train and evaluate one adapter; run it again to continue."""
     from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.pipeline.train import open_experiment
     from t2m_bench.pipeline.train import train as run_train
 
     loaded = load_recipe(recipe, overrides or ())
     terminal = Terminal()
-    summary = run_train(open_experiment(loaded, runs, terminal), loaded.adapter.kind, loaded.seed, terminal)
+    with catch_signals() as stop:
+        experiment = open_experiment(loaded, runs, terminal)
+        summary = run_train(experiment, loaded.adapter.kind, loaded.seed, terminal, stop)
     _print_run(summary)
     _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
 
@@ -197,10 +203,12 @@ def perf(
 
 def _bench(recipe: Any, runs: Path, as_json: bool) -> None:
     from t2m_bench.pipeline.bench import bench as run_bench
+    from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.terminal import Terminal
 
     start = time.monotonic()
-    experiment, summaries = run_bench(recipe, runs, Terminal())
+    with catch_signals() as stop:
+        experiment, summaries = run_bench(recipe, runs, Terminal(), stop)
     shown = [{key: value for key, value in summary.items() if key != "recipe"} for summary in summaries]
     summary = _report(experiment.folder)
     _end(as_json, summary | {"runs": shown, "seconds": round(time.monotonic() - start, 1)})
@@ -241,9 +249,16 @@ def _end(as_json: bool, summary: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Run a verb; a user's error is one message and exit code 2."""
+    """Run a verb; a user's error is one message and exit code 2, a stop on request and lost workers have their own."""
     try:
         app()
     except UserError as error:
-        print(f"t2m-bench: {error}", file=sys.stderr)
-        sys.exit(2)
+        code, message = 2, str(error)
+    except StoppedError as error:
+        code, message = error.exit_code, str(error)
+    except WorkersLostError as error:
+        code, message = WORKERS_LOST_EXIT_CODE, str(error)
+    else:
+        return
+    print(f"t2m-bench: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -25,5 +25,21 @@ class ShardError(UserError):
     """Embedding shards that are absent, altered or of another encoder."""
 
 
+class ClusterError(UserError):
+    """A Ray cluster that cannot be reached, or has less than the recipe asks for."""
+
+
 class RunFolderError(UserError):
     """A run folder that cannot be used: locked, incomplete or of another recipe."""
+
+
+class StoppedError(Exception):
+    """Stopped on request by a signal, everything finished being saved; the same command goes on from there."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class WorkersLostError(Exception):
+    """Workers or nodes were lost more often than the recipe allows; the last checkpoint is kept."""

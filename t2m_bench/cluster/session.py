@@ -1,49 +1,74 @@
-"""A Ray of our own: on loopback, with a token drawn for it, joined by nobody else."""
+"""The Ray that the verbs work on: the cluster that RAY_ADDRESS names, else one of our own on this machine.
 
+A Ray of our own listens on loopback only, with a token drawn for it, and nobody else joins it.
+"""
+
+import contextlib
 import logging
 import os
 import secrets
+import signal
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from t2m_bench.errors import RecipeError
+from t2m_bench.errors import ClusterError
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Tasks pass paths and results, not arrays: Ray's default of 30 % of the node's memory would be wasted."""
 
+CONNECT_SECONDS = 10.0
+
 
 @contextmanager
-def ray_session(needed_cpus: float) -> Iterator[None]:
-    """Start Ray here unless this process has one, and stop it at the end.
+def ray_session(needed_cpus: float, needed_gpus: float = 0) -> Iterator[None]:
+    """Use the Ray of this process, or connect or start one and leave it at the end.
 
     Ray reads its token settings when it is first imported, so `import ray` comes inside this context, never before.
 
-    `address="local"` never joins a cluster that a stranger left running on a shared host. Ray's own files lie in a
-    short path of the temporary folder, since a socket's path must stay below 107 bytes.
-
     Raises:
-        RecipeError: more CPUs are asked than this machine has; Ray would wait for them for ever.
+        ClusterError: the cluster cannot be reached, or has less than is needed; Ray would wait for ever.
     """
+    address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.setdefault("RAY_TRAIN_ENABLE_STATE_TRACKING", "0")
+    if not address:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
     if ray.is_initialized():
+        _check_resources(needed_cpus, needed_gpus)
         yield
         return
-    cpus = count_cpus()
-    if needed_cpus > cpus:
-        raise RecipeError(
-            f"the recipe asks for {needed_cpus:g} CPUs at once (workers times cluster.cpus_per_worker) and this "
-            f"machine has {cpus}. Lower cluster.num_train_workers, num_embed_workers or cpus_per_worker."
-        )
+    terminate = signal.getsignal(signal.SIGTERM)
+    if address:
+        _connect(address)
+    else:
+        _start()
+    with contextlib.suppress(ValueError):  # not the main thread: Ray set no handler either
+        signal.signal(signal.SIGTERM, terminate)  # Ray's own would end the process without a checkpoint
+    try:
+        _check_resources(needed_cpus, needed_gpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start() -> None:
+    """Start a Ray of our own.
+
+    `address="local"` never joins what a stranger left running on a shared host. Its files lie in a short path of the
+    temporary folder, since a socket's path must stay below 107 bytes.
+    """
+    import ray
+
     ray.init(
         address="local",
-        num_cpus=cpus,
+        num_cpus=count_cpus(),
         object_store_memory=OBJECT_STORE_BYTES,
         include_dashboard=False,
         log_to_driver=False,
@@ -51,10 +76,43 @@ def ray_session(needed_cpus: float) -> Iterator[None]:
         _node_ip_address="127.0.0.1",
         _temp_dir=str(Path(tempfile.gettempdir()) / f"t2m-ray-{os.getuid()}"),
     )
+
+
+def _connect(address: str) -> None:
+    """Connect to a running cluster; look first whether anything listens there, for Ray itself retries long."""
+    import ray
+
+    host, separator, port = address.rpartition(":")
+    if address.startswith("ray://") or not separator or not port.isdigit():
+        raise ClusterError(f"RAY_ADDRESS = {address}: write it as HOST:PORT of the cluster's head, or unset it.")
     try:
-        yield
-    finally:
-        ray.shutdown()
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(
+            f"RAY_ADDRESS = {address}: nothing answers there ({error}). Start Ray there, or unset it to work here."
+        ) from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterError(
+            f"RAY_ADDRESS = {address}: this process cannot join ({reason}). Is RAY_AUTH_TOKEN the cluster's, and is "
+            "this one of its nodes?"
+        ) from None
+
+
+def _check_resources(needed_cpus: float, needed_gpus: float) -> None:
+    import ray
+
+    count: Callable[[], dict[str, Any]] = ray.cluster_resources
+    there = count()
+    for what, needed in (("CPU", needed_cpus), ("GPU", needed_gpus)):
+        found = float(there.get(what, 0))
+        if needed > found:
+            raise ClusterError(
+                f"the recipe asks for {needed:g} {what}s at once and there are {found:g}. Lower "
+                "cluster.num_train_workers, num_embed_workers or cpus_per_worker, or ask for more nodes."
+            )
 
 
 def count_cpus() -> int:

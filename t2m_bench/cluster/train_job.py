@@ -1,5 +1,8 @@
 """Training on many processes: Ray Train starts them and their process group, Accelerate runs in each."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -7,7 +10,8 @@ from uuid import uuid4
 import torch
 
 from t2m_bench.cluster.session import ray_session
-from t2m_bench.errors import RunFolderError, UserError
+from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
+from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.job import Job
 from t2m_bench.training.ranks import Ranks
@@ -15,35 +19,45 @@ from t2m_bench.training.run_folder import load_json, write_json
 
 ERROR_NAME = "error.json"
 
+Listen = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
-def train_with_ray(job: Job) -> None:
+
+def train_with_ray(job: Job, listen: Listen) -> None:
     """Train and evaluate a job on `num_train_workers` processes.
 
     A worker that dies is started again with all others, from the last checkpoint; every budget is bounded, for Ray
-    retries preemptions and its own controller for ever unless told.
+    retries preemptions and its own controller for ever unless told. A run that was asked to stop is left unfinished.
+
+    Args:
+        listen: a context in which the given callback is called when this process is asked to stop.
 
     Raises:
         UserError: a worker met bad input, which is not retried.
-        RunFolderError: workers kept dying.
+        ClusterError: the cluster has less than the recipe asks for.
+        WorkersLostError: workers kept dying.
     """
     cluster = job.recipe.cluster
     error_file = job.run_folder / ERROR_NAME
     error_file.unlink(missing_ok=True)
-    with ray_session(cluster.num_train_workers * cluster.cpus_per_worker):
+    num_gpus = cluster.num_train_workers if cluster.use_gpu else 0
+    with ray_session(cluster.num_train_workers * cluster.cpus_per_worker, num_gpus):
         from ray.train import TrainingFailedError
 
+        flag = make_stop_flag()
         try:
-            _build_trainer(job).fit()
+            # not in the main thread: there Ray would take Ctrl-C for itself and end without a checkpoint
+            with listen(lambda: flag.set.remote()), ThreadPoolExecutor(1) as pool:
+                pool.submit(lambda: _build_trainer(job, flag).fit()).result()
         except TrainingFailedError as error:
             _raise_user_error(error_file)
-            raise RunFolderError(
+            raise WorkersLostError(
                 f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
                 f"{_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
             ) from error
     _raise_user_error(error_file)
 
 
-def _build_trainer(job: Job) -> Any:
+def _build_trainer(job: Job, flag: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -52,7 +66,7 @@ def _build_trainer(job: Job) -> Any:
     failures: Any = FailureConfig  # ray.train exports the class of its first version to type checkers
     return TorchTrainer(
         _work,
-        train_loop_config={"job": job},
+        train_loop_config={"job": job, "flag": flag},
         torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=cluster.num_train_workers,
@@ -75,7 +89,9 @@ def _work(config: dict[str, Any]) -> None:
         return
     torch.set_num_threads(max(1, int(job.recipe.cluster.cpus_per_worker)))
     try:
-        run_job.train(job, Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu))
+        ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
+        with poll_stop_flag(config["flag"]) as should_stop:
+            run_job.train(job, ranks, should_stop)
     except UserError as error:
         write_json(error_file, {"kind": type(error).__name__, "message": str(error)})
         raise

@@ -19,6 +19,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.prepare import TEXT_FIELD, Prepared, prepare
+from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
@@ -115,11 +116,12 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Terminal) -> dict[str, Any]:
+def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Terminal, stop: StopRequest) -> dict[str, Any]:
     """Train and evaluate one arm, continuing what was stopped and reusing what is finished; return its run.json.
 
     Raises:
         RunFolderError: another process writes this run, or its files are of another recipe.
+        StoppedError: the process was asked to stop; the run is saved.
     """
     job = experiment.make_job(arm, seed)
     with lock_run(job.run_folder):
@@ -128,7 +130,7 @@ def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Termina
             terminal.say(f"reused {job.run_folder}: finished")
         else:
             with terminal.watch(f"training {job.run_folder.name}") as advance, follow_epochs(job, advance):
-                _train(job)
+                _train(job, stop)
         return load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
 
 
@@ -161,14 +163,18 @@ def _count_epochs(history: Path) -> int:
         return 0
 
 
-def _train(job: Job) -> None:
+def _train(job: Job, stop: StopRequest) -> None:
     """Train in this process, or on Ray's workers where the recipe has some."""
     if job.recipe.cluster.num_train_workers > 0:
         from t2m_bench.cluster.train_job import train_with_ray
 
-        train_with_ray(job)
-        return
-    run_job.train(job, Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu))
+        train_with_ray(job, stop.tell)
+    else:
+        ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
+        with stop.tell(lambda: None):  # the loop asks after each step
+            run_job.train(job, ranks, stop.is_set)
+    if stop.is_set() and not (job.run_folder / RUN_NAME).is_file():
+        raise stop.make_error()
 
 
 def _write_reference_once(experiment: Experiment, job: Job, terminal: Terminal) -> None:

@@ -59,12 +59,12 @@ def make_arms_table(results: Results) -> Table:
         row = [LABELS[arm], str(len(seeds)) if seeds else "-", _parameters(results, arm)]
         rows.append((*row, *(_show(estimates[name], name in {"cost_of_wrong", "help"}) for name in estimates)))
         numbers.append({"arm": arm, "seeds": len(seeds), **_flatten(estimates)})
-    seeds_note = "one seed: every difference is for these trained models only. " if _most_seeds(results) == 1 else ""
+    seeds_note = "One seed: every difference is for these trained models only. " if _most_seeds(results) == 1 else ""
     return Table(
         "arms",
         "Arms",
         f"Mean over patients, 95 % bootstrap interval over {_count_patients(results)} patients, given these trained "
-        f"models; {seeds_note}Boxes are tight and come from the reference mask. Help is the Dice over text_free, "
+        f"models. {seeds_note}Boxes are tight and come from the reference mask. Help is the Dice over text_free, "
         "whereas a gain over the baseline would include adaptation to the data set. Cost is right minus wrong text "
         "(the published map of wrong classes); it shows reliance on the text, not help.",
         ("Arm", "Seeds", "Parameters", "Dice", "IoU", "Dice, wrong text", "Cost of wrong text", "Help"),

@@ -20,7 +20,7 @@ from t2m_bench.shards.schema import Signature
 from t2m_bench.training.batches import BatchMaker, TextTable
 from t2m_bench.training.checkpoint import Progress, load_adapter
 from t2m_bench.training.evaluate import Answers, Evaluator, Question, ask
-from t2m_bench.training.loop import Trainer
+from t2m_bench.training.loop import ShouldStop, Trainer
 from t2m_bench.training.overlays import choose_shown, write_crops
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import RUN_NAME, write_history, write_json
@@ -83,8 +83,11 @@ def set_up(job: Job, ranks: Ranks) -> Bench:
     return Bench(job, sam, reader, adapter, evaluator, ranks)
 
 
-def train(job: Job, ranks: Ranks) -> Progress:
-    """Train to the end, or from where it was stopped, then evaluate the best epoch on the test cases."""
+def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Progress:
+    """Train to the end, or from where it was stopped, then evaluate the best epoch on the test cases.
+
+    Asked to stop, it saves and returns a progress that is not `finished`.
+    """
     bench = set_up(job, ranks)
     recipe, optim = job.recipe, job.recipe.optim
     val_cases = job.select(job.splits.val)
@@ -109,10 +112,12 @@ def train(job: Job, ranks: Ranks) -> Progress:
         ranks,
         validate=lambda adapter: bench.evaluator.compute_mean_dice(adapter, val_cases),
         on_epoch=log.write if log else lambda history: None,
+        should_stop=should_stop,
     ).fit()
     if log:
         log.close()
-    evaluate(bench, progress)
+    if progress.finished:
+        evaluate(bench, progress)
     return progress
 
 

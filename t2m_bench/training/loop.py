@@ -22,6 +22,7 @@ from t2m_bench.training.step import compute_gradients
 Validate = Callable[[FusionAdapter], float]
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 OnStep = Callable[[int, int], None]
+ShouldStop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Trainer:
         validate: mean validation Dice of an adapter, computed over all ranks, equal on each.
         on_epoch: is given the history, a row an epoch, after each epoch, on the first rank.
         on_step: is called with (epoch, step) after each step, on every rank.
+        should_stop: asked after each step on every rank; when any rank says yes, all save and return.
     """
 
     recipe: Recipe
@@ -43,9 +45,13 @@ class Trainer:
     validate: Validate
     on_epoch: OnEpoch = lambda history: None
     on_step: OnStep = lambda epoch, step: None
+    should_stop: ShouldStop = lambda: False
 
     def fit(self) -> Progress:
         """Train until the epochs or the patience are used up; the best epoch by validation Dice is kept.
+
+        Returns:
+            The progress; it is not `finished` when the training was asked to stop.
 
         Raises:
             UserError: the loss is not finite.
@@ -54,7 +60,8 @@ class Trainer:
         progress = self._restore(optimizer)
         clock = _Clock(progress.seconds, self.recipe.cluster.checkpoint_minutes * 60)
         while not progress.finished:
-            self._run_epoch(optimizer, progress, clock)
+            if self._run_epoch(optimizer, progress, clock):
+                break
             self._close_epoch(progress, clock)
             self._save(optimizer, progress, clock)
         return progress
@@ -67,14 +74,19 @@ class Trainer:
         self.ranks.wait()
         return progress
 
-    def _run_epoch(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> None:
+    def _run_epoch(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> bool:
+        """Run what is left of the epoch; return whether it was stopped."""
         for step in range(progress.step, self.batches.num_steps):
             progress.sums.append(self._run_step(optimizer, progress.epoch, step))
             progress.step = step + 1
-            due = torch.tensor(float(self.ranks.is_first and clock.is_due()), device=self.ranks.device)
-            if float(self.ranks.sum(due)) > 0:
+            wishes = [float(self.ranks.is_first and clock.is_due()), float(self.should_stop())]
+            due, stop = self.ranks.sum(torch.tensor(wishes, device=self.ranks.device)).tolist()
+            if due or stop:
                 self._save(optimizer, progress, clock)
             self.on_step(progress.epoch, step)
+            if stop:
+                return True
+        return False
 
     def _run_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> list[float]:
         optim = self.recipe.optim

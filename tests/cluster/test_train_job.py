@@ -14,7 +14,8 @@ import yaml
 
 from t2m_bench.cluster.session import count_cpus
 from t2m_bench.config import Recipe, parse_recipe
-from t2m_bench.errors import DatasetError, RecipeError
+from t2m_bench.errors import ClusterError, DatasetError
+from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import open_experiment, train
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors
@@ -73,6 +74,21 @@ def finish(process: subprocess.Popen[str]) -> dict[str, object]:
     return json.loads(printed.splitlines()[-1])
 
 
+def restart(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    """Give the same command again."""
+    return subprocess.Popen(process.args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def assert_same_end(undisturbed: Path, folder: Path) -> None:
+    """Final weights and history equal to the bit."""
+    want, got = load_final(undisturbed), load_final(folder)
+    assert want.keys() == got.keys()
+    assert all(want[name].equal(got[name]) for name in want)
+    tables = [next(place.glob("runs/*/hierarchical-*/history.jsonl")).read_text() for place in (undisturbed, folder)]
+    rows = [[{**json.loads(line), "seconds": 0} for line in table.splitlines()] for table in tables]
+    assert rows[0] == rows[1]
+
+
 def load_final(folder: Path) -> dict[str, object]:
     (adapter,) = folder.glob(f"runs/*/hierarchical-*/{ADAPTER_NAME}")
     return load_tensors(adapter)[0]
@@ -94,20 +110,9 @@ def test_a_killed_process_costs_nothing_but_time(root: Path, undisturbed: Path, 
     os.kill(pid, signal.SIGKILL)
     if victim == "driver":
         process.communicate(timeout=60)
-        (folder / "recipe.yaml").rename(tmp_path / "recipe.yaml")
-        process = subprocess.Popen(
-            [*process.args[:4], str(tmp_path / "recipe.yaml"), *process.args[5:]],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = restart(process)
     finish(process)
-    want, got = load_final(undisturbed), load_final(folder)
-    assert want.keys() == got.keys()
-    assert all(want[name].equal(got[name]) for name in want)
-    tables = [next(place.glob("runs/*/hierarchical-*/history.jsonl")).read_text() for place in (undisturbed, folder)]
-    rows = [[{**json.loads(line), "seconds": 0} for line in table.splitlines()] for table in tables]
-    assert rows[0] == rows[1]
+    assert_same_end(undisturbed, folder)
 
 
 def test_bad_input_in_a_worker_is_told_once_and_not_retried(root: Path, tmp_path: Path) -> None:
@@ -119,11 +124,53 @@ def test_bad_input_in_a_worker_is_told_once_and_not_retried(root: Path, tmp_path
     (case, *_) = experiment.make_job("gated", 0).select(experiment.prepared.splits.val)
     (copy / case.mask_path).write_bytes(b"gone")
     with pytest.raises(DatasetError, match="cannot be read as an image"):
-        train(experiment, "gated", 0, Terminal())
+        train(experiment, "gated", 0, Terminal(), StopRequest())
 
 
 def test_more_workers_than_processors_are_refused_at_once(root: Path, tmp_path: Path) -> None:
     recipe = make_recipe(root, num_train_workers=count_cpus() + 1)
     experiment = open_experiment(recipe, tmp_path, Terminal())
-    with pytest.raises(RecipeError, match=f"asks for {count_cpus() + 1} CPUs at once .* this machine has"):
-        train(experiment, "gated", 0, Terminal())
+    with pytest.raises(ClusterError, match=f"asks for {count_cpus() + 1} CPUs at once and there are {count_cpus()}"):
+        train(experiment, "gated", 0, Terminal(), StopRequest())
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGUSR1, 85),
+        pytest.param(signal.SIGTERM, 85, marks=pytest.mark.soak),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.soak),
+    ],
+)
+def test_a_signal_saves_at_the_next_step_and_the_same_command_goes_on(
+    root: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "b"
+    rarely = make_recipe(root, checkpoint_minutes=10)  # so that only the signal saves inside an epoch
+    process = start(rarely, folder)
+    wait_for_epochs(folder, 2, process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert f"stopped by {number.name}" in errors
+    (state,) = folder.glob("runs/*/hierarchical-*/state.safetensors")
+    progress = load_tensors(state)[1]
+    assert not progress["finished"]
+    assert (progress["epoch"], progress["step"]) > (2, 0)
+    finish(restart(process))
+    assert_same_end(undisturbed, folder)
+
+
+def test_a_cluster_that_does_not_answer_is_named(root: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(root)
+    folder = tmp_path / "b"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", "train", str(folder / "recipe.yaml")]
+    for address, message in (("127.0.0.1:9", "nothing answers there"), ("somewhere", "write it as HOST:PORT")):
+        environment = {**os.environ, "RAY_ADDRESS": address}
+        done = subprocess.run(
+            [*command, "--runs", str(tmp_path / "runs")], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr

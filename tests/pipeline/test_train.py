@@ -15,6 +15,7 @@ from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
 from t2m_bench.training.run_folder import lock_run
@@ -32,7 +33,7 @@ def experiment(small_recipe: Recipe, runs: Path) -> Experiment:
 
 @pytest.fixture(scope="module")
 def run(experiment: Experiment) -> Path:
-    train(experiment, "gated", 0, Terminal())
+    train(experiment, "gated", 0, Terminal(), StopRequest())
     return experiment.make_job("gated", 0).run_folder
 
 
@@ -82,7 +83,7 @@ def test_a_finished_run_is_reused(
     experiment: Experiment, run: Path, capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:
     before = (run / "state.safetensors").stat().st_mtime_ns
-    train(experiment, "gated", 0, Terminal())
+    train(experiment, "gated", 0, Terminal(), StopRequest())
     assert f"reused {run}: finished" in capsys.readouterr().out
     assert (run / "state.safetensors").stat().st_mtime_ns == before
 
@@ -114,11 +115,11 @@ def test_a_run_that_another_process_writes_is_refused(experiment: Experiment, ru
     try:
         assert held.wait(60)
         with pytest.raises(RunFolderError, match=f"another process is writing this run .process {process.pid} on"):
-            train(experiment, "gated", 0, Terminal())
+            train(experiment, "gated", 0, Terminal(), StopRequest())
     finally:
         release.set()
         process.join()
-    train(experiment, "gated", 0, Terminal())
+    train(experiment, "gated", 0, Terminal(), StopRequest())
 
 
 def test_a_leak_is_refused_unless_allowed_and_then_noted(small_recipe: Recipe, tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_two_ray_workers_train_what_one_process_trains(experiment: Experiment, r
     raw = experiment.recipe.model_dump(mode="json")
     raw["cluster"] |= {"num_train_workers": 2, "num_embed_workers": 2}
     apart = open_experiment(Recipe.model_validate(raw), runs.parent / "ray-runs", Terminal())
-    summary = train(apart, "gated", 0, Terminal())
+    summary = train(apart, "gated", 0, Terminal(), StopRequest())
     assert summary["world_size"] == 2
     alone = json.loads((run / "run.json").read_text())
     assert summary["run"] == alone["run"]

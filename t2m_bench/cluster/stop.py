@@ -1,0 +1,54 @@
+"""A stop request on its way from the driver to the workers, through Ray, so that no shared file is needed."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+POLL_SECONDS = 0.5
+
+
+class _Flag:
+    """Remembers that someone asked to stop."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+
+def make_stop_flag() -> Any:
+    """Return a handle of an actor with `set` and `is_set`, on this node, that takes no CPU."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(_Flag).options(scheduling_strategy=here).remote()
+
+
+@contextmanager
+def poll_stop_flag(flag: Any) -> Iterator[Callable[[], bool]]:
+    """Yield a cheap question, kept up to date by a thread that asks the actor twice a second."""
+    import ray
+
+    ended, asked = threading.Event(), threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(POLL_SECONDS):
+            try:
+                if ray.get(flag.is_set.remote(), timeout=10 * POLL_SECONDS):
+                    asked.set()
+                    return
+            except ray.exceptions.RayError:  # the driver's node is going; the next timed checkpoint serves
+                continue
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield asked.is_set
+    finally:
+        ended.set()

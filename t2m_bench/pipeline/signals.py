@@ -1,0 +1,91 @@
+"""Stop requests: what a signal does to work in progress.
+
+Slurm sends USR1 ahead of a time limit and TERM on preemption, a user Ctrl-C. Training saves at its next step and ends;
+other stages end at once, since what they finished is on disk already.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from t2m_bench.errors import StoppedError
+
+STOPPED_EXIT_CODE = 85
+"""Tells a job script to requeue: the work is saved, not done."""
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+
+OnStop = Callable[[], None]
+
+
+class StopRequest:
+    """Whether this process was asked to stop, and who wants to hear of it."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._listener: OnStop | None = None
+
+    def is_set(self) -> bool:
+        """Return whether a signal came."""
+        return self.number is not None
+
+    @contextmanager
+    def tell(self, listener: OnStop) -> Iterator[None]:
+        """Inside this context a signal calls the listener, from another thread, instead of ending the program."""
+        self._listener = listener
+        try:
+            yield
+        finally:
+            self._listener = None
+
+    def make_error(self) -> StoppedError:
+        """Return the error that ends the program."""
+        name = signal.Signals(self.number or signal.SIGTERM).name
+        code = 128 + signal.SIGINT if self.number == signal.SIGINT else STOPPED_EXIT_CODE
+        return StoppedError(f"stopped by {name}; what was finished is saved, the same command goes on from there", code)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal in the main thread."""
+        self.number = number
+        if self._listener is None:
+            raise self.make_error()
+
+    def notify(self) -> None:
+        """Tell the listener, from the thread that hears of signals first."""
+        if self._listener is not None:
+            self._listener()
+
+
+@contextmanager
+def catch_signals() -> Iterator[StopRequest]:
+    """Turn SIGNALS into a stop request while inside; the handlers from before are put back.
+
+    The main thread may sit in C code that waits for workers, where Python runs no handler. So a second thread hears of
+    signals through a pipe that Python's C-level handler writes to at once.
+    """
+    request = StopRequest()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, request.handle) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(writer)
+
+    def listen() -> None:
+        while received := os.read(reader, 1):
+            if received[0] in SIGNALS:
+                request.number = received[0]
+                request.notify()
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield request
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
