@@ -129,10 +129,12 @@ def evaluate(bench: Bench, progress: Progress) -> None:
     questions = ask(cases, bench.adapter.uses_text, job.wrong)
     shown = find_shown(questions)
     answers = bench.evaluator.answer(bench.adapter, questions, list(shown.values()))
+    num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_first:
         write_results(job.run_folder / RESULTS_NAME, answers.to_rows(questions, job.describe(), job.field))
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
-        write_json(job.run_folder / RUN_NAME, summarise(bench, progress, questions, answers))
+        summary = summarise(bench, progress, questions, answers)
+        write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
     ranks.wait()
 
 

@@ -1,5 +1,6 @@
 """What the training loop needs of its process group, through Accelerate; one process is a group of one."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -36,6 +37,12 @@ class Ranks:
     @property
     def world_size(self) -> int:
         return int(self._accelerator.num_processes)
+
+    @property
+    def num_nodes(self) -> int:
+        """Hosts that train together; each rank says how many share its own (torchrun's variable, which Ray sets)."""
+        on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return round(float(self.sum(torch.tensor(1.0 / on_this_node, device=self.device))))
 
     @property
     def device(self) -> torch.device:
