@@ -101,11 +101,20 @@ def _connect(address: str) -> None:
         ) from None
 
 
-def _check_resources(needed_cpus: float, needed_gpus: float) -> None:
+def count_cluster_cpus() -> float:
+    """Return the CPUs of all nodes that are alive."""
+    return float(_count_resources().get("CPU", 0))
+
+
+def _count_resources() -> dict[str, Any]:
     import ray
 
     count: Callable[[], dict[str, Any]] = ray.cluster_resources
-    there = count()
+    return count()
+
+
+def _check_resources(needed_cpus: float, needed_gpus: float) -> None:
+    there = _count_resources()
     for what, needed in (("CPU", needed_cpus), ("GPU", needed_gpus)):
         found = float(there.get(what, 0))
         if needed > found:

@@ -1,7 +1,10 @@
 """Training on many processes: Ray Train starts them and their process group, Accelerate runs in each."""
 
+import shutil
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ from uuid import uuid4
 
 import torch
 
-from t2m_bench.cluster.session import ray_session
+from t2m_bench.cluster.session import count_cluster_cpus, ray_session
 from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
@@ -18,6 +21,10 @@ from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import load_json, write_json
 
 ERROR_NAME = "error.json"
+
+POLL_SECONDS = 1.0
+LOST_SECONDS = 30.0
+"""How long the cluster may be too small before the driver gives up and lets its job be started again."""
 
 Listen = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
@@ -39,25 +46,62 @@ def train_with_ray(job: Job, listen: Listen) -> None:
     cluster = job.recipe.cluster
     error_file = job.run_folder / ERROR_NAME
     error_file.unlink(missing_ok=True)
+    # Ray's own state of this attempt; a name used before would resume it
+    storage = job.run_folder.parent / ".ray" / f"{job.run_folder.name}-{uuid4().hex[:8]}"
     num_gpus = cluster.num_train_workers if cluster.use_gpu else 0
     with ray_session(cluster.num_train_workers * cluster.cpus_per_worker, num_gpus):
         from ray.train import TrainingFailedError
 
         flag = make_stop_flag()
         try:
-            # not in the main thread: there Ray would take Ctrl-C for itself and end without a checkpoint
-            with listen(lambda: flag.set.remote()), ThreadPoolExecutor(1) as pool:
-                pool.submit(lambda: _build_trainer(job, flag).fit()).result()
+            with listen(lambda: flag.set.remote()):
+                _wait(_fit_apart(_build_trainer(job, flag, storage)), job)
         except TrainingFailedError as error:
             _raise_user_error(error_file)
             raise WorkersLostError(
                 f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
                 f"{_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
             ) from error
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
     _raise_user_error(error_file)
 
 
-def _build_trainer(job: Job, flag: Any) -> Any:
+def _fit_apart(trainer: Any) -> Future[None]:
+    """Start `fit` in a thread: in the main one Ray would take Ctrl-C for itself and end without a checkpoint."""
+    fitted: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except BaseException as error:
+            fitted.set_exception(error)
+        else:
+            fitted.set_result(None)
+
+    threading.Thread(target=fit, daemon=True).start()
+    return fitted
+
+
+def _wait(fitted: Future[None], job: Job) -> None:
+    """Wait for the end, but not for nodes that do not come back: Ray Train would wait for ever.
+
+    Raises:
+        WorkersLostError: the cluster has had too few CPUs for LOST_SECONDS.
+    """
+    needed, short_since = job.recipe.cluster.num_train_workers * job.recipe.cluster.cpus_per_worker, None
+    while not wait([fitted], timeout=POLL_SECONDS).done:
+        now = time.monotonic()
+        short_since = None if count_cluster_cpus() >= needed else short_since or now
+        if short_since is not None and now - short_since > LOST_SECONDS:
+            raise WorkersLostError(
+                f"{job.run_folder}: nodes were lost and the rest has fewer than {needed:g} CPUs. The last checkpoint "
+                "is kept: the same command goes on from there."
+            )
+    fitted.result()
+
+
+def _build_trainer(job: Job, flag: Any, storage: Path) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -74,8 +118,8 @@ def _build_trainer(job: Job, flag: Any) -> Any:
             resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})},
         ),
         run_config=RunConfig(
-            name=f"{job.run_folder.name}-{uuid4().hex[:8]}",  # a name used before would resume Ray's own state
-            storage_path=str(job.run_folder.parent / ".ray"),
+            name=storage.name,
+            storage_path=str(storage.parent),
             failure_config=failures(**dict.fromkeys(budgets, cluster.max_failures)),
         ),
     )

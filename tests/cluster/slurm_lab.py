@@ -124,7 +124,7 @@ class SlurmLab:
             shutil.rmtree(f"/etc/netns/t2m-n{number}", ignore_errors=True)
         run("ip", "link", "delete", BRIDGE, check=False)
 
-    def _spawn(self, name: str, *command: object) -> None:
+    def _spawn(self, name: str, *command: object, **more: str) -> None:
         log = (self.folder / "log" / f"{name}.out").open("ab")
         self.processes[name] = subprocess.Popen(
             [str(part) for part in command],
@@ -133,6 +133,7 @@ class SlurmLab:
             stderr=log,
             env=self.environment,
             start_new_session=True,
+            **more,
         )
 
     def _start_munge(self) -> None:
@@ -144,7 +145,7 @@ class SlurmLab:
         if not Path("/etc/munge/munge.key").is_file():
             run("install", "-d", "-o", "munge", "-g", "munge", "-m", "700", "/etc/munge")
             run("runuser", "-u", "munge", "--", "mungekey", "--create")
-        self._spawn("munged", "runuser", "-u", "munge", "--", "munged", "--foreground")
+        self._spawn("munged", "munged", "--foreground", user="munge", group="munge")
         for _ in range(100):
             if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
                 return

@@ -48,6 +48,16 @@ def load_final(folder: Path) -> dict[str, object]:
     return load_tensors(adapter)[0]
 
 
+def wait_for_epochs(lab: SlurmLab, folder: Path, job: int, epochs: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        found = list(folder.glob("runs/*/hierarchical-*/history.jsonl"))
+        if found and len(found[0].read_text().splitlines()) >= epochs:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{lab.state(job)}: {read_log(folder, job)}")
+
+
 @pytest.fixture(scope="module")
 def undisturbed(lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
@@ -80,14 +90,7 @@ def test_a_disturbed_job_ends_as_an_undisturbed_one(
     lab: SlurmLab, undisturbed: Path, tmp_path: Path, request_stop: str
 ) -> None:
     job = submit(lab, tmp_path / "a", *SMALL, "cluster.checkpoint_minutes=0.000001")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        found = list((tmp_path / "a").glob("runs/*/hierarchical-*/history.jsonl"))
-        if found and len(found[0].read_text().splitlines()) >= 2:
-            break
-        time.sleep(0.05)
-    else:
-        pytest.fail(read_log(tmp_path / "a", job))
+    wait_for_epochs(lab, tmp_path / "a", job, 2)
     if request_stop == "usr1":
         lab.command("scancel", "--batch", "--signal=USR1", job)
     else:
@@ -111,9 +114,7 @@ def test_wrong_input_ends_the_job_at_once(lab: SlurmLab, tmp_path: Path) -> None
 
 def test_a_cancelled_job_leaves_nothing(lab: SlurmLab, tmp_path: Path) -> None:
     job = submit(lab, tmp_path / "a", *SMALL)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list((tmp_path / "a").glob("runs/*/hierarchical-*/history.jsonl")):
-        time.sleep(0.1)
+    wait_for_epochs(lab, tmp_path / "a", job, 1)
     lab.command("scancel", job)
     assert lab.wait(job, 60) == "CANCELLED"
     for _ in range(60):
@@ -122,3 +123,20 @@ def test_a_cancelled_job_leaves_nothing(lab: SlurmLab, tmp_path: Path) -> None:
             return
         time.sleep(0.5)
     pytest.fail("Ray goes on after scancel")
+
+
+@pytest.mark.soak
+def test_a_host_without_power_is_waited_for_and_the_job_goes_on(
+    lab: SlurmLab, undisturbed: Path, tmp_path: Path
+) -> None:
+    job = submit(lab, tmp_path / "a", *SMALL, "cluster.checkpoint_minutes=0.000001")
+    wait_for_epochs(lab, tmp_path / "a", job, 2)
+    lab.power_off(2)
+    lost = time.monotonic()
+    while "nodes or workers were lost" not in read_log(tmp_path / "a", job):
+        assert time.monotonic() - lost < 120, read_log(tmp_path / "a", job)
+        time.sleep(0.5)
+    lab.power_on(2)
+    assert lab.wait(job) == "COMPLETED", read_log(tmp_path / "a", job)
+    want, got = load_final(undisturbed), load_final(tmp_path / "a")
+    assert all(want[name].equal(got[name]) for name in want)
