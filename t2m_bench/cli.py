@@ -132,6 +132,26 @@ def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
 
 @app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="Recipe file; the demo if not given.", metavar="RECIPE")] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Look, in seconds, at what would fail hours into long work, on every node."""
+    from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.doctor import examine
+
+    findings = examine(load_recipe(recipe or _find_demo(), overrides or ()), runs)
+    for finding in findings:
+        print(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
+    problems = [finding.problem for finding in findings if finding.problem]
+    _end(as_json, {"problems": problems, "looked_at": len(findings)})
+    if problems:
+        raise UserError(f"{len(problems)} of {len(findings)} things are wrong; each stands above with what to do.")
+
+
+@app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
     runs: Annotated[Path | None, typer.Option(help="Folder for all that is made; two above RUN if not given.")] = None,

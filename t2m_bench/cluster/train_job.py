@@ -14,6 +14,7 @@ import torch
 
 from t2m_bench.cluster.session import count_cluster_cpus, ray_session
 from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
+from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.job import Job
@@ -26,6 +27,7 @@ POLL_SECONDS = 1.0
 LOST_SECONDS = 30.0
 """How long the cluster may be too small before the driver gives up and lets its job be started again."""
 
+Work = Callable[[dict[str, Any]], None]
 Listen = Callable[[Callable[[], None]], AbstractContextManager[None]]
 
 
@@ -55,7 +57,7 @@ def train_with_ray(job: Job, listen: Listen) -> None:
         flag = make_stop_flag()
         try:
             with listen(lambda: flag.set.remote()):
-                _wait(_fit_apart(_build_trainer(job, flag, storage)), job)
+                _wait(_fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job)
         except TrainingFailedError as error:
             _raise_user_error(error_file)
             raise WorkersLostError(
@@ -101,16 +103,16 @@ def _wait(fitted: Future[None], job: Job) -> None:
     fitted.result()
 
 
-def _build_trainer(job: Job, flag: Any, storage: Path) -> Any:
+def build_trainer(work: Work, config: dict[str, Any], cluster: ClusterSection, storage: Path) -> Any:
+    """Build a Ray trainer that runs `work(config)` on the recipe's workers; `storage` is for Ray's own state."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    cluster = job.recipe.cluster
     budgets = ("max_failures", "max_preemption_failures", "controller_failure_limit")
     failures: Any = FailureConfig  # ray.train exports the class of its first version to type checkers
     return TorchTrainer(
-        _work,
-        train_loop_config={"job": job, "flag": flag},
+        work,
+        train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=cluster.num_train_workers,

@@ -109,3 +109,17 @@ def _load_memory(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def check_locking(folder: Path) -> str:
+    """Return why HDF5 cannot write and read in this folder, or nothing; some shared file systems refuse locks."""
+    path = folder / f".locking-{socket.gethostname()}-{os.getpid()}.h5"
+    try:
+        with h5py.File(path, "w") as file:
+            file["number"] = 1
+        with h5py.File(path, "r") as file:
+            return "" if file["number"][()] == 1 else f"{folder}: HDF5 reads other than it wrote"
+    except OSError as error:
+        return f"{folder}: HDF5 fails ({error}); set HDF5_USE_FILE_LOCKING=FALSE or use another folder"
+    finally:
+        path.unlink(missing_ok=True)
