@@ -274,6 +274,8 @@ def main() -> None:
         app()
     except UserError as error:
         code, message = 2, str(error)
+    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains better
+        code, message = 2, f"{error}. What was finished is kept; mend the cause and run the same command."
     except StoppedError as error:
         code, message = error.exit_code, str(error)
     except WorkersLostError as error:

@@ -188,17 +188,19 @@ class Recipe(Section):
         """Return 8 hex digits of what all runs of one experiment share: all but the arm, the seed and the cluster.
 
         Args:
-            dataset_hash: stands for the data in place of `dataset.root`, so that a moved folder is the same experiment.
+            dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
         """
         shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster"})
         shared["adapter"].pop("kind")
         shared["dataset"].pop("root")
+        shared["image_encoder"].pop("checkpoint")
         return _hash8([dataset_hash, shared])
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
         decides = self.model_dump(mode="json", exclude={"bench", "cluster"})
         decides["dataset"].pop("root")
+        decides["image_encoder"].pop("checkpoint")
         return _hash8(decides)
 
 

@@ -12,10 +12,14 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 def test_the_tree_names_every_module_and_no_other() -> None:
     block = re.search(r"```text\nt2m_bench/\n(.*?)```", README, re.DOTALL)
     assert block is not None
-    named = {line.split()[0] for line in block.group(1).splitlines()}
-    package = REPOSITORY / "t2m_bench"
-    there = {str(path.relative_to(package)) for path in package.rglob("*.py") if path.name != "__init__.py"}
-    assert named == there
+    package, apart = block.group(1).split("launch/\n")
+    named = {f"t2m_bench/{line.split()[0]}" for line in package.splitlines()}
+    launch, slurm = apart.split("slurm/\n")
+    named |= {f"launch/{line.split()[0]}" for line in launch.splitlines()}
+    named |= {f"slurm/{line.split()[0]}" for line in slurm.splitlines()}
+    patterns = ("t2m_bench/**/*.py", "launch/**/*.yaml", "slurm/*.sh")
+    files = [path for pattern in patterns for path in REPOSITORY.glob(pattern) if path.name != "__init__.py"]
+    assert named == {str(path.relative_to(REPOSITORY)) for path in files}
 
 
 def list_commands() -> list[str]:

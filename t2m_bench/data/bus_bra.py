@@ -148,6 +148,7 @@ def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
         None,
         _find_flags(row, mask, box),
         compute_image_sha256(image),
+        compute_image_sha256(mask.astype(np.uint8)),
     )
 
 

@@ -19,6 +19,7 @@ class Case:
         spacing_mm: (row, column) pixel spacing, None where the source gives none.
         flags: quality remarks, such as "bbox_disagrees".
         image_sha256: of the image's pixels, for finding duplicates.
+        mask_sha256: of the reference mask's pixels, so that another mask makes another data set.
     """
 
     case_id: str
@@ -33,3 +34,4 @@ class Case:
     spacing_mm: tuple[float, float] | None
     flags: tuple[str, ...]
     image_sha256: str
+    mask_sha256: str

@@ -34,7 +34,9 @@ def load_manifest(path: Path) -> list[Case]:
                 try:
                     cases.append(_from_json(json.loads(line)))
                 except (ValueError, TypeError, KeyError) as error:
-                    raise DatasetError(f"{path}, line {number}: not a case ({error!r}). Prepare again.") from None
+                    raise DatasetError(
+                        f"{path}, line {number}: not a case ({error!r}). Remove the file and prepare again."
+                    ) from None
     except OSError:
         raise DatasetError(f"{path}: absent. Run `t2m-bench prepare RECIPE`.") from None
     return cases

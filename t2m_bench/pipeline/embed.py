@@ -133,8 +133,7 @@ def embed_texts(recipe: Recipe, runs: Path, terminal: Terminal) -> Texts:
     encoder = recipe.text_encoder
     book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     signature = BankSignature(encoder.name, compute_text_sha256(encoder.name), encoder.pooling, book.sha256)
-    name = f"{book.name}-{signature.weights_sha256[:6]}{book.sha256[:6]}-{encoder.pooling}.h5"
-    path = runs / "prompt_banks" / name
+    path = runs / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
     if path.is_file():
         terminal.say(f"reused {path}")
         return Texts(book, load_bank(path, signature), signature)

@@ -49,7 +49,7 @@ class Experiment:
     def make_job(self, arm: AdapterKind, seed: int) -> Job:
         """Return the job of one arm and training seed."""
         recipe = self.recipe.with_arm(arm, seed)
-        book = self.texts.book
+        book, checkpoint = self.texts.book, recipe.image_encoder.checkpoint
         rows = {
             field: {
                 value: self.texts.bank.find_rows(book.sentences(field, value, "training"))
@@ -68,6 +68,7 @@ class Experiment:
             texts=TextTable(torch.from_numpy(self.texts.bank.text_embedding), rows, fields_of),
             wrong={field: book.wrong(field) for field in book.fields},
             field=TEXT_FIELD,
+            checkpoint=checkpoint.resolve() if checkpoint else None,
             run_folder=(self.folder / f"{arm}-seed{seed}-{recipe.compute_run_hash()}").resolve(),
         )
 
@@ -201,4 +202,7 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
     with lock_run(run):
         bench = run_job.set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
         run_job.evaluate(bench, load_progress(run))
-    return load_json(run / RUN_NAME, "Train again with the same command.")
+        again = load_json(run / RUN_NAME, "Train again with the same command.")
+        kept = {name: noted[name] for name in ("world_size", "num_nodes") if name in noted}  # of the training
+        write_json(run / RUN_NAME, again | kept)
+    return again | kept

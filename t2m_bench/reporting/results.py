@@ -19,6 +19,19 @@ FLOORS = ("floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask")
 ARMS = (*FLOORS, "baseline", *TRAINED)
 """In the order of every table."""
 
+EXPERIMENT_KEYS = (
+    "name",
+    "created",
+    "dataset",
+    "test_fold",
+    "models",
+    "audit",
+    "allow_leakage",
+    "hashes",
+    "versions",
+    "recipe",
+)
+
 Crops = Mapping[str, NDArray[Any]]
 
 
@@ -82,6 +95,11 @@ def load_experiment(folder: Path) -> Results:
             f"{folder}: holds no {EXPERIMENT_NAME}. Give an experiment's folder, such as runs/demo-...."
         )
     experiment = _load_json(path)
+    lacking = [name for name in EXPERIMENT_KEYS if name not in experiment]
+    if lacking:
+        raise RunFolderError(
+            f"{path}: {lacking[0]} is absent. Remove the file and train again; finished runs are kept."
+        )
     finished = sorted(file.parent for file in folder.glob(f"*/{RESULTS_NAME}"))
     if not finished:
         raise RunFolderError(
@@ -103,8 +121,11 @@ def load_experiment(folder: Path) -> Results:
 
 
 def _load_run(folder: Path) -> Run:
-    lines = (folder / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    history = pd.json_normalize([json.loads(line) for line in lines])
+    path = folder / "history.jsonl"
+    try:
+        history = pd.json_normalize([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read as JSON lines ({error}). Train again.") from None
     return Run(_load_json(folder / "run.json"), history, _load_crops(folder / "masks.npz"))
 
 

@@ -1,5 +1,6 @@
 """The prompt bank: every distinct sentence with its embedding, encoded once."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -21,6 +22,10 @@ class BankSignature:
     weights_sha256: str
     pooling: str
     prompts_sha256: str
+
+    def compute_hash(self) -> str:
+        """Return 12 hex digits that name a bank."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,14 @@ class Job:
     """A run as every process of it needs it; all paths are absolute.
 
     Attributes:
+        checkpoint: of the image encoder, None for the shipped one.
         cases: under pseudonyms. wrong: field -> class -> the wrong class given in its place.
         field: the text field by whose classes results are told apart.
     """
 
     recipe: Recipe
     root: Path
+    checkpoint: Path | None
     cases: tuple[Case, ...]
     splits: Splits
     shards: Path
@@ -74,7 +76,7 @@ class Bench:
 def set_up(job: Job, ranks: Ranks) -> Bench:
     """Build the frozen parts and a fresh adapter on this rank's device."""
     encoder = job.recipe.image_encoder
-    sam = load_sam(encoder.preset, encoder.checkpoint)
+    sam = load_sam(encoder.preset, job.checkpoint)
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
     reader = ShardReader(job.shards, job.signature)
     generator = torch.Generator().manual_seed(job.recipe.seed)

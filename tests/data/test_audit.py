@@ -10,10 +10,19 @@ from t2m_bench.data.splits import Splits
 from t2m_bench.errors import DatasetError, LeakageError
 
 IMAGE = (Path("Images/i.png"), Path("Masks/m.png"), 9, 9, (0, 0, 3, 3))
+SPECKS = ("mask_specks",)
 FLAGS = ((), ("mask_specks",))
 CASES = [
     Case(
-        f"c{number}", f"p{number}", *IMAGE, {"birads": "2"}, 1, None, ("mask_specks",) * (number == 3), f"hash{number}"
+        f"c{number}",
+        f"p{number}",
+        *IMAGE,
+        {"birads": "2"},
+        1,
+        None,
+        ("mask_specks",) * (number == 3),
+        f"hash{number}",
+        "mask",
     )
     for number in range(6)
 ]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from t2m_bench.data.bus_bra import read_bus_bra
+from t2m_bench.data.images import compute_image_sha256, load_mask
 from t2m_bench.errors import DatasetError
 
 
@@ -41,6 +42,7 @@ def test_a_case_is_read_as_it_was_drawn(root: Path) -> None:
     assert (first.patient_id, first.fold, first.text_fields) == ("1", 1, {"birads": "3"})
     assert (first.height, first.width, first.box_xyxy) == (40, 50, (5, 10, 36, 21))
     assert len({case.image_sha256 for case in cases}) == 5
+    assert first.mask_sha256 == compute_image_sha256(load_mask(root, first).astype(np.uint8))
     assert [case.flags for case in cases] == [(), (), (), ("birads_5_benign",), ()] or cases[2].flags == (
         "birads_5_benign",
     )

@@ -30,6 +30,7 @@ def make_cases(drawn: list[tuple[int, str, int]]) -> list[Case]:
             None,
             (),
             "",
+            "",
         )
         for number, (images, name, fold) in enumerate(drawn)
         for image in range(images)

@@ -1,11 +1,13 @@
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import ShardError, WeightsError
@@ -75,6 +77,23 @@ def test_a_truncated_file_is_refused(small_recipe: Recipe, tmp_path: Path) -> No
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(ShardError, match="the index says"):
         embed(small_recipe, prepared, tmp_path, Terminal())
+
+
+def test_another_mask_in_the_same_box_is_embedded_again(small_recipe: Recipe, tmp_path: Path) -> None:
+    prepared = prepare(small_recipe, tmp_path, Terminal())
+    shutil.copytree(prepared.root, tmp_path / "data")
+    raw = small_recipe.model_dump(mode="json")
+    raw["dataset"] |= {"root": str(tmp_path / "data"), "phantom": None}
+    recipe = parse_recipe(raw, "test")
+    before = embed(recipe, prepare(recipe, tmp_path, Terminal()), tmp_path, Terminal())
+    path = sorted((tmp_path / "data").glob("Masks/*.png"))[0]
+    mask = np.array(Image.open(path))
+    inside = np.argwhere(mask)[mask.sum() // 2]
+    mask[tuple(inside)] = False
+    Image.fromarray(mask).save(path)
+    after = embed(recipe, prepare(recipe, tmp_path, Terminal()), tmp_path, Terminal())
+    assert after.num_encoded == 63
+    assert after.folder != before.folder
 
 
 def test_a_large_encoder_without_its_file_says_what_to_fetch(small_recipe: Recipe, tmp_path: Path) -> None:

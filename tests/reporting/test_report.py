@@ -176,6 +176,18 @@ def test_a_planted_pickle_is_refused(experiment: Path) -> None:
         load_experiment(experiment)
 
 
+def test_an_incomplete_note_of_an_experiment_is_named(experiment: Path) -> None:
+    (experiment / "experiment.json").write_text("{}")
+    with pytest.raises(RunFolderError, match="name is absent"):
+        load_experiment(experiment)
+
+
+def test_a_lost_history_is_named(experiment: Path) -> None:
+    (experiment / "gated-seed0-00000000" / "history.jsonl").unlink()
+    with pytest.raises(RunFolderError, match=r"history\.jsonl: cannot be read"):
+        load_experiment(experiment)
+
+
 def test_results_are_found_newest_first(experiment: Path) -> None:
     older = experiment.parent / "older-00000000"
     write_results(older / "reference-fold1" / "cases.parquet", make_rows("baseline", -1))

@@ -36,7 +36,7 @@ def make_cases(root: Path) -> list[Case]:
         fields = {"birads": str(2 + number % 4) if number != 5 else "unknown"}
         path = Path(f"{case_id}.png")
         box = (7, 5, 30, 10 + number)
-        cases.append(Case(case_id, f"p{number // 2}", path, path, 40, 50 + number, box, fields, 1, None, (), ""))
+        cases.append(Case(case_id, f"p{number // 2}", path, path, 40, 50 + number, box, fields, 1, None, (), "", ""))
     return cases
 
 
