@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from t2m_bench.errors import RecipeError
 
+PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class Ranks:
     """This process among those that train together.
@@ -27,7 +29,9 @@ class Ranks:
             )
         if mixed_precision == "fp16" and not use_gpu:
             raise RecipeError("optim.mixed_precision = fp16 needs a GPU; on a CPU use bf16.")
-        self._accelerator = Accelerator(cpu=not use_gpu, mixed_precision=mixed_precision)
+        # Accelerate keeps one precision for the life of a process; autocast is torch's own, so that runs may differ
+        self._accelerator = Accelerator(cpu=not use_gpu, mixed_precision="no")
+        self._dtype = PRECISIONS[mixed_precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=mixed_precision == "fp16")
 
     @property
@@ -55,8 +59,7 @@ class Ranks:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in the recipe's precision inside this context."""
-        context: AbstractContextManager[None] = self._accelerator.autocast()
-        return context
+        return torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all ranks."""

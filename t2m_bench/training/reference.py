@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_image, load_mask
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
@@ -27,7 +29,8 @@ def write_reference(job: Job, folder: Path) -> None:
     rows = score_floors(job, test_cases, [*job.splits.train, *job.splits.val])
     questions = ask(test_cases, False, job.wrong)
     shown = find_shown(questions)
-    answers = set_up(job, Ranks("no", use_gpu=False)).evaluator.answer(None, questions, list(shown.values()))
+    use_gpu = job.recipe.cluster.use_gpu and torch.cuda.is_available()  # the workers may lie elsewhere
+    answers = set_up(job, Ranks("no", use_gpu)).evaluator.answer(None, questions, list(shown.values()))
     rows += answers.to_rows(questions, untrained("baseline", dataset.kind, dataset.test_fold), job.field)
     crops = {}
     for case_id in shown:

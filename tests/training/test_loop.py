@@ -115,6 +115,15 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(tmp_path: Path) -> None:
         trainer.fit()
 
 
+def test_bf16_trains_beside_fp32_in_one_process(tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=1)
+    exact = make_trainer(tmp_path / "a", recipe).fit().history[0]
+    trainer = make_trainer(tmp_path / "b", recipe)
+    rounded = Trainer(**{**vars(trainer), "ranks": Ranks("bf16", use_gpu=False)}).fit().history[0]
+    assert rounded["loss"] == pytest.approx(exact["loss"], rel=0.05)
+    assert rounded["loss"] != exact["loss"], "autocast must have had a say"
+
+
 def test_fp16_needs_a_gpu() -> None:
     with pytest.raises(RecipeError, match="use bf16"):
         Ranks("fp16", use_gpu=False)
