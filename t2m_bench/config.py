@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from t2m_bench.errors import RecipeError
 
+Zero = Literal["zero1", "zero2"]
 AdapterKind = Literal["text_free", "gated", "hierarchical"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -148,14 +149,31 @@ class BenchSection(Section):
 class ClusterSection(Section):
     """Where it runs; results do not depend on it beyond rounding."""
 
-    num_train_workers: Annotated[int, Field(ge=0)] = 0
-    """Ray Train workers; 0 trains in the calling process."""
+    num_train_workers: Annotated[int, Field(ge=0)] | tuple[Positive, Positive] = 0
+    """Ray Train workers; 0 trains in the calling process, [min, max] takes as many as the cluster has meanwhile."""
+    deepspeed: Zero | None = None
+    """AdamW's state (zero1), and the summed gradients too (zero2), spread over the workers."""
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
     use_gpu: bool = False
     num_embed_workers: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     max_failures: Annotated[int, Field(ge=0)] = 3
     shard_mib: Positive = 256
+
+    @property
+    def min_train_workers(self) -> int:
+        """The fewest workers that train; with fewer the run waits, then gives up."""
+        return self.num_train_workers if isinstance(self.num_train_workers, int) else self.num_train_workers[0]
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> "ClusterSection":
+        if isinstance(self.num_train_workers, tuple) and self.num_train_workers[0] > self.num_train_workers[1]:
+            raise ValueError(
+                f"cluster.num_train_workers = {list(self.num_train_workers)}: write [min, max] with min <= max"
+            )
+        if self.deepspeed is not None and self.min_train_workers == 0:
+            raise ValueError(f"cluster.deepspeed = {self.deepspeed} needs workers; set cluster.num_train_workers")
+        return self
 
 
 class Recipe(Section):
@@ -178,6 +196,8 @@ class Recipe(Section):
     def _half_precision_has_a_gpu(self) -> "Recipe":
         if self.optim.mixed_precision == "fp16" and not self.cluster.use_gpu:
             raise ValueError("optim.mixed_precision = fp16 needs a GPU (cluster.use_gpu=true); on a CPU use bf16")
+        if self.optim.mixed_precision == "fp16" and self.cluster.deepspeed is not None:
+            raise ValueError("optim.mixed_precision = fp16 is not offered with cluster.deepspeed; use bf16 or no")
         return self
 
     def with_arm(self, arm: AdapterKind, seed: int) -> "Recipe":

@@ -65,3 +65,19 @@ def test_where_it_runs_changes_no_hash(recipe_file: Path) -> None:
     assert isinstance(moved, Recipe)
     assert moved.compute_run_hash() == recipe.compute_run_hash()
     assert moved.compute_experiment_hash("d") == recipe.compute_experiment_hash("d")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cluster.num_train_workers=0", "cluster.deepspeed=zero1"], "needs workers"),
+        (["cluster.num_train_workers=[2,1]"], "min <= max"),
+        (
+            ["optim.mixed_precision=fp16", "cluster.use_gpu=true", "cluster.deepspeed=zero2"],
+            "not offered with cluster.deepspeed",
+        ),
+    ],
+)
+def test_workers_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(Path("launch/demo.yaml"), [*overrides])

@@ -63,7 +63,7 @@ def examine(recipe: Recipe, runs: Path, needed_bytes: int) -> list[Finding]:
     runs.mkdir(parents=True, exist_ok=True)
     token_file = runs.resolve() / f".doctor-{secrets.token_hex(8)}"
     token_file.write_text(token_file.name)
-    workers = cluster.num_train_workers
+    workers = cluster.min_train_workers
     try:
         with ray_session(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0):
             views = _ask_nodes(recipe, token_file)
@@ -163,9 +163,10 @@ def _check_ranks(recipe: Recipe, runs: Path) -> Finding:
     from ray.train import TrainingFailedError
 
     storage = runs.resolve() / ".ray" / f"doctor-{secrets.token_hex(8)}"
-    start, workers = time.monotonic(), recipe.cluster.num_train_workers
+    start, workers = time.monotonic(), recipe.cluster.min_train_workers
     try:
-        build_trainer(_add_up, {"expected": workers, "use_gpu": recipe.cluster.use_gpu}, recipe.cluster, storage).fit()
+        fixed = recipe.cluster.model_copy(update={"num_train_workers": workers})
+        build_trainer(_add_up, {"expected": workers, "use_gpu": fixed.use_gpu}, fixed, storage).fit()
     except TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         return Finding(

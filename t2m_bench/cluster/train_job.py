@@ -50,8 +50,8 @@ def train_with_ray(job: Job, listen: Listen) -> None:
     error_file.unlink(missing_ok=True)
     # Ray's own state of this attempt; a name used before would resume it
     storage = job.run_folder.parent / ".ray" / f"{job.run_folder.name}-{uuid4().hex[:8]}"
-    num_gpus = cluster.num_train_workers if cluster.use_gpu else 0
-    with ray_session(cluster.num_train_workers * cluster.cpus_per_worker, num_gpus):
+    num_gpus = cluster.min_train_workers if cluster.use_gpu else 0
+    with ray_session(cluster.min_train_workers * cluster.cpus_per_worker, num_gpus):
         from ray.train import TrainingFailedError
 
         flag = make_stop_flag()
@@ -91,7 +91,7 @@ def _wait(fitted: Future[None], job: Job) -> None:
     Raises:
         WorkersLostError: the cluster has had too few CPUs for LOST_SECONDS.
     """
-    needed, short_since = job.recipe.cluster.num_train_workers * job.recipe.cluster.cpus_per_worker, None
+    needed, short_since = job.recipe.cluster.min_train_workers * job.recipe.cluster.cpus_per_worker, None
     while not wait([fitted], timeout=POLL_SECONDS).done:
         now = time.monotonic()
         short_since = None if count_cluster_cpus() >= needed else short_since or now
@@ -109,12 +109,13 @@ def build_trainer(work: Work, config: dict[str, Any], cluster: ClusterSection, s
     from ray.train.torch import TorchConfig, TorchTrainer
 
     budgets = ("max_failures", "max_preemption_failures", "controller_failure_limit")
-    failures: Any = FailureConfig  # ray.train exports the class of its first version to type checkers
+    failures: Any = FailureConfig  # ray.train exports the classes of its first version to type checkers
+    scaling: Any = ScalingConfig
     return TorchTrainer(
         work,
         train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo"),
-        scaling_config=ScalingConfig(
+        scaling_config=scaling(
             num_workers=cluster.num_train_workers,
             use_gpu=cluster.use_gpu,
             resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})},
@@ -135,7 +136,8 @@ def _work(config: dict[str, Any]) -> None:
         return
     torch.set_num_threads(max(1, int(job.recipe.cluster.cpus_per_worker)))
     try:
-        ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
+        optim, cluster = job.recipe.optim, job.recipe.cluster
+        ranks = Ranks(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
         with poll_stop_flag(config["flag"]) as should_stop:
             run_job.train(job, ranks, should_stop)
     except UserError as error:

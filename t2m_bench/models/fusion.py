@@ -98,7 +98,8 @@ class FusionLevel(nn.Module):
         inner_width = IMAGE_WIDTH if published else adapter.inner_width
         self.attention = LowRankCrossAttention(IMAGE_WIDTH, inner_width, level.heads)
         self.norm = nn.LayerNorm(IMAGE_WIDTH)
-        self.gate_raw = nn.Parameter(torch.tensor(math.log(level.gate_init / (1.0 - level.gate_init))))
+        # one element, not a scalar: DeepSpeed 0.19 cannot send parameters without a dimension
+        self.gate_raw = nn.Parameter(torch.tensor([math.log(level.gate_init / (1.0 - level.gate_init))]))
 
     @property
     def gate(self) -> Tensor:

@@ -17,7 +17,7 @@ def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> 
         UserError: as `open_experiment` and `train`; what was finished stays.
         StoppedError: the process was asked to stop.
     """
-    workers = max(recipe.cluster.num_train_workers, recipe.cluster.num_embed_workers)
+    workers = max(recipe.cluster.min_train_workers, recipe.cluster.num_embed_workers)
     with _keep_ray(workers, recipe.cluster.cpus_per_worker):
         experiment = open_experiment(recipe, runs, terminal)
         cells = [(arm, seed) for seed in recipe.bench.seeds for arm in recipe.bench.arms]

@@ -166,7 +166,7 @@ def _count_epochs(history: Path) -> int:
 
 def _train(job: Job, stop: StopRequest) -> None:
     """Train in this process, or on Ray's workers where the recipe has some."""
-    if job.recipe.cluster.num_train_workers > 0:
+    if job.recipe.cluster.min_train_workers > 0:
         from t2m_bench.cluster.train_job import train_with_ray
 
         train_with_ray(job, stop.tell)

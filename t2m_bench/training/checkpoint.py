@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -71,17 +70,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
 
 
-def save_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write parameters, AdamW's moments and the progress."""
-    tensors: dict[str, Tensor] = {f"parameter/{name}": parameter for name, parameter in module.named_parameters()}
-    for name, parameter in module.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
+def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+    """Write an updater's state and the progress."""
     save_tensors(folder / STATE_NAME, tensors, asdict(progress))
 
 
-def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer, run_hash: str) -> Progress | None:
-    """Restore what `save_state` wrote; None where there is nothing yet.
+def load_state(folder: Path, run_hash: str) -> tuple[dict[str, Tensor], Progress] | None:
+    """Read what `save_state` wrote; None where there is nothing yet.
 
     Raises:
         RunFolderError: the state is of another recipe or cannot be read.
@@ -95,16 +90,7 @@ def load_state(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer
         raise RunFolderError(
             f"{path}: trained by another recipe ({progress.run_hash}, now {run_hash}). Rename or remove it."
         )
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(tensors[f"parameter/{name}"])
-            keys = [key.split("/")[1] for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{name}")]
-            if keys:
-                state = {key: tensors[f"optimizer/{key}/{name}"] for key in keys}
-                optimizer.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-                }
-    return progress
+    return tensors, progress
 
 
 def load_progress(folder: Path) -> Progress:

@@ -15,9 +15,10 @@ from t2m_bench.models.fusion import FusionAdapter
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import Progress, load_state, save_adapter, save_state
-from t2m_bench.training.optim import build_optimizer, compute_learning_rate, set_learning_rate
+from t2m_bench.training.optim import compute_learning_rate
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.step import compute_gradients
+from t2m_bench.training.step import accumulate_gradients
+from t2m_bench.training.updater import Updater, build_updater
 
 Validate = Callable[[FusionAdapter], float]
 OnEpoch = Callable[[list[dict[str, Any]]], None]
@@ -56,60 +57,61 @@ class Trainer:
         Raises:
             UserError: the loss is not finite.
         """
-        optimizer = build_optimizer(self.adapter, self.recipe.optim)
-        progress = self._restore(optimizer)
+        updater = build_updater(self.adapter, self.recipe.optim, self.ranks)
+        progress = self._restore(updater)
         clock = _Clock(progress.seconds, self.recipe.cluster.checkpoint_minutes * 60)
         while not progress.finished:
-            if self._run_epoch(optimizer, progress, clock):
+            if self._run_epoch(updater, progress, clock):
                 break
-            self._close_epoch(progress, clock)
-            self._save(optimizer, progress, clock)
+            self._close_epoch(updater, progress, clock)
+            self._save(updater, progress, clock)
         return progress
 
-    def _restore(self, optimizer: torch.optim.Optimizer) -> Progress:
+    def _restore(self, updater: Updater) -> Progress:
         run_hash = self.recipe.compute_run_hash()
-        progress = load_state(self.folder, self.adapter, optimizer, run_hash) or Progress(run_hash)
+        found = load_state(self.folder, run_hash)
+        progress = Progress(run_hash)
+        if found is not None:
+            tensors, progress = found
+            updater.set_state(tensors)
         if progress.scaler:
             self.ranks.scaler.load_state_dict(progress.scaler)
         self.ranks.wait()
         return progress
 
-    def _run_epoch(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> bool:
+    def _run_epoch(self, updater: Updater, progress: Progress, clock: "_Clock") -> bool:
         """Run what is left of the epoch; return whether it was stopped."""
         for step in range(progress.step, self.batches.num_steps):
-            progress.sums.append(self._run_step(optimizer, progress.epoch, step))
+            progress.sums.append(self._run_step(updater, progress.epoch, step))
             progress.step = step + 1
             wishes = [float(self.ranks.is_first and clock.is_due()), float(self.should_stop())]
             due, stop = self.ranks.sum(torch.tensor(wishes, device=self.ranks.device)).tolist()
             if due or stop:
-                self._save(optimizer, progress, clock)
+                self._save(updater, progress, clock)
             self.on_step(progress.epoch, step)
             if stop:
                 return True
         return False
 
-    def _run_step(self, optimizer: torch.optim.Optimizer, epoch: int, step: int) -> list[float]:
+    def _run_step(self, updater: Updater, epoch: int, step: int) -> list[float]:
         optim = self.recipe.optim
         num_steps = self.batches.num_steps
-        set_learning_rate(optimizer, compute_learning_rate(epoch * num_steps + step, optim.epochs * num_steps, optim))
-        optimizer.zero_grad(set_to_none=True)
         made = self.batches.make(epoch, step, self.ranks.rank, self.ranks.world_size)
         micro_batches = [batch.to(self.ranks.device) for batch in made]
         num_cases = self.batches.count_cases(step)
-        losses = compute_gradients(self.adapter, self.segmenter, micro_batches, num_cases, self.recipe.loss, self.ranks)
+        losses = accumulate_gradients(
+            self.adapter, self.segmenter, micro_batches, num_cases, self.recipe.loss, self.ranks
+        )
         total = losses.total(self.recipe.loss.contrastive_weight)
         if not math.isfinite(total):
             raise UserError(
                 f"{self.folder}: the loss is {total} at epoch {epoch}, step {step}. Lower optim.learning_rate, "
                 "or use mixed_precision bf16 or no; the last checkpoint is kept."
             )
-        self.ranks.scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(self.adapter.parameters(), optim.clip_norm)
-        self.ranks.scaler.step(optimizer)
-        self.ranks.scaler.update()
+        updater.update(compute_learning_rate(epoch * num_steps + step, optim.epochs * num_steps, optim))
         return [losses.dice_loss * num_cases, losses.bce_loss * num_cases, losses.contrastive_loss * num_cases]
 
-    def _close_epoch(self, progress: Progress, clock: "_Clock") -> None:
+    def _close_epoch(self, updater: Updater, progress: Progress, clock: "_Clock") -> None:
         val_dice = self.validate(self.adapter)
         num_cases = len(self.batches.case_ids)
         dice, bce, contrastive = (sum(column) / num_cases for column in zip(*progress.sums, strict=True))
@@ -122,6 +124,7 @@ class Trainer:
             "contrastive_loss": contrastive,
             "val_dice": val_dice,
             "gates": self.adapter.gates(),
+            "updater": updater.name,
             "seconds": clock.seconds,
         }
         progress.history.append(row)
@@ -135,11 +138,12 @@ class Trainer:
         if self.ranks.is_first:
             self.on_epoch(progress.history)
 
-    def _save(self, optimizer: torch.optim.Optimizer, progress: Progress, clock: "_Clock") -> None:
+    def _save(self, updater: Updater, progress: Progress, clock: "_Clock") -> None:
         progress.seconds = clock.seconds
         progress.scaler = self.ranks.scaler.state_dict()
+        tensors = updater.get_state()  # gathered from every rank
         if self.ranks.is_first:
-            save_state(self.folder, self.adapter, optimizer, progress)
+            save_state(self.folder, tensors, progress)
         clock.restart()
         self.ranks.wait()
 

@@ -1,12 +1,17 @@
 """What the training loop needs of its process group, through Accelerate; one process is a group of one."""
 
+import json
 import os
+import shutil
 from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from t2m_bench.config import Zero
 from t2m_bench.errors import RecipeError
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,10 +24,12 @@ class Ranks:
     order that does not depend on the number of ranks.
 
     Raises:
-        RecipeError: fp16 is asked where there is no GPU.
+        RecipeError: fp16 is asked where there is no GPU, or DeepSpeed where it cannot run.
     """
 
-    def __init__(self, mixed_precision: str, use_gpu: bool) -> None:
+    def __init__(
+        self, mixed_precision: str, use_gpu: bool, zero: Zero | None = None, clip_norm: float | None = None
+    ) -> None:
         if use_gpu and not torch.cuda.is_available():
             raise RecipeError(
                 "cluster.use_gpu is true, but torch finds no GPU here; set it to false or use a GPU node."
@@ -30,7 +37,10 @@ class Ranks:
         if mixed_precision == "fp16" and not use_gpu:
             raise RecipeError("optim.mixed_precision = fp16 needs a GPU; on a CPU use bf16.")
         # Accelerate keeps one precision for the life of a process; autocast is torch's own, so that runs may differ
-        self._accelerator = Accelerator(cpu=not use_gpu, mixed_precision="no")
+        if zero is None:
+            self._accelerator = Accelerator(cpu=not use_gpu, mixed_precision="no")
+        else:
+            self._accelerator = _accelerate_with_deepspeed(zero, use_gpu, clip_norm)
         self._dtype = PRECISIONS[mixed_precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=mixed_precision == "fp16")
 
@@ -57,6 +67,16 @@ class Ranks:
         """Whether this rank writes the run folder."""
         return self.rank == 0
 
+    @property
+    def has_deepspeed(self) -> bool:
+        """Whether DeepSpeed makes the updates."""
+        return bool(self._accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
+        """Return DeepSpeed's engine over a module and its optimizer."""
+        engine, _ = self._accelerator.prepare(module, optimizer)
+        return engine
+
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in the recipe's precision inside this context."""
         return torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None)
@@ -82,3 +102,28 @@ class Ranks:
     def wait(self) -> None:
         """Return when every rank has come this far."""
         self._accelerator.wait_for_everyone()
+
+
+def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | None) -> Accelerator:
+    """Build an Accelerator whose `prepare` makes DeepSpeed's engine.
+
+    On a CPU `cpu=True` would silently train without DeepSpeed; what it would have set is set here instead.
+    """
+    if not use_gpu and torch.cuda.is_available():
+        raise RecipeError("cluster.deepspeed would use the GPUs here; set cluster.use_gpu=true, or deepspeed to null.")
+    if not use_gpu and not any(map(shutil.which, ("c++", "g++"))):
+        raise RecipeError("cluster.deepspeed on a CPU compiles a part of DeepSpeed: install a C++ compiler (g++).")
+    file = Path(__file__).resolve().parents[2] / "launch" / "deepspeed" / f"{zero}.json"
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{file}: DeepSpeed's settings cannot be read ({error}). Install from a checkout.") from None
+    os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+    accelerator = Accelerator(
+        mixed_precision="no",
+        deepspeed_plugin=DeepSpeedPlugin(hf_ds_config=config | {"gradient_clipping": clip_norm or 0.0}),
+        kwargs_handlers=[] if use_gpu else [InitProcessGroupKwargs(backend="gloo")],
+    )
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise RuntimeError(f"asked for DeepSpeed, Accelerate set up {accelerator.distributed_type}")
+    return accelerator

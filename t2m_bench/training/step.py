@@ -44,7 +44,21 @@ def compute_gradients(
     loss: LossSection,
     ranks: Ranks,
 ) -> StepLosses:
-    """Leave the gradient of the global batch's loss in the adapter's parameters, on every rank.
+    """Leave the gradient of the global batch's loss in the adapter's parameters, on every rank."""
+    losses = accumulate_gradients(adapter, segmenter, micro_batches, num_global, loss, ranks)
+    ranks.sum_gradients(adapter)
+    return losses
+
+
+def accumulate_gradients(
+    adapter: FusionAdapter,
+    segmenter: BoxSegmenter,
+    micro_batches: Sequence[MicroBatch],
+    num_global: int,
+    loss: LossSection,
+    ranks: Ranks,
+) -> StepLosses:
+    """Add to the adapter's gradients this rank's share of the gradient of the global batch's loss.
 
     Args:
         micro_batches: this rank's share of the global batch, possibly none.
@@ -64,11 +78,18 @@ def compute_gradients(
             pulled = (lesions * pool.by_lesion[batch.positions]).sum()
             pulled = pulled + (fused.text_features.float() * pool.by_text[batch.positions]).sum()
             objective = objective + loss.contrastive_weight * pulled
-        ranks.scaler.scale(objective).backward()
+        _add_gradients(adapter, ranks.scaler.scale(objective))
         sums += torch.stack([dice_loss, bce_loss]).detach()
-    ranks.sum_gradients(adapter)
     mean_dice, mean_bce = (ranks.sum(sums) / num_global).tolist()
     return StepLosses(mean_dice, mean_bce, float(pool.loss) if pool is not None else 0.0)
+
+
+def _add_gradients(adapter: FusionAdapter, objective: Tensor) -> None:
+    """Do what `objective.backward()` does, past DeepSpeed's hooks, which would send each micro-batch's part at once."""
+    parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
+    for parameter, part in zip(parameters, torch.autograd.grad(objective, parameters, allow_unused=True), strict=True):
+        if part is not None:
+            parameter.grad = part if parameter.grad is None else parameter.grad + part
 
 
 def _pool_features(

@@ -82,7 +82,7 @@ def test_two_hosts_train_and_evaluate(lab: SlurmLab, undisturbed: Path) -> None:
     assert "--num-cpus=1 --num-gpus=0" in printed
     assert f"--memory={4096 * 2**20 // 100 * 80}" in printed
     listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "raylet" not in listing, "nothing may be left on a host"
+    assert "/tmp/ray-" not in listing, "nothing of a job's Ray may be left on a host"
 
 
 @pytest.mark.parametrize("request_stop", ["usr1", "requeue"])

@@ -1,0 +1,88 @@
+"""From each rank's gradients to new parameters; the state has the same names whatever keeps it."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from t2m_bench.config import OptimSection
+from t2m_bench.models.fusion import FusionAdapter
+from t2m_bench.training.optim import build_optimizer, set_learning_rate
+from t2m_bench.training.ranks import Ranks
+
+
+class Updater(Protocol):
+    """What the training loop asks of an optimizer; every call is made on all ranks together."""
+
+    @property
+    def name(self) -> str:
+        """What makes the update, for the history."""
+
+    def update(self, learning_rate: float) -> None:
+        """Sum the ranks' gradients, clip, make one step of AdamW and drop the gradients."""
+
+    def get_state(self) -> dict[str, Tensor]:
+        """Return `parameter/NAME` and `optimizer/KEY/NAME`, whole on every rank."""
+
+    def set_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore what `get_state` of any updater returned."""
+
+
+class PlainUpdater:
+    """AdamW with its whole state on every rank."""
+
+    def __init__(self, adapter: FusionAdapter, optim: OptimSection, ranks: Ranks) -> None:
+        self._adapter = adapter
+        self._clip_norm = optim.clip_norm
+        self._ranks = ranks
+        self._optimizer = build_optimizer(adapter, optim)
+
+    @property
+    def name(self) -> str:
+        """What makes the update."""
+        return type(self._optimizer).__name__
+
+    def update(self, learning_rate: float) -> None:
+        """Make one step from the ranks' summed gradients."""
+        scaler = self._ranks.scaler
+        set_learning_rate(self._optimizer, learning_rate)
+        self._ranks.sum_gradients(self._adapter)
+        scaler.unscale_(self._optimizer)
+        torch.nn.utils.clip_grad_norm_(self._adapter.parameters(), self._clip_norm)
+        scaler.step(self._optimizer)
+        scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def get_state(self) -> dict[str, Tensor]:
+        """Return parameters and AdamW's state."""
+        tensors: dict[str, Tensor] = {f"parameter/{name}": value for name, value in self._adapter.named_parameters()}
+        for name, parameter in self._adapter.named_parameters():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{key}/{name}"] = value
+        return tensors
+
+    def set_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore parameters and AdamW's state."""
+        with torch.no_grad():
+            for name, parameter in self._adapter.named_parameters():
+                parameter.copy_(tensors[f"parameter/{name}"])
+                state = {key: tensors[f"optimizer/{key}/{name}"] for key in find_state_keys(tensors, name)}
+                if state:
+                    self._optimizer.state[parameter] = {
+                        key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                    }
+
+
+def find_state_keys(tensors: Mapping[str, Tensor], parameter: str) -> list[str]:
+    """Return the KEYs of `optimizer/KEY/PARAMETER`."""
+    return [key.split("/")[1] for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{parameter}")]
+
+
+def build_updater(adapter: FusionAdapter, optim: OptimSection, ranks: Ranks) -> Updater:
+    """Build the updater that the ranks were set up for."""
+    if not ranks.has_deepspeed:
+        return PlainUpdater(adapter, optim, ranks)
+    from t2m_bench.training.zero import ZeroUpdater
+
+    return ZeroUpdater(adapter, optim, ranks)
