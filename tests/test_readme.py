@@ -17,7 +17,7 @@ def test_the_tree_names_every_module_and_no_other() -> None:
     launch, slurm = apart.split("slurm/\n")
     named |= {f"launch/{line.split()[0]}" for line in launch.splitlines()}
     named |= {f"slurm/{line.split()[0]}" for line in slurm.splitlines()}
-    patterns = ("t2m_bench/**/*.py", "launch/**/*.yaml", "slurm/*.sh")
+    patterns = ("t2m_bench/**/*.py", "launch/**/*.yaml", "launch/**/*.json", "slurm/*.sh")
     files = [path for pattern in patterns for path in REPOSITORY.glob(pattern) if path.name != "__init__.py"]
     assert named == {str(path.relative_to(REPOSITORY)) for path in files}
 
