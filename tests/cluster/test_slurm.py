@@ -119,7 +119,7 @@ def test_a_cancelled_job_leaves_nothing(lab: SlurmLab, tmp_path: Path) -> None:
     assert lab.wait(job, 60) == "CANCELLED"
     for _ in range(60):
         listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        if "raylet" not in listing:
+        if "/tmp/ray-" not in listing:
             return
         time.sleep(0.5)
     pytest.fail("Ray goes on after scancel")
