@@ -1,6 +1,7 @@
 """The results table, where training and reporting meet: a row per case, arm, seed, fold, condition and box."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,59 @@ COLUMNS = {
     "fold": "int64",
     "condition": "str",
     "box": "str",
+    "distance_unit": "str",
     "dice": "float64",
     "iou": "float64",
+    "precision": "float64",
+    "recall": "float64",
+    "hd95": "float64",
+    "assd": "float64",
+    "surface_dice": "float64",
+    "surface_dice_1": "float64",
+    "surface_dice_2": "float64",
+    "surface_dice_5": "float64",
+    "area_error": "float64",
+    "box_diagonal": "float64",
     "pred_empty": "bool",
     "ref_empty": "bool",
 }
-"""Name -> type. `case` and `patient` are pseudonyms; `given_class` is empty where no text was given; `seed` is -1 where
-nothing was trained; `condition` is right, wrong or none; `dice` and `iou` are in [0, 1] at original resolution."""
+"""Name -> type; from `dice` on they are measured, at original resolution.
+
+case, patient: pseudonyms.
+text_class, given_class: the case's own value of the text field, and the given text's, empty where none was given;
+    several fields are joined by " + ".
+seed: -1 where nothing was trained. fold: the test fold of the row.
+condition: `none` (no text is read), `right`, `wrong` (the published map), `wrong:FIELD` (in one field alone),
+    `swap:FIELD=CLASS`, `other_patient` (a text of another class), `paraphrase` (held out), `unknown`, `random` (a
+    vector of equal norm), `predicted` (the class that a probe of the image predicts).
+box: `tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once a case), `loose_P` (each side outward),
+    `shift_P`.
+hd95, assd, box_diagonal: in `distance_unit`, px or mm.
+surface_dice: within 2 % of the box's diagonal, or 1 mm; surface_dice_1, surface_dice_5: within 1 and 5 % (px alone);
+    surface_dice_2: within 2 mm (mm alone).
+area_error: (predicted - reference) / reference.
+NaN: undefined (precision of an empty prediction, say), or not measured for this condition and box; never dice and iou.
+"""
 
 KEY = ("case", "arm", "seed", "fold", "condition", "box")
 
 UNTRAINED_SEED = -1
+
+FORMS = {
+    "condition": r"none|right|wrong(:\w+)?|swap:\w+=.+|other_patient|paraphrase|unknown|random|predicted",
+    "box": r"tight|(jitter|loose|shift)_\d+",
+    "distance_unit": "px|mm",
+}
+"""What these columns may hold."""
+
+INF = float("inf")
+RANGES = {
+    **dict.fromkeys(("dice", "iou", "precision", "recall"), (0.0, 1.0)),
+    **dict.fromkeys(("surface_dice", "surface_dice_1", "surface_dice_2", "surface_dice_5"), (0.0, 1.0)),
+    **dict.fromkeys(("hd95", "assd", "box_diagonal"), (0.0, INF)),
+    "area_error": (-1.0, INF),
+}
+ALWAYS_MEASURED = ("dice", "iou")
 
 
 def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -81,9 +124,18 @@ def _check(table: pd.DataFrame, source: str) -> pd.DataFrame:
     if repeated.any():
         row = int(repeated.to_numpy().argmax())
         raise ValueError(f"{source}: row {row} repeats {', '.join(KEY)} of an earlier one")
-    for name in ("dice", "iou"):
-        outside = ~table[name].between(0.0, 1.0)
-        if outside.any():
-            row = int(outside.to_numpy().argmax())
-            raise ValueError(f"{source}: row {row}: {name} = {table[name].iloc[row]} is outside [0, 1]")
+    for name, form in FORMS.items():
+        foreign = [value for value in table[name].unique() if not re.fullmatch(form, value)]
+        _refuse(table, name, table[name].isin(foreign), f"is not of the form {form}", source)
+    for name, (low, high) in RANGES.items():
+        allowed = (table[name] >= low) & (table[name] <= high) & (table[name] != INF)
+        if name not in ALWAYS_MEASURED:
+            allowed |= table[name].isna()
+        _refuse(table, name, ~allowed, f"is outside [{low:g}, {high:g}]", source)
     return table
+
+
+def _refuse(table: pd.DataFrame, name: str, wrong: pd.Series, why: str, source: str) -> None:
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise ValueError(f"{source}: row {row}: {name} = {table[name].iloc[row]} {why}")

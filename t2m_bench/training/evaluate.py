@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_mask
-from t2m_bench.metrics.overlap import compute_dice, compute_iou
+from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.fusion import FusionAdapter
 from t2m_bench.models.segmenter import BoxSegmenter, compute_mask_probability
@@ -20,6 +20,8 @@ from t2m_bench.training.overlays import CROP_SIDE, cut_out
 from t2m_bench.training.ranks import Ranks
 
 AT_ONCE = 16
+
+TIGHT = "tight"
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Answers:
     """Row for row with the questions.
 
     Attributes:
-        scores: (Q, 4) float64: dice, iou, whether the prediction is empty, whether the reference is.
+        scores: (Q, len(MEASURES)) float64, in the order of MEASURES.
         crops: (shown, CROP_SIDE, CROP_SIDE) bool, the predictions of the questions that are shown.
     """
 
@@ -50,27 +52,33 @@ class Answers:
                 **make_row_head(question.case, field, constant),
                 "given_class": question.given[field] if question.given else "",
                 "condition": question.condition,
-                **make_row_scores(*scores),
+                **make_row_scores(dict(zip(MEASURES, scores, strict=True))),
             }
             for question, scores in zip(questions, self.scores.tolist(), strict=True)
         ]
 
+    def select(self, measure: str) -> NDArray[np.float64]:
+        """Return (Q,): one of MEASURES of every answer."""
+        column: NDArray[np.float64] = self.scores[:, MEASURES.index(measure)]
+        return column
+
 
 def make_row_head(case: Case, field: str, constant: Mapping[str, Any]) -> dict[str, Any]:
     """Return what identifies the case in a row of results."""
-    text_class = case.text_fields[field]
-    return {"case": case.case_id, "patient": case.patient_id, "text_class": text_class, "box": "tight", **constant}
+    return {
+        "case": case.case_id,
+        "patient": case.patient_id,
+        "text_class": case.text_fields[field],
+        "box": TIGHT,
+        "distance_unit": name_distance_unit(case.spacing_mm),
+        **constant,
+    }
 
 
-def make_row_scores(dice: float, iou: float, pred_empty: float, ref_empty: float) -> dict[str, Any]:
+def make_row_scores(measured: Mapping[str, float]) -> dict[str, Any]:
     """Return the measured part of a row of results."""
-    return {"dice": dice, "iou": iou, "pred_empty": bool(pred_empty), "ref_empty": bool(ref_empty)}
-
-
-def score_mask(mask_pred: NDArray[np.bool_], mask_ref: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """Return dice, iou, and whether prediction and reference are empty, of (H, W) masks."""
-    dice, iou = compute_dice(mask_pred, mask_ref), compute_iou(mask_pred, mask_ref)
-    return dice, iou, float(not mask_pred.any()), float(not mask_ref.any())
+    emptiness = {name: bool(measured[name]) for name in ("pred_empty", "ref_empty")}
+    return {**measured, **emptiness}
 
 
 def ask(cases: Sequence[Case], uses_text: bool, wrong: Mapping[str, Mapping[str, str]]) -> list[Question]:
@@ -105,25 +113,31 @@ class Evaluator:
     ranks: Ranks
 
     def answer(
-        self, adapter: FusionAdapter | None, questions: Sequence[Question], shown: Sequence[int] = ()
+        self,
+        adapter: FusionAdapter | None,
+        questions: Sequence[Question],
+        shown: Sequence[int] = (),
+        dice_alone: bool = False,
     ) -> Answers:
         """Answer each question once; every rank returns all answers.
 
         Args:
             adapter: None for the frozen model alone.
             shown: positions of the questions whose predictions are returned as crops.
+            dice_alone: leave the slower measures out, as for a validation in every epoch.
         """
         device = self.ranks.device
-        scores = torch.zeros(len(questions), 4, dtype=torch.float64, device=device)
+        scores = torch.zeros(len(questions), len(MEASURES), dtype=torch.float64, device=device)
         crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, device=device)
         share = share_positions(len(questions), self.ranks.rank, self.ranks.world_size)
         for start in range(share.start, share.stop, AT_ONCE):
             positions = range(start, min(start + AT_ONCE, share.stop))
             masks = self._predict(adapter, [questions[position] for position in positions])
             for position, mask in zip(positions, masks, strict=True):
-                case = questions[position].case
-                row = score_mask(mask, load_mask(self.root, case))
-                scores[position] = torch.tensor(row, dtype=torch.float64, device=device)
+                case, condition = questions[position].case, questions[position].condition
+                in_full = not dice_alone and is_measured_in_full(condition, TIGHT)
+                measured = measure_mask(mask, load_mask(self.root, case), case.box_xyxy, case.spacing_mm, in_full)
+                scores[position] = torch.tensor(list(measured.values()), dtype=torch.float64, device=device)
                 if position in shown:
                     crop = cut_out(mask, case.box_xyxy)
                     crops[shown.index(position)] = torch.from_numpy(crop).to(crops)
@@ -147,8 +161,8 @@ class Evaluator:
 
     def compute_mean_dice(self, adapter: FusionAdapter, cases: Sequence[Case]) -> float:
         """Return the mean Dice of cases with their right text."""
-        answers = self.answer(adapter, [Question(case, "right", case.text_fields) for case in cases])
-        return float(answers.scores[:, 0].mean())
+        questions = [Question(case, "right", case.text_fields) for case in cases]
+        return float(self.answer(adapter, questions, dice_alone=True).select("dice").mean())
 
 
 def untrained(arm: str, dataset: str, fold: int) -> dict[str, Any]:

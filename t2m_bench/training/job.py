@@ -155,7 +155,7 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "status": "finished",
         "trainable_parameters": count_trainable_parameters(bench.adapter),
         "val_dice": progress.best_val_dice,
-        "test_dice": float(answers.scores[right, 0].mean()),
+        "test_dice": float(answers.select("dice")[right].mean()),
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 2),

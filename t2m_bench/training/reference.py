@@ -9,8 +9,9 @@ import torch
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_image, load_mask
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
+from t2m_bench.metrics.measures import measure_mask
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
-from t2m_bench.training.evaluate import ask, make_row_head, make_row_scores, score_mask, untrained
+from t2m_bench.training.evaluate import ask, make_row_head, make_row_scores, untrained
 from t2m_bench.training.job import MASKS_NAME, Job, find_shown, set_up
 from t2m_bench.training.overlays import cut_out, write_crops
 from t2m_bench.training.ranks import Ranks
@@ -68,7 +69,7 @@ def score_floors(job: Job, test_cases: Sequence[Case], training_ids: Sequence[st
         for arm, condition, given, mask in predictions:
             constant = untrained(arm, dataset.kind, dataset.test_fold)
             head = make_row_head(case, job.field, constant)
-            scores = make_row_scores(*score_mask(mask, reference))
+            scores = make_row_scores(measure_mask(mask, reference, case.box_xyxy, case.spacing_mm))
             rows.append({**head, "given_class": given, "condition": condition, **scores})
     return rows
 

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 
 from t2m_bench.errors import RunFolderError
-from t2m_bench.metrics.results import load_results, write_results
+from t2m_bench.metrics.measures import MEASURES
+from t2m_bench.metrics.results import COLUMNS, load_results, write_results
 
 
 def make_row(**changes: Any) -> dict[str, Any]:
     row = {"case": "case-1", "patient": "patient-1", "dataset": "bus_bra", "text_class": "2", "given_class": "2"}
-    row |= {"arm": "gated", "seed": 0, "fold": 1, "condition": "right", "box": "tight", "dice": 0.9, "iou": 0.8}
+    row |= {"arm": "gated", "seed": 0, "fold": 1, "condition": "right", "box": "tight"}
+    row |= {"distance_unit": "px", **dict.fromkeys(MEASURES, float("nan")), "dice": 0.9, "iou": 0.8}
     return row | {"pred_empty": False, "ref_empty": False} | changes
 
 
@@ -22,12 +24,27 @@ def test_rows_come_back(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["cases.parquet"]
 
 
+def test_every_measure_has_its_column_in_the_same_order() -> None:
+    assert tuple(COLUMNS)[-len(MEASURES) :] == MEASURES
+
+
+def test_conditions_and_boxes_of_all_kinds_are_known(tmp_path: Path) -> None:
+    conditions = ["none", "right", "wrong", "wrong:t_stage", "swap:histology=NSCLC NOS", "other_patient", "paraphrase"]
+    rows = [make_row(condition=name) for name in (*conditions, "unknown", "random", "predicted")]
+    rows += [make_row(box=name) for name in ("jitter_20", "loose_10", "shift_5")]
+    write_results(tmp_path / "cases.parquet", rows)
+    assert len(load_results(tmp_path / "cases.parquet")) == len(rows)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([make_row(), make_row(dice=0.5)], "row 1 repeats"),
         ([make_row(dice=1.2)], "dice = 1.2 is outside"),
         ([make_row(iou=float("nan"))], "iou = nan is outside"),
+        ([make_row(hd95=float("inf"))], "hd95 = inf is outside"),
+        ([make_row(), make_row(condition="left")], "row 1: condition = left is not"),
+        ([make_row(box="loose")], "box = loose is not"),
     ],
 )
 def test_wrong_rows_are_neither_written_nor_read(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:

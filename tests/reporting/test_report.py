@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from t2m_bench.errors import RunFolderError
+from t2m_bench.metrics.measures import MEASURES
 from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.console import print_tables
 from t2m_bench.reporting.figures import make_figures
@@ -40,6 +41,8 @@ def make_rows(arm: str, seed: int) -> list[dict[str, Any]]:
                     "fold": 1,
                     "condition": condition,
                     "box": "tight",
+                    "distance_unit": "px",
+                    **dict.fromkeys(MEASURES, float("nan")),
                     "dice": value,
                     "iou": value / (2 - value),
                     "pred_empty": False,
