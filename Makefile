@@ -31,7 +31,8 @@ check: $(INSTALLED)
 
 # Ratios measured side by side: the plain way, ours, the limit.
 perf: $(INSTALLED)
-	$(BIN)/t2m-bench perf --json
+	$(BIN)/t2m-bench perf step --json
+	$(BIN)/t2m-bench perf metrics --json
 
 # Long trials, kept out of `make test`.
 soak: $(INSTALLED)

@@ -33,6 +33,7 @@ class Work(StrEnum):
     """Pieces of work that can be measured."""
 
     STEP = "step"
+    METRICS = "metrics"
 
 
 @app.callback()
@@ -210,9 +211,10 @@ def perf(
     as_json: AsJson = False,
 ) -> None:
     """Measure a piece of work side by side: the plain way, ours, the limit."""
+    from t2m_bench.perf.metrics import measure_metrics
     from t2m_bench.perf.step import measure_step
 
-    found = {Work.STEP: measure_step}[what](device)
+    found = measure_metrics(device) if what is Work.METRICS else measure_step(device)
     print(f"{found.name}: {found.setting}")
     for row in found.rows:
         spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
