@@ -99,6 +99,7 @@ def prepare(
 def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Encode every image and sentence once with the frozen encoders."""
     from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.doctor import check_before_work
     from t2m_bench.pipeline.embed import embed as run_embed
     from t2m_bench.pipeline.embed import embed_texts
     from t2m_bench.pipeline.prepare import prepare as run_prepare
@@ -106,7 +107,9 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
     loaded = load_recipe(recipe, overrides or ())
     terminal = Terminal()
-    embedded = run_embed(loaded, run_prepare(loaded, runs, terminal), runs, terminal)
+    prepared = run_prepare(loaded, runs, terminal)
+    check_before_work(loaded, runs, terminal)
+    embedded = run_embed(loaded, prepared, runs, terminal)
     embed_texts(loaded, runs, terminal)
     rate = embedded.num_encoded / embedded.seconds
     summary = {"folder": str(embedded.folder), "cases": embedded.num_cases, "encoded": embedded.num_encoded}
@@ -135,14 +138,17 @@ def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 def doctor(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file; the demo if not given.", metavar="RECIPE")] = None,
     overrides: Overrides = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read all shards and compare their sha256.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Look, in seconds, at what would fail hours into long work, on every node."""
     from t2m_bench.config import load_recipe
-    from t2m_bench.pipeline.doctor import examine
+    from t2m_bench.pipeline.doctor import examine, verify_shards
+    from t2m_bench.pipeline.terminal import Terminal
 
     findings = examine(load_recipe(recipe or _find_demo(), overrides or ()), runs)
+    findings += verify_shards(runs, Terminal()) if verify else []
     for finding in findings:
         print(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
     problems = [finding.problem for finding in findings if finding.problem]
