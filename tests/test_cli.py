@@ -29,7 +29,10 @@ def test_help_does_not_import_what_is_heavy() -> None:
     assert "prepare" in run("--help").stdout
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "launch").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = [path for path in sorted((REPOSITORY / "launch").glob("*.yaml")) if "\ndataset:" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_resolve_to_what_they_read(path: Path) -> None:
     done = run("recipe", path, "adapter.fine.heads=4", "--json")
     resolved = json.loads(done.stdout.splitlines()[-1])["recipe"]
