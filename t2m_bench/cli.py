@@ -18,7 +18,31 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 RecipeFile = Annotated[Path, typer.Argument(help="Recipe file, such as launch/demo.yaml.", metavar="RECIPE")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted overrides, such as adapter.fine.heads=4.")]
-Runs = Annotated[Path, typer.Option(help="Folder for all that is made.")]
+
+
+def _refuse_url(context: typer.Context, runs: Path) -> Path:
+    """Refuse a URL where a verb needs a path, saying why."""
+    if str(runs).startswith(("s3:/", "gs:/")):
+        why = NEEDS_A_PATH.get(context.info_name or "", "it works on this machine alone")
+        raise UserError(
+            f"{context.info_name}: --runs must be a folder here, not a URL: {why}. train, evaluate, bench, demo and "
+            "report take a URL and say which folder mirrors it."
+        )
+    return runs
+
+
+NEEDS_A_PATH = {
+    "prepare": "the manifest names patients, so it leaves this machine for no store",
+    "embed": "HDF5 files need a path that all nodes share",
+    "doctor": "it looks at the folder that nodes share; give the one that mirrors the URL",
+}
+
+Runs = Annotated[Path, typer.Option(help="Folder for all that is made.", callback=_refuse_url)]
+RunsOrUrl = Annotated[str, typer.Option(help="Folder for all that is made, or a URL (s3://, gs://) for the runs.")]
+Cache = Annotated[
+    Path, typer.Option(envvar="T2M_CACHE", help="Where folders lie that mirror URLs; shared by all nodes.")
+]
+MIRRORS = Path("runs", "mirrors")
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
 
 
@@ -100,6 +124,7 @@ def prepare(
 def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Encode every image and sentence once with the frozen encoders."""
     from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.doctor import check_before_work
     from t2m_bench.pipeline.embed import embed as run_embed
     from t2m_bench.pipeline.embed import embed_texts
     from t2m_bench.pipeline.prepare import prepare as run_prepare
@@ -107,7 +132,9 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
     loaded = load_recipe(recipe, overrides or ())
     terminal = Terminal()
-    embedded = run_embed(loaded, run_prepare(loaded, runs, terminal), runs, terminal)
+    prepared = run_prepare(loaded, runs, terminal)
+    check_before_work(loaded, runs, terminal)
+    embedded = run_embed(loaded, prepared, runs, terminal)
     embed_texts(loaded, runs, terminal)
     rate = embedded.num_encoded / embedded.seconds
     summary = {"folder": str(embedded.folder), "cases": embedded.num_cases, "encoded": embedded.num_encoded}
@@ -115,9 +142,16 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
 
 @app.command()
-def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+def train(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: RunsOrUrl = "runs",
+    cache: Cache = MIRRORS,
+    as_json: AsJson = False,
+) -> None:
     """Train and evaluate one adapter; run it again to continue."""
     from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.pipeline.train import open_experiment
@@ -125,8 +159,8 @@ def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 
     loaded = load_recipe(recipe, overrides or ())
     terminal = Terminal()
-    with catch_signals() as stop:
-        experiment = open_experiment(loaded, runs, terminal)
+    with catch_signals() as stop, open_runs(runs, cache, loaded.name, terminal) as folder:
+        experiment = open_experiment(loaded, folder, terminal)
         summary = run_train(experiment, loaded.adapter.kind, loaded.seed, terminal, stop)
     _print_run(summary)
     _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
@@ -136,14 +170,17 @@ def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
 def doctor(
     recipe: Annotated[Path | None, typer.Argument(help="Recipe file; the demo if not given.", metavar="RECIPE")] = None,
     overrides: Overrides = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read all shards and compare their sha256.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Look, in seconds, at what would fail hours into long work, on every node."""
     from t2m_bench.config import load_recipe
-    from t2m_bench.pipeline.doctor import examine
+    from t2m_bench.pipeline.doctor import examine, verify_shards
+    from t2m_bench.pipeline.terminal import Terminal
 
     findings = examine(load_recipe(recipe or _find_demo(), overrides or ()), runs)
+    findings += verify_shards(runs, Terminal()) if verify else []
     for finding in findings:
         print(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
     problems = [finding.problem for finding in findings if finding.problem]
@@ -154,53 +191,73 @@ def doctor(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
-    runs: Annotated[Path | None, typer.Option(help="Folder for all that is made; two above RUN if not given.")] = None,
+    run: Annotated[str, typer.Argument(help="A run's folder or URL.", metavar="RUN")],
+    runs: Annotated[str | None, typer.Option(help="Where all that is made lies; two above RUN if not given.")] = None,
+    cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a trained run again from its checkpoint."""
+    from t2m_bench.pipeline.remote_runs import locate, open_runs
     from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.pipeline.train import evaluate as run_evaluate
 
-    summary = run_evaluate(run, runs or run.resolve().parents[1], Terminal())
+    terminal = Terminal()
+    where, place = locate(run, runs, levels=2)
+    with open_runs(where, cache, place.parent.name, terminal) as folder:
+        summary = run_evaluate(folder / place, folder, terminal)
     _print_run(summary)
     _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
 
 
 @app.command()
-def bench(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+def bench(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: RunsOrUrl = "runs",
+    cache: Cache = MIRRORS,
+    as_json: AsJson = False,
+) -> None:
     """Train and evaluate every arm and seed of a recipe, then report."""
     from t2m_bench.config import load_recipe
 
-    _bench(load_recipe(recipe, overrides or ()), runs, as_json)
+    _bench(load_recipe(recipe, overrides or ()), runs, cache, as_json)
 
 
 @app.command()
-def demo(overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
+def demo(
+    overrides: Overrides = None, runs: RunsOrUrl = "runs", cache: Cache = MIRRORS, as_json: AsJson = False
+) -> None:
     """Run the whole benchmark on phantoms, with nothing to download."""
     from t2m_bench.config import load_recipe
 
-    _bench(load_recipe(_find_demo(), overrides or ()), runs, as_json)
+    _bench(load_recipe(_find_demo(), overrides or ()), runs, cache, as_json)
 
 
 @app.command()
 def report(
-    results: Annotated[Path | None, typer.Argument(help="An experiment's folder; the newest if not given.")] = None,
-    runs: Runs = Path("runs"),
+    results: Annotated[str | None, typer.Argument(help="An experiment's folder or URL; the newest if absent.")] = None,
+    runs: RunsOrUrl = "runs",
+    cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
     """Print the tables of an experiment and write report.md and report.html."""
+    from t2m_bench.pipeline.remote_runs import locate, open_runs
+    from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.reporting.results import find_experiments
 
-    if results is None:
-        found = find_experiments(runs)
-        if not found:
-            raise UserError(f"{runs}: no results here. Make some with `t2m-bench demo` or `t2m-bench bench RECIPE`.")
-        results = found[0]
-        print(f"reporting the newest results, {results}")
-        if len(found) > 1:
-            print("others: " + ", ".join(str(folder) for folder in found[1:]))
-    _end(as_json, _report(results))
+    where, place = locate(results, runs, levels=1) if results else (runs, None)
+    with open_runs(where, cache, place.name if place else "", Terminal()) as folder:
+        if place is None:
+            found = find_experiments(folder)
+            if not found:
+                raise UserError(
+                    f"{runs}: no results here. Make some with `t2m-bench demo` or `t2m-bench bench RECIPE`."
+                )
+            print(f"reporting the newest results, {found[0]}")
+            if len(found) > 1:
+                print("others: " + ", ".join(str(other) for other in found[1:]))
+        summary = _report(folder / place if place else found[0])
+    _end(as_json, summary)
 
 
 @app.command()
@@ -223,16 +280,17 @@ def perf(
     _end(as_json, found.to_json())
 
 
-def _bench(recipe: Any, runs: Path, as_json: bool) -> None:
+def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
     from t2m_bench.pipeline.bench import bench as run_bench
+    from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.terminal import Terminal
 
-    start = time.monotonic()
-    with catch_signals() as stop:
-        experiment, summaries = run_bench(recipe, runs, Terminal(), stop)
+    start, terminal = time.monotonic(), Terminal()
+    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
+        experiment, summaries = run_bench(recipe, folder, terminal, stop)
+        summary = _report(experiment.folder)
     shown = [{key: value for key, value in summary.items() if key != "recipe"} for summary in summaries]
-    summary = _report(experiment.folder)
     _end(as_json, summary | {"runs": shown, "seconds": round(time.monotonic() - start, 1)})
 
 

@@ -33,6 +33,10 @@ class RunFolderError(UserError):
     """A run folder that cannot be used: locked, incomplete or of another recipe."""
 
 
+class StorageError(UserError):
+    """A URL for runs that cannot be read and written."""
+
+
 class StoppedError(Exception):
     """Stopped on request by a signal, everything finished being saved; the same command goes on from there."""
 

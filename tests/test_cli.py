@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -28,7 +29,10 @@ def test_help_does_not_import_what_is_heavy() -> None:
     assert "prepare" in run("--help").stdout
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "launch").glob("*.yaml")), ids=lambda path: path.stem)
+RECIPES = [path for path in sorted((REPOSITORY / "launch").glob("*.yaml")) if "\ndataset:" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipes_resolve_to_what_they_read(path: Path) -> None:
     done = run("recipe", path, "adapter.fine.heads=4", "--json")
     resolved = json.loads(done.stdout.splitlines()[-1])["recipe"]
@@ -70,12 +74,25 @@ def test_a_changed_folder_is_read_again(phantoms: list[str], tmp_path: Path) -> 
         (["evaluate", "no-such-run"], "run.json: absent"),
         (["report", "no-such-folder"], "holds no experiment.json"),
         (["report", "--runs", "no-such-folder"], "Make some with `t2m-bench demo`"),
+        (["prepare", "launch/demo.yaml", "--runs", "s3://b/x"], "the manifest names patients"),
+        (["embed", "launch/demo.yaml", "--runs", "gs://b/x"], "HDF5 files need a path"),
+        (["doctor", "launch/demo.yaml", "--runs", "s3://b/x"], "give the one that mirrors the URL"),
     ],
 )
 def test_bad_input_is_one_message_and_exit_code_two(arguments: list[str], message: str) -> None:
     done = run(*arguments, code=2)
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_gpu_that_is_not_there_is_told_before_any_work(phantoms: list[str], tmp_path: Path, workers: int) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    asked = [f"cluster.{name}={workers}" for name in ("num_train_workers", "num_embed_workers")]
+    done = run("train", "launch/demo.yaml", "cluster.use_gpu=true", *asked, *phantoms, code=2)
+    assert "torch finds no GPU here" in done.stderr
+    assert not (tmp_path / "runs" / "shards").exists()
 
 
 def test_the_real_folder_prepares_without_a_leak(bus_bra_dev: Path, tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 """Looks, in seconds, at what would fail hours into long work: nodes, storage, versions, weights, ranks that talk."""
 
-import platform
 import secrets
 import shutil
-import socket
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,9 @@ SECONDS = 60.0
 RUN_BYTES = 64 * 2**20
 """What a run's folder may take: parameters, moments, events, results."""
 
+GPU_SHARE = 0.01
+"""Of a GPU, asked for by a look: Ray hides GPUs from work that asks for none."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -37,20 +39,32 @@ class Finding:
     problem: str = ""
 
 
+@dataclass(frozen=True)
+class Place:
+    """What every node must see, absolute: the folder for all that is made, the data set, None while it is not there."""
+
+    runs: Path
+    root: Path | None
+
+
 @dataclass
 class NodeView:
-    """What one node says of itself."""
+    """What one node says of itself; `ray_gpus` is what Ray was told of it, `gpus` what torch finds."""
 
     name: str
     sees_token: bool
-    versions: dict[str, str]
-    weights: dict[str, str]
-    gpus: int
-    locking: str
+    sees_data: bool = True
+    versions: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    torch_build: str = ""
+    ray_gpus: int = 0
+    gpus: tuple[str, ...] = ()
+    driver: str = ""
+    locking: str = ""
     errors: list[str] = field(default_factory=list)
 
 
-def examine(recipe: Recipe, runs: Path, needed_bytes: int) -> list[Finding]:
+def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
     """Return a finding for each thing looked at, on every node of the Ray that the recipe would use.
 
     Args:
@@ -60,47 +74,68 @@ def examine(recipe: Recipe, runs: Path, needed_bytes: int) -> list[Finding]:
         ClusterError: the cluster cannot be reached, or has less than the recipe asks for.
     """
     cluster = recipe.cluster
-    runs.mkdir(parents=True, exist_ok=True)
-    token_file = runs.resolve() / f".doctor-{secrets.token_hex(8)}"
+    place.runs.mkdir(parents=True, exist_ok=True)
+    token_file = place.runs / f".doctor-{secrets.token_hex(8)}"
     token_file.write_text(token_file.name)
     workers = cluster.min_train_workers
     try:
         with ray_session(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0):
-            views = _ask_nodes(recipe, token_file)
-            ranks = _check_ranks(recipe, runs) if workers > 0 else Finding("ranks", "none asked for")
+            views, silent = _ask_nodes(recipe, token_file, place.root)
+            well = not silent and all(view.sees_token for view in views)
+            ranks = _check_ranks(recipe, place.runs, workers) if well else Finding("ranks", "not looked at")
     finally:
         token_file.unlink(missing_ok=True)
     findings = [
         Finding("nodes", ", ".join(view.name for view in views)),
-        _check_shared(views, runs),
+        *silent,
+        *_check_seen(views, place),
         *(_check_equal(f"version of {name}", {v.name: v.versions[name] for v in views}) for name in PACKAGES),
+        _check_equal("torch build", {view.name: view.torch_build for view in views}),
         *_check_weights(views),
-        _check_gpus(views, recipe),
+        _check_gpus(views, recipe.cluster.use_gpu),
         ranks,
         *(Finding(f"HDF5 locking on {view.name}", view.locking or "works", view.locking) for view in views),
-        check_space(runs, needed_bytes + RUN_BYTES),
+        check_space(place.runs, needed_bytes + RUN_BYTES),
     ]
     return findings + [Finding(f"on {view.name}", error, error) for view in views for error in view.errors]
 
 
-def _ask_nodes(recipe: Recipe, token_file: Path) -> list[NodeView]:
+def _ask_nodes(recipe: Recipe, token_file: Path, root: Path | None) -> tuple[list[NodeView], list[Finding]]:
+    """Return each node's view of itself, and a finding for each node that cannot say."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    nodes = [node for node in list_nodes() if node["Alive"]]
     look = ray.remote(num_cpus=0, max_retries=0)(look_here)
-    asked = [
-        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
-            recipe, token_file
-        )
-        for node in list_nodes()
-        if node["Alive"]
+    asked = {}
+    for name, node in zip(_name_nodes(nodes), nodes, strict=True):
+        ray_gpus = int(node["Resources"].get("GPU", 0))
+        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        share = GPU_SHARE if ray_gpus and recipe.cluster.use_gpu else 0
+        options = look.options(scheduling_strategy=strategy, num_gpus=share)
+        asked[name] = options.remote(name, recipe, token_file, root, ray_gpus)
+    deadline = time.monotonic() + SECONDS
+    views, silent = [], []
+    for name, reference in sorted(asked.items()):
+        try:
+            views.append(ray.get(reference, timeout=max(1.0, deadline - time.monotonic())))
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            silent.append(Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {reason}"))
+    return views, silent
+
+
+def _name_nodes(nodes: Sequence[dict[str, Any]]) -> list[str]:
+    """Return host names, made distinct where one host has several nodes."""
+    hosts = [str(node["NodeManagerHostname"]) for node in nodes]
+    return [
+        host if hosts.count(host) == 1 else f"{host} (node {hosts[: place + 1].count(host)})"
+        for place, host in enumerate(hosts)
     ]
-    views: list[NodeView] = ray.get(asked, timeout=SECONDS)
-    return sorted(views, key=lambda view: view.name)
 
 
-def look_here(recipe: Recipe, token_file: Path) -> NodeView:
+def look_here(name: str, recipe: Recipe, token_file: Path, root: Path | None, ray_gpus: int) -> NodeView:
     """Look at the node that this runs on."""
     try:
         sees_token = token_file.read_text() == token_file.name
@@ -112,25 +147,61 @@ def look_here(recipe: Recipe, token_file: Path) -> NodeView:
         "image encoder": lambda: compute_weights_sha256(encoder.preset, encoder.checkpoint),
         "text encoder": lambda: compute_text_sha256(recipe.text_encoder.name),
     }
-    for name, compute in sources.items():
+    for what, compute in sources.items():
         try:
-            weights[name] = compute()
+            weights[what] = compute()
         except UserError as error:
             errors.append(str(error))
-    versions = {name: metadata.version(name) for name in PACKAGES}
-    locking = check_locking(token_file.parent) if sees_token else "not looked at"
-    return NodeView(socket.gethostname(), sees_token, versions, weights, torch.cuda.device_count(), locking, errors)
+    return NodeView(
+        name=name,
+        sees_token=sees_token,
+        sees_data=root is None or root.is_dir(),
+        versions={package: metadata.version(package) for package in PACKAGES},
+        weights=weights,
+        torch_build=_describe_torch(),
+        ray_gpus=ray_gpus,
+        gpus=tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())),
+        driver=_find_driver(),
+        locking=check_locking(token_file.parent) if sees_token else "",
+        errors=errors,
+    )
 
 
-def _check_shared(views: Sequence[NodeView], runs: Path) -> Finding:
+def _describe_torch() -> str:
+    cuda = torch.version.cuda
+    if cuda is None:
+        return f"{torch.__version__} without CUDA"
+    nccl = (
+        ".".join(str(part) for part in torch.cuda.nccl.version()) if torch.distributed.is_nccl_available() else "none"
+    )
+    return f"{torch.__version__}, CUDA {cuda}, NCCL {nccl}"
+
+
+def _find_driver() -> str:
+    """Return the version of NVIDIA's driver, or nothing where there is none."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS / 2)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout else ""
+
+
+def _check_seen(views: Sequence[NodeView], place: Place) -> list[Finding]:
+    """Compare what the nodes see of the shared folders."""
     blind = [view.name for view in views if not view.sees_token]
+    without = [view.name for view in views if not view.sees_data]
+    shared = Finding("shared storage", f"{place.runs} is seen by all")
     if blind:
-        return Finding(
+        shared = Finding(
             "shared storage",
-            f"{runs} is not seen on {', '.join(blind)}",
-            f"give a --runs folder that every node shares; {', '.join(blind)} cannot read what was written here",
+            f"{place.runs} is not seen on {', '.join(blind)}",
+            f"{place.runs}: {', '.join(blind)} cannot read what was written here; give a --runs folder that all share",
         )
-    return Finding("shared storage", f"{runs} is seen by all")
+    if not without:
+        return [shared]
+    problem = f"{place.root}: {', '.join(without)} cannot see the data set; put it where every node sees it"
+    return [shared, Finding("data set on the nodes", "not seen by all", problem)]
 
 
 def _check_equal(what: str, by_node: dict[str, str]) -> Finding:
@@ -149,24 +220,35 @@ def _check_weights(views: Sequence[NodeView]) -> list[Finding]:
     ]
 
 
-def _check_gpus(views: Sequence[NodeView], recipe: Recipe) -> Finding:
-    shown = ", ".join(f"{view.name}: {view.gpus}" for view in views)
-    build = torch.version.cuda or "without CUDA"
-    problem = ""
-    if recipe.cluster.use_gpu and not all(view.gpus for view in views):
-        problem = f"cluster.use_gpu is true and torch ({build}) finds no GPU on every node ({shown})"
-    return Finding("GPUs", f"{shown}; torch built {build}; Python {platform.python_version()}", problem)
+def _check_gpus(views: Sequence[NodeView], use_gpu: bool) -> Finding:
+    """Compare what Ray was told of GPUs with what torch finds; a node that has none need not have one."""
+    shown = ", ".join(
+        f"{view.name}: {view.ray_gpus}"
+        + (f" ({view.gpus[0]})" if view.gpus else "")
+        + (f", driver {view.driver}" if view.driver else "")
+        for view in views
+    )
+    blind = [view for view in views if use_gpu and view.ray_gpus and not view.gpus]
+    problem = "".join(
+        f"{view.name}: Ray counts {view.ray_gpus} GPUs and torch ({view.torch_build}) finds none; install a CUDA build "
+        f"of torch that the driver ({view.driver or 'absent'}) can serve"
+        for view in blind[:1]
+    )
+    return Finding("GPUs", shown, problem)
 
 
-def _check_ranks(recipe: Recipe, runs: Path) -> Finding:
+def _check_ranks(recipe: Recipe, runs: Path, workers: int) -> Finding:
     """Let the recipe's workers add up a number, as each training step does."""
+    if workers == 0:
+        return Finding("ranks", "none asked for")
     from ray.train import TrainingFailedError
 
-    storage = runs.resolve() / ".ray" / f"doctor-{secrets.token_hex(8)}"
-    start, workers = time.monotonic(), recipe.cluster.min_train_workers
+    storage = runs / ".ray" / f"doctor-{secrets.token_hex(8)}"
+    start = time.monotonic()
     try:
-        fixed = recipe.cluster.model_copy(update={"num_train_workers": workers})
-        build_trainer(_add_up, {"expected": workers, "use_gpu": fixed.use_gpu}, fixed, storage).fit()
+        fixed = recipe.cluster.model_copy(update={"num_train_workers": workers, "max_failures": 0})
+        config = {"expected": workers, "use_gpu": fixed.use_gpu}
+        build_trainer(_add_up, config, fixed, storage, timeout_s=SECONDS).fit()
     except TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
         return Finding(

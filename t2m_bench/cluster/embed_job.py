@@ -19,9 +19,10 @@ def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases
 
     Raises:
         UserError: an image or the weights cannot be read, or the disk is full.
+        ClusterError: the cluster has less than the recipe asks for.
     """
     workers = min(cluster.num_embed_workers, len(tasks))
-    with ray_session(workers * cluster.cpus_per_worker):
+    with ray_session(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0):
         import ray
 
         run = ray.remote(

@@ -24,6 +24,7 @@ from t2m_bench.training.run_folder import load_json, write_json
 ERROR_NAME = "error.json"
 
 POLL_SECONDS = 1.0
+TALK_SECONDS = 1800.0
 LOST_SECONDS = 30.0
 """How long the cluster may be too small before the driver gives up and lets its job be started again."""
 
@@ -103,8 +104,18 @@ def _wait(fitted: Future[None], job: Job) -> None:
     fitted.result()
 
 
-def build_trainer(work: Work, config: dict[str, Any], cluster: ClusterSection, storage: Path) -> Any:
-    """Build a Ray trainer that runs `work(config)` on the recipe's workers; `storage` is for Ray's own state."""
+def build_trainer(
+    work: Work,
+    config: dict[str, Any],
+    cluster: ClusterSection,
+    storage: Path,
+    timeout_s: float = TALK_SECONDS,
+) -> Any:
+    """Build a Ray trainer that runs `work(config)` on the recipe's workers; `storage` is for Ray's own state.
+
+    Args:
+        timeout_s: how long ranks wait for each other.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -114,7 +125,7 @@ def build_trainer(work: Work, config: dict[str, Any], cluster: ClusterSection, s
     return TorchTrainer(
         work,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo", timeout_s=int(timeout_s)),
         scaling_config=scaling(
             num_workers=cluster.num_train_workers,
             use_gpu=cluster.use_gpu,

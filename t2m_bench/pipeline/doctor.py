@@ -1,14 +1,20 @@
-"""What `doctor` looks at: the data set here, and the cluster's nodes."""
+"""What `doctor` looks at: data set, shards and the cluster's nodes; long work on a cluster looks at the same first."""
 
+import os
+import time
 from pathlib import Path
 
-from t2m_bench.cluster.doctor import Finding
+from t2m_bench.cluster.doctor import Finding, Place
 from t2m_bench.cluster.doctor import examine as examine_cluster
 from t2m_bench.config import Recipe
 from t2m_bench.data.bus_bra import find_root
-from t2m_bench.errors import DatasetError
+from t2m_bench.errors import ClusterError, DatasetError, ShardError
 from t2m_bench.models.sam import PATCH_PX, get_image_size
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.shards.reader import verify_files
+from t2m_bench.shards.schema import INDEX_NAME, load_index
 from t2m_bench.training.embed import count_bytes_per_case
+from t2m_bench.training.ranks import find_device
 
 
 def examine(recipe: Recipe, runs: Path) -> list[Finding]:
@@ -18,8 +24,63 @@ def examine(recipe: Recipe, runs: Path) -> list[Finding]:
         ClusterError: the cluster cannot be reached, or has less than the recipe asks for.
     """
     data, num_cases = _look_at_data(recipe)
-    grid = get_image_size(recipe.image_encoder.preset) // PATCH_PX
-    return [data, *examine_cluster(recipe, runs, num_cases * count_bytes_per_case(grid))]
+    root = recipe.dataset.root.resolve()
+    place = Place(runs.resolve(), root if root.is_dir() else None)
+    return [data, *examine_cluster(recipe, place, _count_bytes_to_write(recipe, runs, num_cases))]
+
+
+def check_before_work(recipe: Recipe, runs: Path, terminal: Terminal) -> None:
+    """Look at the cluster that RAY_ADDRESS names, in seconds, before work that takes hours there.
+
+    A Ray of our own is this process's machine and environment: a GPU that is asked for is all to look for.
+
+    Raises:
+        ClusterError: something there would fail; a line for each thing.
+        RecipeError: a GPU is asked for here and there is none.
+    """
+    cluster = recipe.cluster
+    workers = max(cluster.min_train_workers, cluster.num_embed_workers)
+    if not os.environ.get("RAY_ADDRESS") or workers == 0:
+        find_device(cluster.use_gpu)
+        return
+    start = time.monotonic()
+    findings = examine(recipe, runs)
+    problems = [finding.problem for finding in findings if finding.problem]
+    if problems:
+        raise ClusterError("\n  ".join(["this cluster is not ready (t2m-bench doctor shows all):", *problems]))
+    (nodes,) = [finding.found for finding in findings if finding.what == "nodes"]
+    terminal.say(f"looked at {nodes} before the work: all is well, {time.monotonic() - start:.0f} s")
+
+
+def verify_shards(runs: Path, terminal: Terminal) -> list[Finding]:
+    """Read every file of every folder of shards and compare its sha256 with the index."""
+    return [_verify(folder, terminal) for folder in _list_shards(runs)] or [Finding("shards", f"none in {runs}")]
+
+
+def _verify(folder: Path, terminal: Terminal) -> Finding:
+    try:
+        with terminal.watch(f"reading {folder.name}") as advance:
+            verify_files(folder, always=True, on_file=advance)
+    except ShardError as error:
+        return Finding(f"shards {folder.name}", "altered", str(error))
+    return Finding(f"shards {folder.name}", f"{len(load_index(folder).entries)} files are what the index says")
+
+
+def _list_shards(runs: Path) -> list[Path]:
+    return sorted(path.parent for path in runs.glob(f"shards/*/{INDEX_NAME}"))
+
+
+def _count_bytes_to_write(recipe: Recipe, runs: Path, num_cases: int) -> int:
+    """Return what embedding will write: nothing where as many cases by the same encoder are there already."""
+    preset = recipe.image_encoder.preset
+    for folder in _list_shards(runs):
+        index = load_index(folder)
+        if folder.name.startswith(f"{recipe.name}-") and (index.signature.image_encoder, index.num_cases) == (
+            preset,
+            num_cases,
+        ):
+            return 0
+    return num_cases * count_bytes_per_case(get_image_size(preset) // PATCH_PX)
 
 
 def _look_at_data(recipe: Recipe) -> tuple[Finding, int]:

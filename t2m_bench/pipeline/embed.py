@@ -4,8 +4,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from t2m_bench.config import Recipe
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.data.prompts import PromptBook, load_prompts
@@ -18,6 +16,7 @@ from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import INDEX_NAME, Signature
 from t2m_bench.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
 from t2m_bench.training.embed import EmbedTask, count_bytes_per_case
+from t2m_bench.training.ranks import find_device
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def _run_tasks(recipe: Recipe, tasks: list[EmbedTask], advance: Advance) -> int:
 
         embed_with_ray(tasks, recipe.cluster, count.add)
     else:
-        device = torch.device("cuda" if recipe.cluster.use_gpu else "cpu")
+        device = find_device(recipe.cluster.use_gpu)
         for task in tasks:
             task.run(device, count.add)
     return count.total

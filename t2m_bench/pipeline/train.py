@@ -17,6 +17,7 @@ from t2m_bench.config import AdapterKind, Recipe, parse_recipe
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
+from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.prepare import TEXT_FIELD, Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
@@ -73,9 +74,15 @@ class Experiment:
         )
 
 
-def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal) -> Experiment:
-    """Prepare and embed what is lacking, and note the experiment's provenance in its folder."""
+def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True) -> Experiment:
+    """Prepare and embed what is lacking, and note the experiment's provenance in its folder.
+
+    Args:
+        to_train: look at the cluster first, if the recipe works on one.
+    """
     prepared = prepare(recipe, runs, terminal)
+    if to_train:
+        check_before_work(recipe, runs, terminal)
     embedded = embed(recipe, prepared, runs, terminal)
     texts = embed_texts(recipe, runs, terminal)
     hashes = {
@@ -196,7 +203,7 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
     if "recipe" not in noted:
         raise RunFolderError(f"{run / RUN_NAME}: names no recipe. Train again with `t2m-bench train`.")
     recipe = parse_recipe(noted["recipe"], str(run / RUN_NAME))
-    job = open_experiment(recipe, runs, terminal).make_job(recipe.adapter.kind, recipe.seed)
+    job = open_experiment(recipe, runs, terminal, to_train=False).make_job(recipe.adapter.kind, recipe.seed)
     if job.run_folder != run.resolve():
         raise RunFolderError(f"{run}: this recipe and data make {job.run_folder}. Name its --runs, or train again.")
     with lock_run(run):

@@ -3,7 +3,7 @@
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,13 @@ class ShardReader:
         return self._files[number]
 
 
-def verify_files(folder: Path, always: bool = False) -> None:
+def verify_files(
+    folder: Path, always: bool = False, on_file: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """Check each file's size, and its sha256 once a file and host (or always).
+
+    Args:
+        on_file: is told (done, total) after each file.
 
     Raises:
         ShardError: names the file and both values.
@@ -89,7 +94,8 @@ def verify_files(folder: Path, always: bool = False) -> None:
     memory = folder / f".verified-{socket.gethostname()}.json"
     known = {} if always else _load_memory(memory)
     verified = {}
-    for entry in load_index(folder).entries:
+    entries = load_index(folder).entries
+    for number, entry in enumerate(entries, start=1):
         path = folder / entry.file
         size = path.stat().st_size if path.is_file() else -1
         if size != entry.bytes:
@@ -99,6 +105,7 @@ def verify_files(folder: Path, always: bool = False) -> None:
         if known.get(entry.file) != stamp and compute_file_sha256(path) != entry.sha256:
             raise ShardError(f"{path}: altered, its sha256 is not the index's {entry.sha256[:12]}. Embed again.")
         verified[entry.file] = stamp
+        on_file(number, len(entries))
     if verified != known and os.access(folder, os.W_OK):
         write_json(memory, verified)
 

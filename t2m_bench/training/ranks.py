@@ -30,10 +30,7 @@ class Ranks:
     def __init__(
         self, mixed_precision: str, use_gpu: bool, zero: Zero | None = None, clip_norm: float | None = None
     ) -> None:
-        if use_gpu and not torch.cuda.is_available():
-            raise RecipeError(
-                "cluster.use_gpu is true, but torch finds no GPU here; set it to false or use a GPU node."
-            )
+        find_device(use_gpu)
         if mixed_precision == "fp16" and not use_gpu:
             raise RecipeError("optim.mixed_precision = fp16 needs a GPU; on a CPU use bf16.")
         # Accelerate keeps one precision for the life of a process; autocast is torch's own, so that runs may differ
@@ -102,6 +99,17 @@ class Ranks:
     def wait(self) -> None:
         """Return when every rank has come this far."""
         self._accelerator.wait_for_everyone()
+
+
+def find_device(use_gpu: bool) -> torch.device:
+    """Return the kind of device that the recipe asks for.
+
+    Raises:
+        RecipeError: a GPU is asked for and torch finds none.
+    """
+    if use_gpu and not torch.cuda.is_available():
+        raise RecipeError("cluster.use_gpu is true, but torch finds no GPU here; set it to false or use a GPU node.")
+    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | None) -> Accelerator:

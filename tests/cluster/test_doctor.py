@@ -1,21 +1,33 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from t2m_bench.cluster.doctor import NodeView, _check_equal, _check_shared, check_space
+from t2m_bench.cluster.doctor import NodeView, Place, _check_equal, _check_gpus, _check_seen, check_space
 from t2m_bench.config import parse_recipe
-from t2m_bench.pipeline.doctor import examine
+from t2m_bench.pipeline.doctor import _count_bytes_to_write, examine, verify_shards
+from t2m_bench.pipeline.embed import embed
+from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.pipeline.terminal import Terminal
 
 
-def make_view(name: str, sees_token: bool = True) -> NodeView:
-    return NodeView(name, sees_token, {}, {}, 0, "")
+def test_what_a_node_does_not_see_is_named() -> None:
+    place = Place(Path("/runs"), Path("/data"))
+    seen = NodeView("n1", sees_token=True)
+    assert [finding.problem for finding in _check_seen([seen], place)] == [""]
+    storage, data = _check_seen([seen, NodeView("n2", sees_token=False, sees_data=False)], place)
+    assert "/runs: n2 cannot read what was written here" in storage.problem
+    assert "/data: n2 cannot see the data set" in data.problem
 
 
-def test_a_node_that_does_not_see_the_storage_is_named() -> None:
-    found = _check_shared([make_view("n1"), make_view("n2", sees_token=False)], Path("runs"))
-    assert "n2 cannot read what was written here" in found.problem
-    assert not _check_shared([make_view("n1")], Path("runs")).problem
+def test_a_gpu_that_torch_cannot_use_is_told_and_a_node_without_one_is_well() -> None:
+    views = [NodeView("head", True), NodeView("n1", True, ray_gpus=2, torch_build="2.13.0+cpu without CUDA")]
+    problem = _check_gpus(views, use_gpu=True).problem
+    assert "n1: Ray counts 2 GPUs and torch (2.13.0+cpu without CUDA) finds none" in problem
+    assert not _check_gpus(views, use_gpu=False).problem
+    assert not _check_gpus([views[0], NodeView("n1", True, ray_gpus=2, gpus=("A100", "A100"))], use_gpu=True).problem
 
 
 def test_differing_versions_are_shown_by_node() -> None:
@@ -44,6 +56,7 @@ def test_a_healthy_machine_has_no_problem_and_is_left_as_it_was(raw: dict[str, o
     found = {finding.what: finding.found for finding in findings}
     assert found["ranks"].startswith("2 add up a number")
     assert len(found["sha256 of the image encoder"]) == 12
+    assert found["torch build"].startswith(torch.__version__)
     assert [path.name for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
 
@@ -54,3 +67,29 @@ def test_every_wrong_thing_gets_its_line(raw: dict[str, object], tmp_path: Path)
     told = json.dumps([problem for problem in problems if problem])
     assert "absent: does not exist" in told
     assert "image_encoder.checkpoint is empty" in told
+
+
+def test_verify_finds_a_byte_that_changed_under_an_unchanged_date(raw: dict[str, object], tmp_path: Path) -> None:
+    recipe, runs = parse_recipe(raw | {"cluster": {}}, "test"), tmp_path / "runs"
+    (problem,) = [finding.problem for finding in verify_shards(runs, Terminal())]
+    assert not problem
+    shards = embed(recipe, prepare(recipe, runs, Terminal()), runs, Terminal()).folder
+    assert [finding.problem for finding in verify_shards(runs, Terminal())] == [""]
+    file = shards / "shard-00000.h5"
+    stat = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (finding,) = verify_shards(runs, Terminal())
+    assert f"{file}: altered" in finding.problem
+
+
+def test_embedding_that_is_done_needs_no_space(raw: dict[str, object], tmp_path: Path) -> None:
+    recipe, runs = parse_recipe(raw | {"cluster": {}}, "test"), tmp_path / "runs"
+    before = _count_bytes_to_write(recipe, runs, 63)
+    folder = embed(recipe, prepare(recipe, runs, Terminal()), runs, Terminal()).folder
+    written = sum(path.stat().st_size for path in folder.glob("*.h5"))
+    assert before == pytest.approx(written, rel=0.01)
+    assert _count_bytes_to_write(recipe, runs, 63) == 0
+    assert _count_bytes_to_write(recipe, runs, 64) > 0

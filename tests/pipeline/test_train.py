@@ -2,6 +2,7 @@ import csv
 import json
 import multiprocessing
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_finished_run_is_reused(
     train(experiment, "gated", 0, Terminal(), StopRequest())
     assert f"reused {run}: finished" in capsys.readouterr().out
     assert (run / "state.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_recipe_is_refused_by_name_and_kept(experiment: Experiment, run: Path) -> None:
+    folder = experiment.make_job("text_free", 1).run_folder
+    folder.mkdir()
+    state = folder / "state.safetensors"
+    shutil.copy(run / state.name, state)
+    with pytest.raises(RunFolderError, match=f"{state}: trained by another recipe .* Rename or remove it"):
+        train(experiment, "text_free", 1, Terminal(), StopRequest())
+    assert state.read_bytes() == (run / state.name).read_bytes()
+    shutil.rmtree(folder)
 
 
 def test_evaluating_again_gives_the_same_rows(run: Path, runs: Path) -> None:

@@ -1,0 +1,50 @@
+"""Before long work on a cluster, its nodes are looked at: a real second node with other storage is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ray_nodes import ray_nodes
+from real_runs import make_recipe
+
+BLIND = "mount -t tmpfs none '{folder}' && exec \"$@\""
+
+
+def run(verb: str, folder: Path, environment: dict[str, str], **cluster: object) -> subprocess.CompletedProcess[str]:
+    recipe = make_recipe(folder / "data", cpus_per_worker=0.5, **cluster).model_dump(mode="json")
+    recipe["optim"] |= {"epochs": 1}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", verb, str(folder / "recipe.yaml")]
+    command += ["--runs", str(folder / "runs")]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_a_node_with_other_storage_is_refused_before_the_work(tmp_path: Path) -> None:
+    if os.getuid() != 0 or subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("a node with mounts of its own needs root")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    blind = ["unshare", "-m", "bash", "-c", BLIND.format(folder=runs), "bash"]
+    with ray_nodes([], blind) as environment:
+        for verb in ("embed", "train"):
+            done = run(verb, tmp_path, environment, num_embed_workers=2)
+            assert done.returncode == 2, done.stderr
+            (line,) = done.stderr.partition("t2m-bench: this cluster is not ready")[2].splitlines()[1:]
+            assert "(node 2) cannot read what was written here; give a --runs folder that all share" in line
+        assert not list(runs.glob("shards/*")), "nothing was embedded before the look"
+        doctor = run("doctor", tmp_path, environment)
+        assert doctor.returncode == 2
+        assert "WRONG  shared storage" in doctor.stdout
+    assert not list(runs.glob(".doctor*"))
+
+
+def test_a_healthy_cluster_of_two_nodes_trains(tmp_path: Path) -> None:
+    with ray_nodes([], []) as environment:
+        done = run("train", tmp_path, environment, num_train_workers=2)
+        assert done.returncode == 0, done.stderr
+        (told,) = [line for line in done.stdout.splitlines() if "before the work: all is well" in line]
+        assert "(node 1)" in told
+        assert "(node 2)" in told

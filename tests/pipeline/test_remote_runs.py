@@ -1,0 +1,268 @@
+"""Runs at a URL, on a real S3 server (moto) in a process of its own."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pyarrow import fs
+
+from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.errors import StorageError
+from t2m_bench.pipeline.remote_runs import Mirror, locate, open_runs
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.training.checkpoint import load_tensors
+
+KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+MakeUrl = Callable[[str], str]
+
+
+def serve(**environment: str) -> tuple[subprocess.Popen[bytes], str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)],
+        env=ENVIRONMENT | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"127.0.0.1:{port}"
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(urllib.request.Request(f"http://{address}/runs", method="PUT"))
+            return process, address
+        except OSError:
+            time.sleep(0.1)
+    process.kill()
+    pytest.fail("moto does not answer")
+
+
+@pytest.fixture(scope="module")
+def make_url() -> Iterator[MakeUrl]:
+    process, address = serve()
+    try:
+        yield lambda path: f"s3://{path}?endpoint_override={address}&scheme=http"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def url(make_url: MakeUrl, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in the bucket for one test."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    return make_url(f"runs/{request.node.name}")
+
+
+def write(folder: Path, name: str, content: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def read(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and "/." not in str(path)]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
+
+
+def test_another_folder_gets_what_the_first_one_made_and_gives_back(url: str, tmp_path: Path) -> None:
+    made = {"pseudonyms.key": "k", "exp/experiment.json": "{}", "exp/run/state": "1", "exp/run/events/e": "2"}
+    with open_runs(url, tmp_path / "a", "exp", Terminal()) as first:
+        for name, content in made.items():
+            write(first, name, content)
+        write(first, "prepared/manifest.jsonl", "a patient's name")
+        write(first, "exp/run/.half.partial", "half")
+    with open_runs(url, tmp_path / "b", "exp", Terminal()) as second:
+        assert read(second) == made
+        assert (second / "pseudonyms.key").stat().st_mode & 0o077 == 0
+        write(second, "exp/run/state", "two")
+    with open_runs(url, tmp_path / "a", "exp", Terminal()) as first:
+        assert (first / "exp/run/state").read_text() == "two"
+    with open_runs(url, tmp_path / "c", "other", Terminal()) as third:
+        assert read(third) == {"pseudonyms.key": "k"}, "experiments of other recipes are left there"
+
+
+def test_what_a_killed_process_did_not_send_is_kept_and_sent(url: str, tmp_path: Path) -> None:
+    with open_runs(url, tmp_path / "a", "exp", Terminal()) as first:
+        write(first, "exp/experiment.json", "{}")
+        write(first, "exp/run/state", "1")
+    write(first, "exp/run/state", "two")
+    with open_runs(url, tmp_path / "a", "exp", Terminal()):
+        assert (first / "exp/run/state").read_text() == "two"
+    with open_runs(url, tmp_path / "b", "exp", Terminal()) as second:
+        assert (second / "exp/run/state").read_text() == "two"
+
+
+def test_a_run_that_went_on_elsewhere_is_taken_whole_and_the_own_one_set_aside(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_runs(url, tmp_path / "a", "exp", Terminal()) as first:
+        for name in ("exp/experiment.json", "exp/run/adapter", "exp/run/state", "exp/other/state"):
+            write(first, name, "1")
+    with open_runs(url, tmp_path / "b", "exp", Terminal()) as second:
+        write(second, "exp/run/state", "there")
+    write(first, "exp/run/adapter", "here")
+    write(first, "exp/run/run.json", "here")
+    with open_runs(url, tmp_path / "a", "exp", Terminal()):
+        assert read(first / "exp/run") == {"adapter": "1", "state": "there"}
+        assert read(first / "exp/other") == {"state": "1"}
+    assert "exp/run went on elsewhere and is taken" in capsys.readouterr().out
+    (aside,) = first.glob(".aside-*/exp/run")
+    assert {path.name: path.read_text() for path in aside.iterdir()} == {
+        "adapter": "here",
+        "run.json": "here",
+        "state": "1",
+    }
+
+
+def test_an_update_is_sent_as_it_was_at_one_moment(url: str, tmp_path: Path) -> None:
+    """A file that changes while others are read makes the reading start again."""
+    mirror = Mirror(url, tmp_path, "exp", Terminal())
+    for name in ("exp/experiment.json", "exp/run/adapter", "exp/run/state"):
+        write(mirror.folder, name, "1")
+    listed = mirror._list_here
+    calls = iter(range(100))
+
+    def list_and_write() -> dict[str, tuple[int, int]]:
+        found = listed()
+        if next(calls) == 0:  # an epoch ends between the listing and the reading
+            write(mirror.folder, "exp/run/adapter", "later")
+            write(mirror.folder, "exp/run/state", "later")
+        return found
+
+    mirror._list_here = list_and_write
+    sent = {name: content for name, content, _ in mirror._read_new()}
+    assert sent["exp/run/adapter"] == sent["exp/run/state"] == b"later"
+    assert next(calls) == 4, "two listings for each of two readings"
+
+
+def test_places_below_a_url(tmp_path: Path) -> None:
+    assert locate("s3://b/x/exp/run?scheme=http", None, 2) == ("s3://b/x?scheme=http", Path("exp/run"))
+    assert locate("somewhere/exp/run", "s3://b/x", 2) == ("s3://b/x", Path("exp/run"))
+    assert locate(f"{tmp_path}/exp", None, 1) == (str(tmp_path), tmp_path / "exp")
+
+
+def make_recipe(root: Path) -> Recipe:
+    raw = {
+        "name": "trial",
+        "dataset": {"root": str(root), "phantom": {"cases": 63, "seed": 3}},
+        "text_encoder": {"name": "stand-in"},
+        "optim": {"epochs": 6, "warmup_steps": 2, "global_batch_size": 8, "patience": 9},
+        "cluster": {"checkpoint_minutes": 1e-6},
+    }
+    return parse_recipe(raw, "test")
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from t2m_bench.cli import main; main()", *map(str, arguments)]
+
+
+def run(*arguments: object) -> dict[str, object]:
+    done = subprocess.run(command(*arguments, "--json"), env=ENVIRONMENT | KEYS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def load_run(folder: Path) -> tuple[dict[str, object], list[dict[str, object]]]:
+    (run,) = folder.glob("**/trial-*/hierarchical-*")
+    rows = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return load_tensors(run / "adapter.safetensors")[0], rows
+
+
+def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, phantom_root: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(make_recipe(phantom_root).model_dump(mode="json")))
+    first = subprocess.Popen(
+        command("train", recipe, "--runs", url, "--cache", tmp_path / "a"), env=ENVIRONMENT | KEYS, text=True
+    )
+    store, base = fs.FileSystem.from_uri(url)
+    before: list[dict[str, object]] = []
+    while len(before) < 2 and first.poll() is None:
+        time.sleep(0.1)
+        there = store.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+        for info in there:
+            if info.base_name == "history.jsonl":
+                before = [json.loads(line) for line in store.open_input_stream(info.path).read().splitlines()]
+    assert first.poll() is None, "ended before it was killed"
+    first.kill()
+    first.wait()
+    assert len(before) < 6
+
+    summary = run("train", recipe, "--runs", url, "--cache", tmp_path / "b")
+    weights, history = load_run(tmp_path / "b")
+    kept = len(before) - 1  # a history is written before the state of its last epoch
+    assert [row["seconds"] for row in history[:kept]] == [row["seconds"] for row in before[:kept]], "not begun anew"
+    assert not [
+        info.path for info in store.get_file_info(fs.FileSelector(base, recursive=True)) if "manifest" in info.path
+    ]
+
+    (mirror,) = (tmp_path / "b").iterdir()
+    for name in ("shards", "prepared", "prompt_banks"):  # to save the time
+        shutil.copytree(mirror / name, tmp_path / "local" / name)
+    shutil.copy(mirror / "pseudonyms.key", tmp_path / "local")  # whose names decide the order of cases
+    run("train", recipe, "--runs", tmp_path / "local")
+    undisturbed, _ = load_run(tmp_path / "local")
+    assert all(weights[name].equal(undisturbed[name]) for name in undisturbed)
+
+    (folder,) = mirror.glob("trial-*/hierarchical-*")
+    shutil.rmtree(folder.parent)
+    again = run("evaluate", url.replace("?", f"/{folder.parent.name}/{folder.name}?"), "--cache", tmp_path / "b")
+    assert again == summary
+    report = run("report", "--runs", url, "--cache", tmp_path / "c")
+    assert Path(report["report"]).is_file()
+    assert store.get_file_info(f"{base}/{folder.parent.name}/report/report.html").size > 0
+
+
+def test_no_bucket_and_no_credentials_are_one_message(make_url: MakeUrl, phantom_root: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(make_recipe(phantom_root).model_dump(mode="json")))
+    closed, address = serve(INITIAL_NO_AUTH_ACTION_COUNT="1")  # the bucket is made, then every call is checked
+    try:
+        places = {
+            make_url("no-such-bucket/x"): KEYS,
+            f"s3://runs/x?endpoint_override={address}&scheme=http": {"AWS_EC2_METADATA_DISABLED": "true"},
+            "s3://t2m-bench-nowhere/x?endpoint_override=127.0.0.1:9&scheme=http": KEYS,
+        }
+        for place, keys in places.items():
+            start = time.monotonic()
+            done = subprocess.run(
+                command("train", recipe, "--runs", place, "--cache", tmp_path),
+                env=ENVIRONMENT | keys,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 2, done.stderr
+            assert "cannot be read and written" in done.stderr
+            assert len(done.stderr.strip().splitlines()) == 1
+            assert time.monotonic() - start < 60, "an answer, not a hang"  # 12 s and a start on a busy machine
+    finally:
+        closed.kill()
+        closed.wait()
+
+
+def test_a_store_that_fails_at_the_end_keeps_all_here(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Mirror, name: str, content: bytes) -> tuple[int, int]:
+        raise OSError("the cable is out")
+
+    def work() -> None:
+        with open_runs(url, tmp_path, "exp", Terminal()) as folder:
+            monkeypatch.setattr(Mirror, "_send", fail)
+            write(folder, "exp/experiment.json", "{}")
+
+    with pytest.raises(StorageError, match=r"the cable is out.*All is kept in"):
+        work()
+    assert list(tmp_path.glob("*/exp/experiment.json"))
