@@ -97,11 +97,13 @@ def draw_outlines(rng: np.random.Generator) -> dict[int, Outline]:
     middle, half = int(rng.integers(7, NUM_SLICES - 7)), int(rng.integers(4, 7))
     width, height = rng.uniform(0.30, 0.48, size=2) * SIDE_PX
     centre_x, centre_y = rng.uniform(0.38, 0.62, size=2) * SIDE_PX
+    drift_x, drift_y = rng.choice([-1, 1], size=2) * rng.uniform(0.6, 1.2, size=2)  # so that no two slices are alike
     unevenness = draw_unevenness(rng)
     outlines = {}
     for index in range(middle - half, middle + half + 1):
         size = np.sqrt(1 - ((index - middle) / (half + 1)) ** 2)
-        x0, y0 = round(centre_x - size * width / 2), round(centre_y - size * height / 2)
+        x0 = round(centre_x + drift_x * (index - middle) - size * width / 2)
+        y0 = round(centre_y + drift_y * (index - middle) - size * height / 2)
         box = (x0, y0, x0 + round(size * width), y0 + round(size * height))
         outlines[index] = Outline(SIDE_PX, SIDE_PX, box, *unevenness)
     return outlines
@@ -131,7 +133,7 @@ def draw_hounsfield(rng: np.random.Generator, outlines: dict[int, Outline], look
 
 
 def write_nsclc_phantom(
-    out: Path, *, num_patients: int, seed: int, text_effect: float, text_visible: bool = False
+    out: Path, *, num_cases: int, seed: int, text_effect: float, text_visible: bool = False
 ) -> None:
     """Write a phantom data set in TCIA's layout, the clinical table beside it, and `phantom.json` with its parameters.
 
@@ -139,7 +141,7 @@ def write_nsclc_phantom(
 
     Args:
         out: folder to make; appears whole or not at all.
-        num_patients: at least 5.
+        num_cases: patients, at least 5.
         seed: of everything that is drawn.
         text_effect: probability in [0, 1] that the text tells the hidden class, drawn apart for stage and histology.
         text_visible: the look follows the stage, so its text is redundant (the realistic case).
@@ -152,12 +154,12 @@ def write_nsclc_phantom(
         kind="nsclc",
         version=GENERATOR_VERSION,
         least=MIN_PATIENTS,
-        num_cases=num_patients,
+        num_cases=num_cases,
         seed=seed,
         text_effect=text_effect,
         text_visible=text_visible,
     )
-    numbers = (num_patients, seed, text_effect, text_visible)
+    numbers = (num_cases, seed, text_effect, text_visible)
     write_phantom_folder(out, parameters, lambda folder: _write_folder(folder, *numbers))
 
 

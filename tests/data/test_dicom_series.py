@@ -58,13 +58,6 @@ def test_what_is_no_slice_is_told_by_its_reason_and_stops_nothing(written: Path,
     assert len(series) == 18 - 6
 
 
-def test_processes_find_what_one_finds(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = find_patients(written)
-    monkeypatch.setattr("t2m_bench.data.dicom_series.WORTH_A_PROCESS", 9)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    assert find_patients(written) == alone
-
-
 def test_without_pydicom_the_extra_is_named(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['pydicom'] = None\n"

@@ -13,7 +13,7 @@ from t2m_bench.errors import UserError
 
 
 def write(out: Path, **changes: object) -> Path:
-    nsclc_phantom.write_nsclc_phantom(out, **({"num_patients": 7, "seed": 3, "text_effect": 1.0} | changes))
+    nsclc_phantom.write_nsclc_phantom(out, **({"num_cases": 7, "seed": 3, "text_effect": 1.0} | changes))
     return out
 
 
@@ -100,4 +100,4 @@ def test_what_is_there_is_kept_or_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"another phantom \(seed 3 there, 9 asked\)"):
         write(folder, seed=9)
     with pytest.raises(UserError, match="at least 5"):
-        write(tmp_path / "few", num_patients=4)
+        write(tmp_path / "few", num_cases=4)
