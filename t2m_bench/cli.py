@@ -29,6 +29,15 @@ class DatasetKind(StrEnum):
     NSCLC = "nsclc"
 
 
+class Fetchable(StrEnum):
+    """What can be fetched."""
+
+    BUS_BRA = "bus-bra"
+    NSCLC = "nsclc"
+    MEDSAM = "medsam"
+    PUBMEDBERT = "pubmedbert"
+
+
 class Work(StrEnum):
     """Pieces of work that can be measured."""
 
@@ -76,6 +85,24 @@ def phantom(
     write(out, num_cases=number, seed=seed, text_effect=text_effect, text_visible=text_visible)
     print(f"{number} phantoms in {out}, text effect {text_effect:g}")
     _end(as_json, {"out": str(out), "cases": number, "seconds": round(time.monotonic() - start, 2)})
+
+
+@app.command()
+def fetch(
+    what: Annotated[Fetchable, typer.Argument(help="A data set or weights.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to put it in.", metavar="DIR")],
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Get a data set or weights onto a login node; everything after works offline."""
+    from t2m_bench.pipeline.fetch import FETCHERS
+    from t2m_bench.pipeline.terminal import Terminal
+
+    start = time.monotonic()
+    fetched = FETCHERS[what](folder, Terminal())
+    print(f"{fetched.files} files in {folder}; name it with: {fetched.hint}")
+    summary = {"folder": str(folder), "files": fetched.files, "hint": fetched.hint}
+    _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})
 
 
 @app.command()

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     BAD_SEG = "SEGs that cannot be read"
     NO_FIT = "SEGs that do not lie on the slices of their CT"
     EMPTY_SEG = "SEGs that mark nothing"
+    AUTOMATIC = "SEGs made by an algorithm alone, which are no reference"
     SEVERAL_SEGMENTS = "SEGs of several segments, of which none can be told to be the tumour"
     TOO_SMALL = "tumours smaller than min_pixels in every slice"
     PIXELS = "CT slices whose pixels cannot be decoded"

@@ -23,7 +23,15 @@ from t2m_bench.data.exclusions import Exclusion, Reason
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box, write_png
 from t2m_bench.data.nsclc_clinical import find_clinical_table, read_clinical
 from t2m_bench.data.parallel import map_items
-from t2m_bench.data.seg import Masks, SegError, find_source_instances, find_source_series, load_seg, read_masks
+from t2m_bench.data.seg import (
+    Masks,
+    SegError,
+    find_source_instances,
+    find_source_series,
+    is_automatic,
+    load_seg,
+    read_masks,
+)
 from t2m_bench.errors import DatasetError
 
 WINDOWS_HU = {"lung": (1500.0, -600.0), "mediastinal": (400.0, 40.0)}
@@ -181,6 +189,8 @@ def _find_source(patient: Patient) -> tuple[_Source | None, list[Exclusion]]:
 
 def _open_source(files: PatientFiles, seg: Header) -> _Source:
     dataset = load_seg(seg.path)
+    if is_automatic(dataset):
+        raise SegError(Reason.AUTOMATIC)
     volume = build_volume(_find_series(files, seg, dataset))
     segments, lost = read_masks(dataset, volume)
     if not segments:

@@ -62,6 +62,12 @@ def find_source_instances(dataset: Any) -> set[str]:
     return named
 
 
+def is_automatic(dataset: Any) -> bool:
+    """Return whether no human took part, as in the segmentations that others added to public collections later."""
+    kinds = {str(segment.get("SegmentAlgorithmType")) for segment in dataset.get("SegmentSequence") or ()}
+    return kinds == {"AUTOMATIC"}
+
+
 def read_masks(dataset: Any, volume: CtVolume) -> tuple[dict[int, Masks], int]:
     """Return segment number -> masks of the slices that it marks, and how many marked frames lie on no slice.
 

@@ -207,7 +207,12 @@ def add_row(folder: Path) -> None:
         writer.writerows(row for row in rows if row["Case ID"] != "R01-003")
 
 
+def tell_automatic(dataset: pydicom.Dataset) -> None:
+    dataset.SegmentSequence[0].SegmentAlgorithmType = "AUTOMATIC"
+
+
 BAD = {
+    "SEG by an algorithm": (edit_seg(tell_automatic), {Reason.AUTOMATIC: 1}, -5),
     "SEG without its CT": (
         lambda folder: shutil.rmtree(list_series(folder / "NSCLC-Radiogenomics" / "R01-001", "CT")[0]),
         {Reason.NO_CT: 1},
