@@ -210,7 +210,8 @@ def test_only_the_authors_own_segmentations_and_their_studies_are_wanted() -> No
 
 def test_the_real_index_has_a_segmentation_of_144_patients() -> None:
     idc_index_data = pytest.importorskip("idc_index_data", reason="idc-index (extra nsclc) is not installed")
-    wanted = select_series(pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH))
+    columns = ["collection_id", "Modality", "StudyInstanceUID", "analysis_result_id", "PatientID"]
+    wanted = select_series(pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, columns=columns))
     segs = wanted[wanted["Modality"] == "SEG"]
     assert len(segs) == segs["PatientID"].nunique() == 144
     assert set(wanted["PatientID"]) == set(segs["PatientID"])
