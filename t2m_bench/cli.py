@@ -128,6 +128,10 @@ def prepare(
             print(f"  {field}: " + ", ".join(f"{name} {number}" for name, number in classes[split].items()))
     if audit.selection:
         print(f"chosen: {audit.selection}")
+    if audit.size_auc is not None:
+        print(
+            f"box size in mm alone tells of {next(iter(audit.classes_by_field))}: mean pairwise AUC {audit.size_auc:.2f}"
+        )
     for reason, number in audit.exclusions.items():
         print(f"left out: {number} {reason}")
     print("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from t2m_bench.data.box_size import compute_size_auc
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion, count_exclusions
 from t2m_bench.data.splits import Splits
@@ -23,6 +24,7 @@ class Audit:
         flags: quality flag -> cases. unknown_texts: cases of which that field is unknown.
         leaks: one sentence for each kind of leak found, empty when there is none.
         classes_by_field: text field -> split -> class -> cases, of every field.
+        size_auc: what the box's size in mm alone tells of the stratifying field (box_size.py); None where not known.
         exclusions: reason -> how many were left out. selection: how cases were chosen, empty where all were taken.
     """
 
@@ -36,6 +38,7 @@ class Audit:
     classes_by_field: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     exclusions: dict[str, int] = field(default_factory=dict)
     selection: str = ""
+    size_auc: float | None = None
 
 
 def run_audit(
@@ -45,6 +48,7 @@ def run_audit(
     seen_image_hashes: Iterable[str] = (),
     exclusions: Sequence[Exclusion] = (),
     selection: str = "",
+    class_order: Sequence[str] = (),
 ) -> Audit:
     """Look for patients and images on two sides, and for evaluation images that a frozen model was trained on.
 
@@ -52,6 +56,7 @@ def run_audit(
         stratified: the text field by whose classes the splits were drawn.
         seen_image_hashes: `Case.image_sha256` of the images that the frozen models of this package were trained on.
         exclusions, selection: what the reader left out, and how it chose.
+        class_order: classes of the stratifying field in the order of the prompt file.
     """
     by_id = {case.case_id: case for case in cases}
     parts = {name: [by_id[case_id] for case_id in getattr(splits, name)] for name in ("train", "val", "test")}
@@ -71,6 +76,7 @@ def run_audit(
         classes_by_field=by_field,
         exclusions=count_exclusions(exclusions),
         selection=selection,
+        size_auc=compute_size_auc(cases, stratified, class_order),
     )
 
 

@@ -8,7 +8,7 @@ from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import check_exclusions
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
-from t2m_bench.data.prompts import UNKNOWN, load_prompts
+from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
 from t2m_bench.data.splits import Splits, make_splits
 from t2m_bench.errors import RecipeError
@@ -63,7 +63,9 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     if recipe.dataset.strict:
         check_exclusions(exclusions)
     dataset = recipe.dataset
-    field = _check_fields(recipe, cases)[0]  # of several, the first stratifies
+    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
+    _check_fields(book, cases)
+    field = book.fields[0]  # of several, the first stratifies
     splits = make_splits(
         cases,
         test_fold=dataset.test_fold,
@@ -72,7 +74,7 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
         field=field,
     )
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
-    audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection())
+    audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection(), book.classes(field))
     check_audit(audit, recipe.allow_leakage)
     name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}.json"
     write_privately(folder / name, {"splits": asdict(splits), "audit": asdict(audit)})
@@ -83,22 +85,20 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     return Prepared(images, folder, hidden, hidden_splits, audit, compute_manifest_hash(cases), reused)
 
 
-def _check_fields(recipe: Recipe, cases: list[Case]) -> tuple[str, ...]:
-    """Return the prompt file's text fields, each value of which must have sentences there.
+def _check_fields(book: PromptBook, cases: list[Case]) -> None:
+    """See that the cases have the prompt file's text fields, and the file sentences for each of their values.
 
     Raises:
-        RecipeError: the cases have no such field, or a value without sentences.
+        RecipeError: otherwise; names the field and the value.
     """
-    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     for field in book.fields:
         known = {*book.classes(field), UNKNOWN}
         for case in cases:
             if field not in case.text_fields:
                 there = ", ".join(case.text_fields)
-                raise RecipeError(f"prompts.file = {recipe.prompts.file}: its field {field} is not one of {there}.")
+                raise RecipeError(f"prompts.file = {book.name}: its field {field} is not one of {there}.")
             if case.text_fields[field] not in known:
                 raise RecipeError(
-                    f"prompts.file = {recipe.prompts.file}: no sentences for {field} = {case.text_fields[field]!r}, "
+                    f"prompts.file = {book.name}: no sentences for {field} = {case.text_fields[field]!r}, "
                     f"which a case has; known: {', '.join(sorted(known))}."
                 )
-    return book.fields

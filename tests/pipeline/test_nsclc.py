@@ -64,6 +64,7 @@ def test_an_adapter_trains_on_slices_and_is_asked_wrong_texts(experiment: Experi
     assert noted["audit"]["exclusions"] == {"rows of the clinical table without images": 2}
     assert "W1500 L-600" in noted["audit"]["selection"]
     assert set(noted["audit"]["classes_by_field"]) == {"t_stage", "histology"}
+    assert 0.0 <= noted["audit"]["size_auc"] <= 1.0
     assert (experiment.folder / "reference-fold1" / "cases.parquet").is_file()
 
 
