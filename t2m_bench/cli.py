@@ -129,9 +129,8 @@ def prepare(
     if audit.selection:
         print(f"chosen: {audit.selection}")
     if audit.size_auc is not None:
-        print(
-            f"box size in mm alone tells of {next(iter(audit.classes_by_field))}: mean pairwise AUC {audit.size_auc:.2f}"
-        )
+        field = next(iter(audit.classes_by_field))
+        print(f"what box size in mm alone tells of {field}: mean pairwise AUC {audit.size_auc:.2f} (0.5: nothing)")
     for reason, number in audit.exclusions.items():
         print(f"left out: {number} {reason}")
     print("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))

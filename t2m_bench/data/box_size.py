@@ -26,8 +26,8 @@ def compute_size_auc(cases: Sequence[Case], field: str, classes: Sequence[str]) 
     """Return the mean over pairs of classes of the AUC of box size in mm, patients as the unit.
 
     For two classes it is the probability that a patient of the later one has the larger box (ties count half): 0.5
-    where size tells nothing, 1 where it tells all. The mean over pairs is that of Hand and Till, Machine Learning 45, 2001,
-    with the order of the classes given instead of fitted.
+    where size tells nothing, 1 where it tells all. The mean over pairs is that of Hand and Till (Machine Learning 45,
+    2001), with the order of the classes given instead of fitted.
 
     Args:
         classes: in their order, from the small to the large (T stages, say); patients of others do not count.
