@@ -53,6 +53,15 @@ class DatasetKind(StrEnum):
     NSCLC = "nsclc"
 
 
+class Fetchable(StrEnum):
+    """What can be fetched."""
+
+    BUS_BRA = "bus-bra"
+    NSCLC = "nsclc"
+    MEDSAM = "medsam"
+    PUBMEDBERT = "pubmedbert"
+
+
 class Work(StrEnum):
     """Pieces of work that can be measured."""
 
@@ -81,7 +90,9 @@ def recipe(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("r
 def phantom(
     kind: Annotated[DatasetKind, typer.Argument(help="Whose layout the phantoms take.")],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    cases: Annotated[int, typer.Option(help="Images, at least 5.")] = 600,
+    cases: Annotated[
+        int | None, typer.Option(help="Images (default 600), or patients with CT (default 120); at least 5.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     text_effect: Annotated[float, typer.Option(help="Probability that the text tells the hidden class.")] = 1.0,
     text_visible: Annotated[bool, typer.Option("--text-visible", help="The look follows the class.")] = False,
@@ -89,19 +100,42 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Write phantoms whose text has a known effect on the mask."""
+    from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
     from t2m_bench.data.phantom import write_bus_bra_phantom
 
     start = time.monotonic()
-    if kind is DatasetKind.NSCLC:
-        raise UserError("phantom nsclc is not available in this version; `t2m-bench phantom bus-bra OUT` is.")
-    write_bus_bra_phantom(out, num_cases=cases, seed=seed, text_effect=text_effect, text_visible=text_visible)
-    print(f"{cases} phantoms in {out}, text effect {text_effect:g}")
-    _end(as_json, {"out": str(out), "cases": cases, "seconds": round(time.monotonic() - start, 2)})
+    write, default = (write_nsclc_phantom, 120) if kind is DatasetKind.NSCLC else (write_bus_bra_phantom, 600)
+    number = default if cases is None else cases
+    write(out, num_cases=number, seed=seed, text_effect=text_effect, text_visible=text_visible)
+    print(f"{number} phantoms in {out}, text effect {text_effect:g}")
+    _end(as_json, {"out": str(out), "cases": number, "seconds": round(time.monotonic() - start, 2)})
+
+
+@app.command()
+def fetch(
+    what: Annotated[Fetchable, typer.Argument(help="A data set or weights.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to put it in.", metavar="DIR")],
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Get a data set or weights onto a login node; everything after works offline."""
+    from t2m_bench.pipeline.fetch import FETCHERS
+    from t2m_bench.pipeline.terminal import Terminal
+
+    start = time.monotonic()
+    fetched = FETCHERS[what](folder, Terminal())
+    print(f"{fetched.files} files in {folder}; name it with: {fetched.hint}")
+    summary = {"folder": str(folder), "files": fetched.files, "hint": fetched.hint}
+    _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})
 
 
 @app.command()
 def prepare(
-    recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse a data set of which anything is left out.")] = False,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
 ) -> None:
     """Read a dataset folder into a manifest, split it by patient and audit it for leaks."""
     from t2m_bench.config import load_recipe
@@ -109,14 +143,24 @@ def prepare(
     from t2m_bench.pipeline.terminal import Terminal
 
     start = time.monotonic()
-    prepared = run_prepare(load_recipe(recipe, overrides or ()), runs, Terminal())
+    asked = [*(overrides or ()), *(["dataset.strict=true"] if strict else [])]
+    prepared = run_prepare(load_recipe(recipe, asked), runs, Terminal())
     audit = prepared.audit
     for split, count in audit.cases.items():
-        shown = ", ".join(f"{name}: {number}" for name, number in audit.classes[split].items())
-        print(f"{split}: {count} cases of {audit.patients[split]} patients ({shown})")
+        print(f"{split}: {count} cases of {audit.patients[split]} patients")
+        for field, classes in audit.classes_by_field.items():
+            print(f"  {field}: " + ", ".join(f"{name} {number}" for name, number in classes[split].items()))
+    if audit.selection:
+        print(f"chosen: {audit.selection}")
+    if audit.size_auc is not None:
+        field = next(iter(audit.classes_by_field))
+        print(f"what box size in mm alone tells of {field}: mean pairwise AUC {audit.size_auc:.2f} (0.5: nothing)")
+    for reason, number in audit.exclusions.items():
+        print(f"left out: {number} {reason}")
     print("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))
     print("leaks: " + ("; ".join(audit.leaks) or "none found"))
     summary = {"folder": str(prepared.folder), "cases": audit.cases, "patients": audit.patients, "leaks": audit.leaks}
+    summary |= {"left_out": audit.exclusions}
     _end(as_json, summary | {"reused": prepared.reused, "seconds": round(time.monotonic() - start, 2)})
 
 

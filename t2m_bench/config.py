@@ -21,6 +21,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 IMAGE_WIDTH = 256
 """D, the width of SAM's image embedding in every preset (segment_anything/build_sam.py)."""
 
+NOT_DECISIVE = ("root", "clinical", "strict")
+"""Of the dataset section: where it lies and whether it is refused; what it holds stands in the manifest's hash."""
+
 LEVELS = frozenset({"gated", "coarse", "fine"})
 
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
@@ -33,7 +36,7 @@ class Section(BaseModel):
 
 
 class PhantomSection(Section):
-    """Phantoms written into `dataset.root` when it does not exist yet."""
+    """Phantoms written into `dataset.root` when it does not exist yet; `cases` are images, or patients with CT."""
 
     cases: Annotated[int, Field(ge=5)]
     seed: Annotated[int, Field(ge=0)] = 0
@@ -41,11 +44,27 @@ class PhantomSection(Section):
     text_visible: bool = False
 
 
+class CtSection(Section):
+    """Which slices of a CT become cases, and the window in Hounsfield units that becomes 0 to 255."""
+
+    window: Literal["lung", "mediastinal"] | tuple[Annotated[float, Field(gt=0.0)], float] = "lung"
+    """A preset, or [width, level]."""
+    slices_per_patient: Positive = 5
+    min_pixels: Positive = 16
+    """Slices on which fewer are marked are never chosen."""
+    slice_seed: Annotated[int, Field(ge=0)] = 0
+
+
 class DatasetSection(Section):
     """Which cases, and how they are split by patient."""
 
-    kind: Literal["bus_bra"] = "bus_bra"
+    kind: Literal["bus_bra", "nsclc"] = "bus_bra"
     root: Path
+    clinical: Path | None = None
+    """The clinical table of `nsclc`; looked for in `root` where it is not named."""
+    ct: CtSection = CtSection()
+    strict: bool = False
+    """Refuse a data set of which anything is left out."""
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
     split_seed: Annotated[int, Field(ge=0)] = 0
@@ -212,14 +231,16 @@ class Recipe(Section):
         """
         shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster"})
         shared["adapter"].pop("kind")
-        shared["dataset"].pop("root")
+        for name in NOT_DECISIVE:
+            shared["dataset"].pop(name)
         shared["image_encoder"].pop("checkpoint")
         return _hash8([dataset_hash, shared])
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
         decides = self.model_dump(mode="json", exclude={"bench", "cluster"})
-        decides["dataset"].pop("root")
+        for name in NOT_DECISIVE:
+            decides["dataset"].pop(name)
         decides["image_encoder"].pop("checkpoint")
         return _hash8(decides)
 

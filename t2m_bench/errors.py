@@ -25,6 +25,10 @@ class ShardError(UserError):
     """Embedding shards that are absent, altered or of another encoder."""
 
 
+class FetchError(UserError):
+    """A download that cannot be had, is damaged, or would unpack where it must not."""
+
+
 class ClusterError(UserError):
     """A Ray cluster that cannot be reached, or has less than the recipe asks for."""
 

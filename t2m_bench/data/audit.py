@@ -2,10 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
+from t2m_bench.data.box_size import compute_size_auc
 from t2m_bench.data.case import Case
+from t2m_bench.data.exclusions import Exclusion, count_exclusions
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import LeakageError
 
@@ -18,9 +20,12 @@ class Audit:
     """What was found, free of identifiers: numbers and plain sentences.
 
     Attributes:
-        cases, patients: split -> count; classes: split -> class -> cases.
-        flags: quality flag -> cases. unknown_texts: cases whose text field is unknown.
+        cases, patients: split -> count; classes: split -> class -> cases, of the field that stratifies.
+        flags: quality flag -> cases. unknown_texts: cases of which that field is unknown.
         leaks: one sentence for each kind of leak found, empty when there is none.
+        classes_by_field: text field -> split -> class -> cases, of every field.
+        size_auc: what the box's size in mm alone tells of the stratifying field (box_size.py); None where not known.
+        exclusions: reason -> how many were left out. selection: how cases were chosen, empty where all were taken.
     """
 
     cases: dict[str, int]
@@ -30,28 +35,48 @@ class Audit:
     unknown_texts: int
     leaks: tuple[str, ...]
     examples: tuple[str, ...]
+    classes_by_field: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    exclusions: dict[str, int] = field(default_factory=dict)
+    selection: str = ""
+    size_auc: float | None = None
 
 
-def run_audit(cases: Sequence[Case], splits: Splits, field: str, seen_image_hashes: Iterable[str] = ()) -> Audit:
+def run_audit(
+    cases: Sequence[Case],
+    splits: Splits,
+    stratified: str,
+    seen_image_hashes: Iterable[str] = (),
+    exclusions: Sequence[Exclusion] = (),
+    selection: str = "",
+    class_order: Sequence[str] = (),
+) -> Audit:
     """Look for patients and images on two sides, and for evaluation images that a frozen model was trained on.
 
     Args:
-        field: the text field whose classes are counted.
+        stratified: the text field by whose classes the splits were drawn.
         seen_image_hashes: `Case.image_sha256` of the images that the frozen models of this package were trained on.
+        exclusions, selection: what the reader left out, and how it chose.
+        class_order: classes of the stratifying field in the order of the prompt file.
     """
     by_id = {case.case_id: case for case in cases}
     parts = {name: [by_id[case_id] for case_id in getattr(splits, name)] for name in ("train", "val", "test")}
     found = [*_find_shared(parts), *_find_seen(parts, frozenset(seen_image_hashes))]
+    by_field = {
+        name: {split: _count(case.text_fields[name] for case in part) for split, part in parts.items()}
+        for name in cases[0].text_fields
+    }
     return Audit(
         cases={name: len(part) for name, part in parts.items()},
         patients={name: len({case.patient_id for case in part}) for name, part in parts.items()},
-        classes={
-            name: dict(sorted(Counter(c.text_fields[field] for c in part).items())) for name, part in parts.items()
-        },
+        classes=by_field[stratified],
         flags=_count(flag for case in cases for flag in case.flags),
-        unknown_texts=sum(case.text_fields[field] == "unknown" for case in cases),
+        unknown_texts=sum(case.text_fields[stratified] == "unknown" for case in cases),
         leaks=tuple(sentence for sentence, _ in found),
         examples=tuple(case_id for _, case_ids in found for case_id in case_ids[:NAMED]),
+        classes_by_field=by_field,
+        exclusions=count_exclusions(exclusions),
+        selection=selection,
+        size_auc=compute_size_auc(cases, stratified, class_order),
     )
 
 

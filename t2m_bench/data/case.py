@@ -11,7 +11,7 @@ class Case:
     Attributes:
         case_id: unique in the dataset, free of patient identifiers (a pseudonym where the source's id is one).
         patient_id: unit of splitting and of statistics; stays in the manifest.
-        image_path, mask_path: relative to the dataset folder.
+        image_path, mask_path: relative to the folder of images.
         height, width: pixels, of image and mask alike.
         box_xyxy: tight box of the mask in original pixels, half open (x0, y0, x1, y1), so x1 - x0 is a width.
         text_fields: field name to value, "unknown" where the source has none.
@@ -20,6 +20,8 @@ class Case:
         flags: quality remarks, such as "bbox_disagrees".
         image_sha256: of the image's pixels, for finding duplicates.
         mask_sha256: of the reference mask's pixels, so that another mask makes another data set.
+        channels: 1 of a grey image, 3 of neighbouring CT slices, of which the middle one is annotated.
+        source: what the image was made from, in the source's identifiers; stays in the manifest.
     """
 
     case_id: str
@@ -35,3 +37,5 @@ class Case:
     flags: tuple[str, ...]
     image_sha256: str
     mask_sha256: str
+    channels: int = 1
+    source: str = ""

@@ -1,6 +1,7 @@
 """Images and masks of a dataset folder as arrays."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,22 @@ from t2m_bench.errors import DatasetError
 
 
 def load_image(root: Path, case: Case) -> NDArray[np.uint8]:
-    """Return the case's image, (H, W) uint8.
+    """Return the case's image, (H, W) uint8, or (H, W, 3) of three neighbouring slices.
 
     Raises:
         DatasetError: the file is absent, truncated or no image.
     """
-    return load_grey(root / case.image_path)
+    return _load(root / case.image_path, "L" if case.channels == 1 else "RGB")
+
+
+def load_annotated(root: Path, case: Case) -> NDArray[np.uint8]:
+    """Return what the reference mask was drawn on, (H, W) uint8: the image, or its middle slice.
+
+    Raises:
+        DatasetError: the file is absent, truncated or no image.
+    """
+    image = load_image(root, case)
+    return image if image.ndim == 2 else image[:, :, 1]
 
 
 def load_mask(root: Path, case: Case) -> NDArray[np.bool_]:
@@ -35,13 +46,24 @@ def load_grey(path: Path) -> NDArray[np.uint8]:
     Raises:
         DatasetError: the file is absent, truncated or no image.
     """
+    return _load(path, "L")
+
+
+def _load(path: Path, mode: str) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L"), dtype=np.uint8)
+            return np.asarray(image.convert(mode), dtype=np.uint8)
     except FileNotFoundError:
         raise DatasetError(f"{path}: absent. Unpack the data set again.") from None
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error}). Unpack the data set again.") from None
+
+
+def write_png(path: Path, image: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
+    """Write (H, W) or (H, W, 3) pixels by atomic rename; a mask becomes one bit a pixel."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    Image.fromarray(image).save(partial, format="PNG")
+    os.replace(partial, path)
 
 
 def compute_image_sha256(image: NDArray[np.uint8]) -> str:

@@ -1,15 +1,8 @@
 """Breast-ultrasound phantoms in BUS-BRA's layout whose text has a known effect on the mask.
 
-What only the text knows must change neither the box nor the image. So a hidden class chooses how far the lesion fills
-its box (the exponent of a superellipse), a cross of three pixels makes the tight box the same for every class, and the
-image is drawn from the mean over all classes. The text tells the class with a chosen probability: the effect to find.
+The hidden class (see hidden_shape.py) is the BI-RADS category; everything else of a case is independent of it.
 """
 
-import csv
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +12,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from t2m_bench.errors import UserError
+from t2m_bench.data.hidden_shape import Outline, draw_mask, draw_texts, draw_unevenness
+from t2m_bench.data.phantom_folder import check_parameters, make_stream, write_phantom_folder, write_table
 
 GENERATOR_VERSION = 1
 CLASS_EXPONENTS = {"2": 6.0, "3": 2.5, "4": 1.5, "5": 1.0}
 """BI-RADS class to the exponent p of |u|^p + |v|^p = 1: from nearly the whole box down to a diamond."""
 
-NUM_HARMONICS = 4
-OUTLINE_SD = 0.06
-CROSS_PX = 3
-MIN_SIDE_PX, MAX_SIDE_PX = 240, 320
 MIN_CASES = 5
+MIN_SIDE_PX, MAX_SIDE_PX = 240, 320
 SHARE_OF_TWO_VIEWS = 0.75  # BUS-BRA: 811 of 1,064 patients have two images
 
 BACKGROUND_LEVEL = 0.62
@@ -55,23 +46,6 @@ LOOKS = (Look(1.5, 1.0, 1.15), Look(2.5, 0.85, 1.0), Look(4.0, 1.1, 0.85), Look(
 
 
 @dataclass(frozen=True)
-class Outline:
-    """A lesion's frame and unevenness, the same for every class.
-
-    Attributes:
-        height, width: of the image, pixels.
-        box_xyxy: tight box, half open, pixels.
-        amplitudes, phases: (4,) each, of the harmonics of theta that make the outline uneven.
-    """
-
-    height: int
-    width: int
-    box_xyxy: tuple[int, int, int, int]
-    amplitudes: NDArray[np.float64]
-    phases: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class Patient:
     """One made-up patient: number from 1, views ("l", "r" or "s"), hidden class, look, and the rest of the CSV."""
 
@@ -90,34 +64,7 @@ def draw_outline(rng: np.random.Generator) -> Outline:
     box_height = int(height * rng.uniform(0.22, 0.45))
     x0 = int(rng.uniform(0.08, 0.92) * (width - box_width))
     y0 = int(rng.uniform(0.10, 0.60) * (height - box_height))
-    order = np.arange(1, NUM_HARMONICS + 1)
-    amplitudes = rng.normal(0.0, OUTLINE_SD / order)
-    phases = rng.uniform(0.0, 2.0 * np.pi, NUM_HARMONICS)
-    return Outline(height, width, (x0, y0, x0 + box_width, y0 + box_height), amplitudes, phases)
-
-
-def draw_mask(outline: Outline, exponent: float) -> NDArray[np.bool_]:
-    """Fill the superellipse of this exponent inside the outline's box; returns (H, W).
-
-    The factor sin^2(2 theta) keeps the unevenness off the axes, and the cross reaches all four sides, so the tight box
-    of the result is the outline's box for every exponent.
-    """
-    x0, y0, x1, y1 = outline.box_xyxy
-    u = ((np.arange(x0, x1) + 0.5 - (x0 + x1) / 2) / ((x1 - x0) / 2)).astype(np.float32)
-    v = ((np.arange(y0, y1) + 0.5 - (y0 + y1) / 2) / ((y1 - y0) / 2)).astype(np.float32)
-    theta = np.arctan2(v[:, None], u[None, :])
-    unevenness = np.zeros_like(theta)
-    for order, (amplitude, phase) in enumerate(zip(outline.amplitudes, outline.phases, strict=True), start=1):
-        unevenness += np.float32(amplitude) * np.cos(order * theta + np.float32(phase))
-    unevenness *= np.sin(2 * theta) ** 2
-    radius = (np.abs(u)[None, :] ** exponent + np.abs(v)[:, None] ** exponent) ** (1 / exponent)
-    mask = np.zeros((outline.height, outline.width), dtype=bool)
-    mask[y0:y1, x0:x1] = radius <= 1 + unevenness
-    middle_x, middle_y = (x0 + x1) // 2, (y0 + y1) // 2
-    half = CROSS_PX // 2
-    mask[y0:y1, middle_x - half : middle_x + half + 1] = True
-    mask[middle_y - half : middle_y + half + 1, x0:x1] = True
-    return mask
+    return Outline(height, width, (x0, y0, x0 + box_width, y0 + box_height), *draw_unevenness(rng))
 
 
 def draw_speckle(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
@@ -149,21 +96,14 @@ def draw_hidden_classes(rng: np.random.Generator, num_patients: int) -> list[str
     return [str(value) for value in rng.choice(list(CLASS_EXPONENTS), num_patients)]
 
 
-def draw_texts(rng: np.random.Generator, hidden_classes: Sequence[str], text_effect: float) -> list[str]:
-    """Each patient's text: the hidden class with probability `text_effect`, else an independent draw of the prior."""
-    tells = rng.random(len(hidden_classes)) < text_effect
-    other = rng.choice(list(CLASS_EXPONENTS), len(hidden_classes))
-    return [hidden if tell else str(drawn) for hidden, tell, drawn in zip(hidden_classes, tells, other, strict=True)]
-
-
 def draw_patients(seed: int, num_cases: int, text_visible: bool) -> list[Patient]:
     """Draw as many patients as give `num_cases` images; with `text_visible` the look follows the hidden class."""
-    rng = _stream(seed, "patients")
+    rng = make_stream(seed, "patients")
     num_views: list[int] = []
     while sum(num_views) < num_cases:
         drawn = 2 if rng.random() < SHARE_OF_TWO_VIEWS else 1
         num_views.append(min(drawn, num_cases - sum(num_views)))
-    hidden_classes = draw_hidden_classes(_stream(seed, "classes"), len(num_views))
+    hidden_classes = draw_hidden_classes(make_stream(seed, "classes"), len(num_views))
     class_names = list(CLASS_EXPONENTS)
     patients = []
     for index, (count, hidden) in enumerate(zip(num_views, hidden_classes, strict=True)):
@@ -205,75 +145,35 @@ def write_bus_bra_phantom(
     Raises:
         UserError: numbers out of range, or `out` holds something else.
     """
-    parameters = _check_parameters(num_cases, seed, text_effect, text_visible)
-    if _holds_phantom(out, parameters):
-        return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        _write_folder(work, parameters, num_cases, seed, text_effect, text_visible)
-        work.chmod(0o755)
-        os.replace(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    parameters = check_parameters(
+        kind="bus-bra",
+        version=GENERATOR_VERSION,
+        least=MIN_CASES,
+        num_cases=num_cases,
+        seed=seed,
+        text_effect=text_effect,
+        text_visible=text_visible,
+    )
+    write_phantom_folder(
+        out, parameters, lambda folder: _write_folder(folder, num_cases, seed, text_effect, text_visible)
+    )
 
 
-def _check_parameters(num_cases: int, seed: int, text_effect: float, text_visible: bool) -> dict[str, object]:
-    if num_cases < MIN_CASES:
-        raise UserError(f"phantom: cases is {num_cases}; at least {MIN_CASES} are needed (one for each fold)")
-    if seed < 0:
-        raise UserError(f"phantom: seed is {seed}; give 0 or a positive whole number")
-    if not 0.0 <= text_effect <= 1.0:
-        raise UserError(f"phantom: text effect is {text_effect}; give a probability from 0 to 1")
-    return {
-        "kind": "bus-bra",
-        "generator_version": GENERATOR_VERSION,
-        "num_cases": num_cases,
-        "seed": seed,
-        "text_effect": float(text_effect),
-        "text_visible": text_visible,
-    }
-
-
-def _holds_phantom(out: Path, parameters: dict[str, object]) -> bool:
-    """True where `out` already is this phantom; an error where it is something else that must not be overwritten."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if not out.is_dir():
-        raise UserError(f"phantom: {out} is a file; name a folder that does not exist yet")
-    try:
-        found = json.loads((out / "phantom.json").read_text())
-    except (OSError, ValueError):
-        raise UserError(
-            f"phantom: {out} is not empty and is no phantom (no readable phantom.json); name another folder"
-        ) from None
-    if found == parameters:
-        return True
-    found = found if isinstance(found, dict) else {}
-    differing = [key for key in parameters if found.get(key) != parameters[key]]
-    detail = ", ".join(f"{key} {found.get(key)!r} there, {parameters[key]!r} asked" for key in differing)
-    raise UserError(f"phantom: {out} already holds another phantom ({detail}); name another folder or remove it")
-
-
-def _write_folder(
-    folder: Path, parameters: dict[str, object], num_cases: int, seed: int, text_effect: float, text_visible: bool
-) -> None:
+def _write_folder(folder: Path, num_cases: int, seed: int, text_effect: float, text_visible: bool) -> None:
     (folder / "Images").mkdir()
     (folder / "Masks").mkdir()
     patients = draw_patients(seed, num_cases, text_visible)
     classes = [patient.hidden_class for patient in patients]
-    texts = draw_texts(_stream(seed, "texts"), classes, text_effect)
+    texts = draw_texts(make_stream(seed, "texts"), classes, list(CLASS_EXPONENTS), text_effect)
     rows = [
-        _write_case(folder, patient, view, text, _stream(seed, "images", patient.number, index))
+        _write_case(folder, patient, view, text, make_stream(seed, "images", patient.number, index))
         for patient, text in zip(patients, texts, strict=True)
         for index, view in enumerate(patient.views)
     ]
-    _write_table(folder / "bus_data.csv", rows)
+    write_table(folder / "bus_data.csv", rows)
     for num_folds in (5, 10):
-        fold_rows = _build_fold_rows(_stream(seed, "folds", num_folds), patients, num_folds)
-        _write_table(folder / f"{num_folds}-fold-cv.csv", fold_rows)
-    (folder / "phantom.json").write_text(json.dumps(parameters, indent=2) + "\n")
+        fold_rows = _build_fold_rows(make_stream(seed, "folds", num_folds), patients, num_folds)
+        write_table(folder / f"{num_folds}-fold-cv.csv", fold_rows)
 
 
 def _write_case(folder: Path, patient: Patient, view: str, text: str, rng: np.random.Generator) -> dict[str, str | int]:
@@ -317,15 +217,3 @@ def _build_fold_rows(
             name = f"bus_{patient.number:04d}-{view}"
             rows.append({"ID": name, "Pathology": patient.pathology, "kFold": folds[index], **flags})
     return rows
-
-
-def _write_table(path: Path, rows: Sequence[dict[str, str | int]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _stream(seed: int, purpose: str, *parts: int) -> np.random.Generator:
-    """An independent generator for each purpose, so that no draw of one shifts the draws of another."""
-    return np.random.default_rng([seed, *purpose.encode(), *parts])

@@ -1,7 +1,7 @@
 """Patient-level splits, stratified by the class that the text names."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
 
 TEST_SHARE = 0.2
+NUM_DERIVED_FOLDS = 5
+"""Of a data set without official folds."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Splits:
 
 
 def make_splits(cases: Sequence[Case], *, test_fold: int | None, val_fraction: float, seed: int, field: str) -> Splits:
-    """Split by patient: the official test fold where given (else a fifth), validation drawn from the rest.
+    """Split by patient: the test fold where given (else a fifth), validation drawn from the rest.
 
-    A patient with several classes counts for the last of them in sorted order (for BI-RADS the most severe).
+    Folds are the official ones; where the data set has none, patients are dealt over five, class by class. A patient
+    with several classes counts for the last of them in sorted order (for BI-RADS the most severe).
 
     Raises:
         DatasetError: the fold does not exist, or a part would be empty.
@@ -33,9 +36,12 @@ def make_splits(cases: Sequence[Case], *, test_fold: int | None, val_fraction: f
     if test_fold is None:
         test_patients = _draw_patients(cases, TEST_SHARE, field, rng)
     else:
-        test_patients = {case.patient_id for case in cases if case.fold == test_fold}
+        folds = {case.patient_id: case.fold for case in cases}
+        if not any(folds.values()):
+            folds = derive_folds(cases, seed, field)
+        test_patients = {patient for patient, fold in folds.items() if fold == test_fold}
         if not test_patients:
-            known = sorted({str(case.fold) for case in cases})
+            known = sorted({str(fold) for fold in folds.values()})
             raise DatasetError(f"dataset.test_fold = {test_fold}: no case has it; folds here: {', '.join(known)}.")
     rest = [case for case in cases if case.patient_id not in test_patients]
     val_patients = _draw_patients(rest, val_fraction, field, rng)
@@ -49,13 +55,27 @@ def make_splits(cases: Sequence[Case], *, test_fold: int | None, val_fraction: f
     return Splits(**{name: tuple(case_ids) for name, case_ids in parts.items()})
 
 
-def _draw_patients(cases: Sequence[Case], share: float, field: str, rng: np.random.Generator) -> set[str]:
-    """Draw a share of each class's patients, at least one where a class has two."""
+def derive_folds(cases: Sequence[Case], seed: int, field: str) -> dict[str, int | None]:
+    """Return patient -> fold from 1: each class's patients are spread evenly, as are all patients together."""
+    class_of = _find_classes(cases, field)
+    patients = sorted(class_of)
+    order = np.random.default_rng([seed, 3]).permutation(len(patients))
+    dealt = sorted((patients[position] for position in order), key=lambda patient: class_of[patient])
+    return {patient: place % NUM_DERIVED_FOLDS + 1 for place, patient in enumerate(dealt)}
+
+
+def _find_classes(cases: Sequence[Case], field: str) -> Mapping[str, str]:
+    """Return patient -> class, the last in sorted order where a patient has several."""
     class_of: dict[str, str] = {}
     for case in cases:
         class_of[case.patient_id] = max(class_of.get(case.patient_id, ""), case.text_fields[field])
+    return class_of
+
+
+def _draw_patients(cases: Sequence[Case], share: float, field: str, rng: np.random.Generator) -> set[str]:
+    """Draw a share of each class's patients, at least one where a class has two."""
     by_class: dict[str, list[str]] = defaultdict(list)
-    for patient, name in class_of.items():
+    for patient, name in _find_classes(cases, field).items():
         by_class[name].append(patient)
     drawn: set[str] = set()
     for name in sorted(by_class):

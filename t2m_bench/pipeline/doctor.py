@@ -7,9 +7,9 @@ from pathlib import Path
 from t2m_bench.cluster.doctor import Finding, Place
 from t2m_bench.cluster.doctor import examine as examine_cluster
 from t2m_bench.config import Recipe
-from t2m_bench.data.bus_bra import find_root
 from t2m_bench.errors import ClusterError, DatasetError, ShardError
 from t2m_bench.models.sam import PATCH_PX, get_image_size
+from t2m_bench.pipeline.datasets import count_images
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.shards.reader import verify_files
 from t2m_bench.shards.schema import INDEX_NAME, load_index
@@ -88,8 +88,7 @@ def _look_at_data(recipe: Recipe) -> tuple[Finding, int]:
     if phantom is not None:
         return Finding("data set", f"{phantom.cases} phantoms, written when they are needed"), phantom.cases
     try:
-        root = find_root(recipe.dataset.root)
+        num_images, found = count_images(recipe)
     except DatasetError as error:
         return Finding("data set", "absent", str(error)), 0
-    num_cases = sum(1 for _ in (root / "Images").glob("*.png"))
-    return Finding("data set", f"{num_cases} images in {root}"), num_cases
+    return Finding("data set", found), num_images

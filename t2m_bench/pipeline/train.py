@@ -19,7 +19,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
-from t2m_bench.pipeline.prepare import TEXT_FIELD, Prepared, prepare
+from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.training import job as run_job
@@ -68,7 +68,7 @@ class Experiment:
             signature=self.embedded.signature,
             texts=TextTable(torch.from_numpy(self.texts.bank.text_embedding), rows, fields_of),
             wrong={field: book.wrong(field) for field in book.fields},
-            field=TEXT_FIELD,
+            field=book.fields[0],
             checkpoint=checkpoint.resolve() if checkpoint else None,
             run_folder=(self.folder / f"{arm}-seed{seed}-{recipe.compute_run_hash()}").resolve(),
         )
@@ -111,7 +111,7 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
             "kind": recipe.dataset.kind,
             "num_cases": len(cases),
             "num_patients": len({case.patient_id for case in cases}),
-            "text_field": TEXT_FIELD,
+            "text_field": " + ".join(experiment.texts.book.fields),
             "phantom": recipe.dataset.phantom.model_dump() if recipe.dataset.phantom else None,
         },
         "test_fold": recipe.dataset.test_fold,

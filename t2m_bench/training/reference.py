@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.images import load_image, load_mask
+from t2m_bench.data.images import load_annotated, load_mask
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
 from t2m_bench.metrics.measures import measure_mask
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
@@ -36,7 +36,7 @@ def write_reference(job: Job, folder: Path) -> None:
     crops = {}
     for case_id in shown:
         (case,) = job.select([case_id])
-        crops[f"{case_id}/image"] = cut_out(load_image(job.root, case), case.box_xyxy)
+        crops[f"{case_id}/image"] = cut_out(load_annotated(job.root, case), case.box_xyxy)
         crops[f"{case_id}/mask"] = cut_out(load_mask(job.root, case), case.box_xyxy)
     write_crops(folder / CROPS_NAME, crops)
     write_crops(folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))

@@ -1,0 +1,209 @@
+"""Finds the CT slices and segmentations in a folder of any layout by their DICOM headers."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from t2m_bench.data.exclusions import Exclusion, Reason
+from t2m_bench.data.parallel import map_items
+from t2m_bench.errors import DatasetError
+
+CT, SEG = "CT", "SEG"
+TAGS = (
+    "SOPInstanceUID",
+    "Modality",
+    "ImageType",
+    "ContentDate",
+    "ContentTime",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "FrameOfReferenceUID",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "GantryDetectorTilt",
+    "BurnedInAnnotation",
+    "PhotometricInterpretation",
+)
+DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
+"""A DICOMDIR, which has no modality."""
+
+PREAMBLE = 128
+MAGIC = b"DICM"
+WORTH_A_PROCESS = 1000
+"""Headers read in about a second by one process."""
+
+OnFile = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is asked of a file before its pixels are read.
+
+    Attributes:
+        modality: CT or SEG. written: date and time of the content, sortable, empty where it is not said.
+        position, orientation, spacing_mm: of a CT slice; None where the file gives none. Spacing is (row, column).
+        tilt_degrees: of the gantry.
+    """
+
+    path: Path
+    modality: str
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    frame_of_reference: str
+    written: str
+    position: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing_mm: tuple[float, ...] | None
+    rows: int
+    columns: int
+    tilt_degrees: float
+    inverted: bool
+    burned_in: bool
+
+
+@dataclass
+class PatientFiles:
+    """One patient's files: CT slices by series, and segmentations."""
+
+    ct: dict[str, list[Header]] = field(default_factory=dict)
+    segs: list[Header] = field(default_factory=list)
+
+
+def import_pydicom() -> Any:
+    """Return pydicom, which only this data set needs.
+
+    Raises:
+        DatasetError: it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise DatasetError(
+            "reading DICOM needs pydicom, which is not installed. Install it with: pip install 't2m-bench[nsclc]'"
+        ) from None
+    return pydicom
+
+
+def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, PatientFiles], list[Exclusion]]:
+    """Return patient_id -> files, and what was left out.
+
+    Args:
+        on_file: called with (files read, files in all) for progress.
+
+    Raises:
+        DatasetError: pydicom is not installed.
+    """
+    import_pydicom()
+    paths = list_files(root)
+    patients: dict[str, PatientFiles] = {}
+    exclusions = []
+    strangers, folders_of_dicom = [], set()
+    for done, (path, found) in enumerate(zip(paths, map_items(read_header, paths, WORTH_A_PROCESS), strict=True), 1):
+        if found == Reason.NOT_DICOM:
+            strangers.append(path)
+        else:
+            folders_of_dicom.add(path.parent)
+        if isinstance(found, Header):
+            _add(patients.setdefault(found.patient_id, PatientFiles()), found)
+        elif found is not None and found != Reason.NOT_DICOM:
+            exclusions.append(Exclusion(found, str(path.relative_to(root))))
+        if on_file is not None:
+            on_file(done, len(paths))
+    # tables and licences that lie beside the folders of images are no defect
+    between = [path for path in strangers if path.parent in folders_of_dicom]
+    exclusions += [Exclusion(Reason.NOT_DICOM, str(path.relative_to(root))) for path in between]
+    return patients, exclusions
+
+
+def list_files(root: Path) -> list[Path]:
+    """Return every file below a folder, sorted."""
+    return sorted(_walk(root))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(root):
+        yield from (Path(folder, name) for name in names)
+
+
+def _add(files: PatientFiles, header: Header) -> None:
+    if header.modality == SEG:
+        files.segs.append(header)
+    else:
+        files.ct.setdefault(header.series_uid, []).append(header)
+
+
+def read_header(path: Path) -> Header | Reason | None:
+    """Return the header of a CT slice or a segmentation, why there is none, or None for an object of another kind."""
+    pydicom = import_pydicom()
+    try:
+        with path.open("rb") as stream:
+            stream.seek(PREAMBLE)
+            if stream.read(len(MAGIC)) != MAGIC:
+                return Reason.NOT_DICOM
+            stream.seek(0)
+            found = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS))
+            left = os.fstat(stream.fileno()).st_size - stream.tell()
+        if found.get("Modality", CT) not in (CT, SEG) or found.file_meta.MediaStorageSOPClassUID == DIRECTORY_CLASS:
+            return None
+        if left < _count_pixel_bytes(found):
+            return Reason.UNREADABLE
+        header = _parse(path, found)
+    except Exception:  # whatever a damaged file does to the parser: it is counted, and the others go on
+        return Reason.UNREADABLE
+    if header.burned_in:
+        return Reason.BURNED_IN
+    if header.modality == CT and "LOCALIZER" in (found.get("ImageType") or ()):
+        return None
+    if header.modality == CT and None in (header.position, header.orientation, header.spacing_mm):
+        return Reason.UNUSABLE_CT
+    return header
+
+
+def _count_pixel_bytes(found: Any) -> int:
+    """Return the least that must follow the header: tag, length and pixels; of compressed ones just something."""
+    syntax = found.file_meta.TransferSyntaxUID
+    if syntax.is_deflated:
+        return 0  # one stream, read whole with the header
+    if syntax.is_encapsulated:
+        return 1
+    element_head = 8 if syntax.is_implicit_VR else 12  # DICOM PS3.5, 7.1.2 and 7.1.3
+    bits = found.Rows * found.Columns * found.BitsAllocated * found.get("SamplesPerPixel", 1)
+    return element_head - (-int(bits * int(found.get("NumberOfFrames") or 1)) // 8)
+
+
+def _parse(path: Path, found: Any) -> Header:
+    return Header(
+        path=path,
+        modality=str(found.Modality),
+        patient_id=str(found.PatientID).strip(),
+        study_uid=str(found.StudyInstanceUID),
+        series_uid=str(found.SeriesInstanceUID),
+        sop_uid=str(found.SOPInstanceUID),
+        frame_of_reference=str(found.get("FrameOfReferenceUID") or ""),
+        written=f"{found.get('ContentDate') or ''} {found.get('ContentTime') or ''}".strip(),
+        position=_read_numbers(found.get("ImagePositionPatient"), 3),
+        orientation=_read_numbers(found.get("ImageOrientationPatient"), 6),
+        spacing_mm=_read_numbers(found.get("PixelSpacing"), 2),
+        rows=int(found.Rows),
+        columns=int(found.Columns),
+        tilt_degrees=float(found.get("GantryDetectorTilt") or 0.0),
+        inverted=found.get("PhotometricInterpretation") == "MONOCHROME1",
+        burned_in=str(found.get("BurnedInAnnotation") or "").upper() == "YES",
+    )
+
+
+def _read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    if value is None or len(value) != count:
+        return None
+    return tuple(float(number) for number in value)

@@ -1,0 +1,160 @@
+"""What differs between kinds of data set: where one lies, when it counts as changed, how it is read, its phantoms."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from t2m_bench.config import Recipe
+from t2m_bench.data.bus_bra import find_root as find_bus_bra
+from t2m_bench.data.bus_bra import read_bus_bra
+from t2m_bench.data.case import Case
+from t2m_bench.data.dicom_series import list_files
+from t2m_bench.data.exclusions import Exclusion, Reason
+from t2m_bench.data.nsclc import WINDOWS_HU, SliceRule, read_nsclc
+from t2m_bench.data.nsclc_clinical import find_clinical_table
+from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
+from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.errors import DatasetError
+from t2m_bench.pipeline.terminal import Terminal
+
+EXCLUSIONS_NAME = "exclusions.json"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that is there.
+
+    Attributes:
+        root: the folder as it was downloaded.
+        stamp: sha256 of all that its cases depend on: paths, sizes and times of files, and the rule of choice.
+    """
+
+    recipe: Recipe
+    root: Path
+    stamp: str
+
+    @property
+    def has_own_images(self) -> bool:
+        """Whether cases are images of the folder itself, not made from them."""
+        return self.recipe.dataset.kind == "bus_bra"
+
+    def describe_selection(self) -> str:
+        """Return how cases are chosen among what the folder holds; empty where all are taken."""
+        return "" if self.has_own_images else make_slice_rule(self.recipe).describe()
+
+
+def open_dataset(recipe: Recipe, terminal: Terminal) -> Dataset:
+    """Return the recipe's data set; its phantoms are written first where it has some.
+
+    Raises:
+        DatasetError: the folder does not exist or is of another kind.
+    """
+    _write_phantoms(recipe, terminal)
+    root = find_root(recipe)
+    if recipe.dataset.kind == "bus_bra":
+        files = [root / "bus_data.csv", root / "5-fold-cv.csv", *sorted(root.glob("*/*.png"))]
+        return Dataset(recipe, root, _compute_stamp(root, files))
+    clinical = recipe.dataset.clinical
+    files = [*list_files(root), *([clinical] if clinical else [])]
+    return Dataset(recipe, root, _compute_stamp(root, files, make_slice_rule(recipe).describe()))
+
+
+def find_root(recipe: Recipe) -> Path:
+    """Return the folder of a recipe's data set.
+
+    Raises:
+        DatasetError: it does not exist, or lacks its table.
+    """
+    root = recipe.dataset.root
+    if recipe.dataset.kind == "bus_bra":
+        return find_bus_bra(root)
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root}: does not exist. Set dataset.root to the folder of NSCLC-Radiogenomics (`t2m-bench fetch nsclc`), "
+            "or write phantoms with `t2m-bench phantom nsclc`."
+        )
+    if recipe.dataset.clinical is None:
+        find_clinical_table(root)
+    return root
+
+
+def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]:
+    """Read the cases; what was left out is noted in `folder`, where images that are made go too.
+
+    Raises:
+        DatasetError: the folder cannot be read as cases.
+    """
+    recipe = dataset.recipe
+    if recipe.dataset.kind == "bus_bra":
+        with terminal.watch("reading cases") as advance:
+            return read_bus_bra(dataset.root, advance)
+    rule = make_slice_rule(recipe)
+    cases, excluded = read_nsclc(dataset.root, recipe.dataset.clinical, folder, rule, terminal.watch)
+    write_privately(folder / EXCLUSIONS_NAME, [asdict(exclusion) for exclusion in excluded])
+    return cases
+
+
+def load_exclusions(folder: Path) -> list[Exclusion]:
+    """Return what was left out when the cases in a folder were read."""
+    path = folder / EXCLUSIONS_NAME
+    if not path.is_file():
+        return []
+    return [Exclusion(Reason(row["reason"]), row["what"]) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def count_images(recipe: Recipe) -> tuple[int, str]:
+    """Return about how many images a data set has, and in words what was counted.
+
+    Raises:
+        DatasetError: the folder does not exist or is of another kind.
+    """
+    root = find_root(recipe)
+    if recipe.dataset.kind == "bus_bra":
+        count = sum(1 for _ in (root / "Images").glob("*.png"))
+        return count, f"{count} images in {root}"
+    num_files = len(list_files(root))
+    table = recipe.dataset.clinical or find_clinical_table(root)
+    return num_files, f"{num_files} files in {root}, clinical table {table}"
+
+
+def make_slice_rule(recipe: Recipe) -> SliceRule:
+    """Return which CT slices become cases, and how they look."""
+    ct = recipe.dataset.ct
+    window = WINDOWS_HU[ct.window] if isinstance(ct.window, str) else ct.window
+    return SliceRule(window, ct.slices_per_patient, ct.min_pixels, ct.slice_seed)
+
+
+def write_privately(path: Path, content: object) -> None:
+    """Write JSON that only the owner may read, by atomic rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+        json.dump(content, stream, indent=1)
+    os.replace(partial, path)
+
+
+def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
+    phantom, root = recipe.dataset.phantom, recipe.dataset.root
+    if phantom is None:
+        return
+    write = write_bus_bra_phantom if recipe.dataset.kind == "bus_bra" else write_nsclc_phantom
+    write(
+        root,
+        num_cases=phantom.cases,
+        seed=phantom.seed,
+        text_effect=phantom.text_effect,
+        text_visible=phantom.text_visible,
+    )
+    terminal.say(f"phantoms in {root}: {phantom.cases} cases, text effect {phantom.text_effect:g}")
+
+
+def _compute_stamp(root: Path, files: Iterable[Path], rule: str = "") -> str:
+    digest = hashlib.sha256(f"{root.resolve()}{rule}".encode())
+    for path in files:
+        if path.is_file():
+            status = path.stat()
+            digest.update(f"{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

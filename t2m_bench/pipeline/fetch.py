@@ -1,0 +1,192 @@
+"""Getting data sets and weights onto a login node; everything after works without a network."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from t2m_bench.config import PUBMEDBERT
+from t2m_bench.errors import FetchError
+from t2m_bench.pipeline.download import Source, download
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.pipeline.unpack import unpack_zip
+
+RECORD_NAME = "fetched.json"
+"""Beside what was fetched: where each file came from, when, and its sha256."""
+
+BUS_BRA_ZIP = Source(
+    name="BUSBRA.zip",
+    url="https://zenodo.org/records/8231412/files/BUSBRA.zip?download=1",
+    num_bytes=133_917_740,
+    md5="1f8b2be6476d58fc97bfb5e5a1ea9bab",
+)
+"""Zenodo record 8231412, CC BY 4.0; size and MD5 as Zenodo gives them."""
+
+MEDSAM_WEIGHTS = Source(
+    name="medsam_vit_b.pth",
+    url="https://zenodo.org/records/10689643/files/medsam_vit_b.pth?download=1",
+    num_bytes=375_049_145,
+    md5=None,
+)
+"""MedSAM's ViT-B as its authors put it on Zenodo, record 10689643."""
+
+NSCLC_TABLE = Source(
+    name="NSCLCR01Radiogenomic_DATA_LABELS_2018-05-22_1500-shifted.csv",
+    url="https://www.cancerimagingarchive.net/wp-content/uploads/"
+    "NSCLCR01Radiogenomic_DATA_LABELS_2018-05-22_1500-shifted.csv",
+    num_bytes=None,
+    md5=None,
+)
+"""TCIA's clinical table, CC BY 3.0; copies with either name of the id column go round, so none is pinned."""
+
+NSCLC_COLLECTION = "nsclc_radiogenomics"
+TEXT_ENCODER_FILES = ("*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What was fetched, and how to name it in a recipe."""
+
+    files: int
+    hint: str
+
+
+def fetch_bus_bra(folder: Path, terminal: Terminal) -> Fetched:
+    """Fetch and unpack BUS-BRA."""
+    archive = _download(BUS_BRA_ZIP, folder, terminal)
+    with terminal.watch("unpacking") as advance:
+        count = unpack_zip(archive, folder, advance)
+    return Fetched(count, f"dataset.root={folder}")
+
+
+def fetch_medsam(folder: Path, terminal: Terminal) -> Fetched:
+    """Fetch MedSAM's weights."""
+    path = _download(MEDSAM_WEIGHTS, folder, terminal)
+    return Fetched(1, f"image_encoder.preset=vit_b image_encoder.checkpoint={path}")
+
+
+def fetch_pubmedbert(folder: Path, terminal: Terminal) -> Fetched:
+    """Fetch PubMedBERT's model and tokenizer from the Hugging Face hub, which continues what was interrupted.
+
+    Raises:
+        FetchError: the hub cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(PUBMEDBERT, local_dir=folder, allow_patterns=list(TEXT_ENCODER_FILES))
+    except Exception as error:  # the hub's client lets through whatever its HTTP library raises
+        raise FetchError(
+            f"{PUBMEDBERT}: cannot be fetched from the Hugging Face hub ({_shorten(error)}). "
+            "Run the same command where there is a network; it goes on from there."
+        ) from None
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != RECORD_NAME]
+    for path in files:
+        _record(folder, path, f"https://huggingface.co/{PUBMEDBERT}")
+    return Fetched(len(files), f"text_encoder.name={folder}")
+
+
+def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
+    """Fetch NSCLC-Radiogenomics' CT and SEG from the Imaging Data Commons, and the clinical table from TCIA.
+
+    Raises:
+        FetchError: the extra [nsclc] is not installed, or a source cannot be reached.
+    """
+    try:
+        from idc_index import IDCClient
+    except ImportError:
+        raise FetchError(
+            "fetching NSCLC-Radiogenomics needs idc-index, which is not installed. "
+            "Install it with: pip install 't2m-bench[nsclc]'"
+        ) from None
+    _download(NSCLC_TABLE, folder, terminal)
+    try:
+        client: Any = IDCClient()
+        wanted = select_series(client.index)
+        terminal.say(f"{len(wanted)} series of CT and SEG, {wanted['series_size_MB'].sum() / 1000:.1f} GB, from IDC")
+        client.download_from_selection(
+            downloadDir=str(folder), seriesInstanceUID=list(wanted["SeriesInstanceUID"]), use_s5cmd_sync=True
+        )
+    except Exception as error:  # whatever the client raises: it names no classes of its own
+        raise FetchError(
+            f"NSCLC-Radiogenomics cannot be fetched from the Imaging Data Commons ({_shorten(error)}). "
+            "Run the same command where there is a network; it goes on from there."
+        ) from None
+    count = sum(1 for _ in folder.rglob("*.dcm"))
+    return Fetched(count, f"dataset.root={folder}")
+
+
+def select_series(index: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of IDC's index to fetch: CT and SEG of the studies that the collection's authors segmented.
+
+    IDC adds segmentations that others made by algorithms (371 series in its version 25, against the authors' 144); they
+    are no reference. Of the CT, 21 of 91 GB belong to a segmented study.
+    """
+    own = index[(index["collection_id"] == NSCLC_COLLECTION) & index["analysis_result_id"].isna()]
+    segmented = own.loc[own["Modality"] == "SEG", "StudyInstanceUID"]
+    return own[own["StudyInstanceUID"].isin(segmented) & own["Modality"].isin(["CT", "SEG"])]
+
+
+FETCHERS: dict[str, Callable[[Path, Terminal], Fetched]] = {
+    "bus-bra": fetch_bus_bra,
+    "nsclc": fetch_nsclc,
+    "medsam": fetch_medsam,
+    "pubmedbert": fetch_pubmedbert,
+}
+
+
+def _download(source: Source, folder: Path, terminal: Terminal) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / source.name
+    if path.is_file() and _is_recorded(folder, path):
+        terminal.say(f"reused {path}")
+        return path
+    with terminal.watch(f"fetching {source.name}, MB") as advance:
+        download(source, path, lambda done, total: advance(done // 10**6, max(total // 10**6, 1)))
+    digest = _record(folder, path, source.url)
+    pinned = "as pinned" if source.md5 else "no checksum is published, this one is noted"
+    terminal.say(f"fetched {path}: {path.stat().st_size:,} bytes, sha256 {digest} ({pinned})")
+    return path
+
+
+def _load_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _is_recorded(folder: Path, path: Path) -> bool:
+    """Whether a file is the one that was fetched."""
+    noted = _load_record(folder).get(path.name)
+    return isinstance(noted, dict) and noted.get("sha256") == _compute_sha256(path)
+
+
+def _record(folder: Path, path: Path, url: str) -> str:
+    """Note a file's origin and sha256, which is returned."""
+    digest = _compute_sha256(path)
+    noted = {"url": url, "bytes": path.stat().st_size, "sha256": digest, "fetched": _now()}
+    partial = folder / f".{RECORD_NAME}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(_load_record(folder) | {path.name: noted}, indent=1) + "\n", encoding="utf-8")
+    os.replace(partial, folder / RECORD_NAME)
+    return digest
+
+
+def _compute_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _shorten(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from scans import make_scan, read_back
+
+from t2m_bench.data.ct_volume import build_volume, load_hounsfield
+from t2m_bench.data.dicom_series import find_patients
+from t2m_bench.data.nsclc_phantom_dicom import Style, list_written, write_ct
+from t2m_bench.errors import DatasetError
+
+
+@pytest.mark.parametrize(
+    ("style", "flags"),
+    [
+        (Style(), ()),
+        (Style(slope=2), ()),
+        (Style(slope=-1), ("monochrome1",)),
+        (Style(compressed=True), ()),
+        (Style(without=(4,)), ("gap",)),
+        (Style(nudged=(6,)), ("unequal_spacing",)),
+        (Style(tilt_degrees=12.0), ("gantry_tilt",)),
+        (Style(slope=2, compressed=True, without=(0,)), ()),
+    ],
+)
+def test_every_voxel_is_what_was_drawn(tmp_path: Path, style: Style, flags: tuple[str, ...]) -> None:
+    scan = make_scan()
+    write_ct(tmp_path, scan, style)
+    volume, _ = read_back(tmp_path)
+    assert volume.flags == flags
+    assert volume.spacing_mm == (1.25, 1.25)
+    assert volume.slice_distance_mm == pytest.approx(2.5)
+    found = np.stack([load_hounsfield(volume, index) for index in range(len(volume.slices))])
+    assert np.array_equal(found, scan.hounsfield[list_written(scan, style)])
+
+
+def test_slices_that_repeat_or_differ_are_left_out_and_flagged(tmp_path: Path) -> None:
+    write_ct(tmp_path, make_scan(), Style())
+    paths = sorted(tmp_path.rglob("*.dcm"))
+    again, other = pydicom.dcmread(paths[3]), pydicom.dcmread(paths[4])
+    again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = again.SOPInstanceUID[:-1]
+    again.save_as(paths[3].with_name("again.dcm"))
+    other.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]  # coronal
+    other.save_as(paths[4])
+    volume, _ = read_back(tmp_path)
+    assert volume.flags == ("gap", "repeated_slices", "other_geometry")
+    assert len(volume.slices) == 17
+
+
+def test_positions_find_their_slice_and_no_other(tmp_path: Path) -> None:
+    write_ct(tmp_path, make_scan(), Style())
+    volume, _ = read_back(tmp_path)
+    for index, header in enumerate(volume.slices):
+        x, y, z = header.position
+        assert volume.find_slice((x + 40, y, z + 0.5)) == index
+        assert volume.find_slice((x, y, z + 1.2)) is None
+
+
+def test_a_codec_that_is_absent_and_spoilt_pixels_name_the_file(tmp_path: Path) -> None:
+    write_ct(tmp_path, make_scan(), Style(compressed=True))
+    paths = sorted(tmp_path.rglob("*.dcm"))
+    absent, spoilt = pydicom.dcmread(paths[0]), pydicom.dcmread(paths[1])
+    absent.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
+    absent.save_as(paths[0])
+    spoilt.PixelData = pydicom.encaps.encapsulate([b"\x01" * 80])
+    spoilt.save_as(paths[1])
+    volume, _ = read_back(tmp_path)
+    for index in (len(paths) - 1, len(paths) - 2):
+        with pytest.raises(DatasetError, match=r"1-0[12]\.dcm: the pixels cannot be decoded"):
+            load_hounsfield(volume, index)
+
+
+def test_a_real_ct(real_dicom: Path) -> None:
+    patients, excluded = find_patients(real_dicom / "dcmqi" / "ct-3slice")
+    assert excluded == []
+    ((series,),) = (files.ct.values() for files in patients.values())
+    volume = build_volume(series)
+    assert volume.flags == ()
+    assert volume.spacing_mm == (0.810547, 0.810547)
+    assert volume.distances_mm == pytest.approx([-128.690002, -127.690002, -126.690002])
+    hounsfield = load_hounsfield(volume, 1)
+    assert hounsfield.shape == (512, 512)
+    assert hounsfield.min() < -990  # air round the body
+    assert 0 < np.median(hounsfield[200:312, 200:312]) < 200  # soft tissue in the middle of it

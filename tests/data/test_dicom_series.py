@@ -1,0 +1,69 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom
+import pytest
+from scans import make_scan
+
+from t2m_bench.data.dicom_series import find_patients, read_header
+from t2m_bench.data.exclusions import Reason
+from t2m_bench.data.nsclc_phantom_dicom import Style, write_scan
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scan")
+    write_scan(folder, make_scan(), Style())
+    return folder
+
+
+def count(folder: Path) -> dict[str, tuple[list[int], int]]:
+    patients, _ = find_patients(folder)
+    return {name: (sorted(map(len, files.ct.values())), len(files.segs)) for name, files in patients.items()}
+
+
+def test_the_layout_of_the_folder_does_not_matter(written: Path, tmp_path: Path) -> None:
+    assert count(written) == {"R01-001": ([18], 1)}
+    for number, path in enumerate(sorted(written.rglob("*.dcm"))):
+        shutil.copy(path, tmp_path / f"{number:04d}")  # all in one folder, without an ending
+    assert count(tmp_path) == count(written)
+
+
+def test_what_is_no_slice_is_told_by_its_reason_and_stops_nothing(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(written, folder)
+    (folder / "LICENSE.txt").write_text("beside the folders of images, no defect\n" * 20)
+    paths = sorted(folder.rglob("1-*.dcm"), key=lambda path: path.name)
+    slices = [path for path in paths if read_header(path).modality == "CT"]
+    (slices[0].parent / "notes.txt").write_text("among the images\n" * 20)
+    os.truncate(slices[1], slices[1].stat().st_size - 2)
+    os.truncate(slices[2], 200)
+    for path, keyword, value in (
+        (slices[3], "BurnedInAnnotation", "YES"),
+        (slices[4], "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        (slices[5], "Modality", "SR"),
+        (slices[6], "ImagePositionPatient", None),
+    ):
+        dataset = pydicom.dcmread(path)
+        setattr(dataset, keyword, value)
+        dataset.save_as(path)
+    patients, excluded = find_patients(folder)
+    assert sorted(exclusion.reason for exclusion in excluded) == sorted(
+        [Reason.NOT_DICOM, Reason.UNREADABLE, Reason.UNREADABLE, Reason.BURNED_IN, Reason.UNUSABLE_CT]
+    )
+    ((series,),) = (files.ct.values() for files in patients.values())
+    assert len(series) == 18 - 6
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pydicom'] = None\n"
+        "from pathlib import Path; from t2m_bench.data.dicom_series import find_patients\n"
+        f"find_patients(Path({str(tmp_path)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "DatasetError: reading DICOM needs pydicom" in done.stderr
+    assert "pip install 't2m-bench[nsclc]'" in done.stderr

@@ -1,0 +1,75 @@
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from t2m_bench.data.nsclc_clinical import FIELDS, find_clinical_table, read_clinical
+from t2m_bench.data.prompts import UNKNOWN, load_prompts
+from t2m_bench.errors import DatasetError
+
+
+def write_table(path: Path, *rows: tuple[str, str, str], id_column: str = "Case ID") -> Path:
+    columns = [id_column, "Pathological T stage", "Histology "]
+    pd.DataFrame(rows, columns=columns).to_csv(path, index=False)
+    return path
+
+
+def test_the_real_table_has_the_published_counts(nsclc_radiogenomics: Path) -> None:
+    patients = read_clinical(find_clinical_table(nsclc_radiogenomics))
+    assert len(patients) == 211
+    assert Counter(name[:3] for name in patients) == {"R01": 162, "AMC": 49}
+    stages = {"T1a": 40, "T1b": 31, "T2a": 47, "T2b": 10, "T3": 21, "T4": 7, "Tis": 6, UNKNOWN: 49}
+    assert Counter(row["t_stage"] for row in patients.values()) == stages
+    histologies = {"Adenocarcinoma": 172, "Squamous cell carcinoma": 35, "NSCLC NOS": 4}
+    assert Counter(row["histology"] for row in patients.values()) == histologies
+    assert all(row["t_stage"] == UNKNOWN for name, row in patients.items() if name.startswith("AMC"))
+    book = load_prompts("nsclc", "category")
+    assert book.fields == FIELDS
+    for field in FIELDS:
+        assert {row[field] for row in patients.values()} <= {*book.classes(field), UNKNOWN}
+
+
+@pytest.mark.parametrize("id_column", ["Case ID", "Patient ID"])
+def test_names_spaces_and_spellings_of_nothing_are_taken(tmp_path: Path, id_column: str) -> None:
+    rows = [
+        ("R01-001 ", "T2a", "Adenocarcinoma "),
+        ("AMC-002", "Not Collected", "NSCLC NOS (not otherwise specified)"),
+        ("R01-003", "Not collected", "Squamous cell carcinoma"),
+        ("R01-004", "pT1b", "Not Collected"),
+    ]
+    table = write_table(tmp_path / "any.csv", *rows, id_column=id_column)
+    assert find_clinical_table(tmp_path) == table
+    assert read_clinical(table) == {
+        "R01-001": {"t_stage": "T2a", "histology": "Adenocarcinoma"},
+        "AMC-002": {"t_stage": UNKNOWN, "histology": "NSCLC NOS"},
+        "R01-003": {"t_stage": UNKNOWN, "histology": "Squamous cell carcinoma"},
+        "R01-004": {"t_stage": "T1b", "histology": UNKNOWN},
+    }
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("R01-001", "T1c", "Adenocarcinoma")], "row 2: Pathological T stage is 'T1c'; use Tis"),
+        ([("R01-001", "T1a", "Carcinoid")], "row 2: Histology is 'Carcinoid'; use Adeno"),
+        ([("R01-001", "T1a", "Adenocarcinoma")] * 2, "row 3: Case ID R01-001 stands in more than one row"),
+        ([("", "T1a", "Adenocarcinoma")], "row 2: Case ID  is empty"),
+    ],
+)
+def test_a_row_that_no_prompt_stands_for_is_named(tmp_path: Path, rows: list, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_clinical(write_table(tmp_path / "t.csv", *rows))
+
+
+def test_no_table_and_two_tables_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("Series UID,Subject ID\n1,2\n")
+    with pytest.raises(DatasetError, match="holds no clinical table"):
+        find_clinical_table(tmp_path)
+    with pytest.raises(DatasetError, match="column Case ID or Patient ID is absent"):
+        read_clinical(tmp_path / "metadata.csv")
+    (tmp_path / "deep").mkdir()
+    for place in (tmp_path, tmp_path / "deep"):
+        write_table(place / "t.csv", ("R01-001", "T1a", "Adenocarcinoma"))
+    with pytest.raises(DatasetError, match=r"several clinical tables.*dataset\.clinical"):
+        find_clinical_table(tmp_path)

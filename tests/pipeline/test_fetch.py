@@ -1,0 +1,224 @@
+import hashlib
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from server import Site, serve
+
+from t2m_bench.data.bus_bra import read_bus_bra
+from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.errors import FetchError
+from t2m_bench.pipeline import fetch
+from t2m_bench.pipeline.download import CHUNK_BYTES, Source, download
+from t2m_bench.pipeline.fetch import fetch_bus_bra, fetch_medsam, fetch_nsclc, select_series
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.pipeline.unpack import unpack_zip
+
+CONTENT = os.urandom(3_000_000)
+
+
+def make_source(site: Site, content: bytes = CONTENT, name: str = "file.bin") -> Source:
+    return Source(name, f"{site.url}/{name}?download=1", len(content), hashlib.md5(content).hexdigest())
+
+
+def test_a_cut_connection_is_continued_where_it_was_cut(tmp_path: Path) -> None:
+    with serve(Site({"file.bin": CONTENT}, cuts=2)) as site:
+        told: list[tuple[int, int]] = []
+        download(make_source(site), tmp_path / "file.bin", lambda done, total: told.append((done, total)), wait_s=0.01)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    starts = [int(asked.removeprefix("bytes=").rstrip("-")) for _, asked in site.asked[1:]]
+    assert 1_500_000 - CHUNK_BYTES < starts[0] <= 1_500_000 < 2_250_000 - 2 * CHUNK_BYTES < starts[1] <= 2_250_000
+    assert told[-1] == (3_000_000, 3_000_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_a_later_run_continues_an_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "file.bin"
+    with serve(Site({"file.bin": CONTENT}, cuts=5)) as site:
+        with pytest.raises(FetchError, match=r"failed 5 times .* bytes are kept.*same command again"):
+            download(make_source(site), path, wait_s=0.01)
+        assert not path.exists()
+        kept = (tmp_path / "file.bin.partial").stat().st_size
+        assert kept > 2_500_000
+        download(make_source(site), path, wait_s=0.01)
+    assert path.read_bytes() == CONTENT
+    assert site.asked[-1] == ("file.bin", f"bytes={kept}-")
+
+
+def test_a_whole_piece_is_not_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "file.bin.partial").write_bytes(CONTENT)
+    with serve(Site({"file.bin": CONTENT})) as site:
+        download(make_source(site), tmp_path / "file.bin")
+    assert site.asked == []
+
+
+def test_what_has_neither_size_nor_checksum_is_fetched_from_its_start(tmp_path: Path) -> None:
+    (tmp_path / "file.bin.partial").write_bytes(b"of another version")
+    with serve(Site({"file.bin": CONTENT})) as site:
+        download(replace(make_source(site), num_bytes=None, md5=None), tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert site.asked == [("file.bin", None)]
+
+
+def test_a_wrong_checksum_and_a_wrong_size_leave_nothing(tmp_path: Path) -> None:
+    with serve(Site({"file.bin": CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])})) as site:
+        with pytest.raises(FetchError, match=r"MD5 [0-9a-f]{32}, not .*damaged or altered"):
+            download(make_source(site), tmp_path / "file.bin")
+        with pytest.raises(FetchError, match="3,000,000 bytes, not 7: another file"):
+            download(replace(make_source(site), num_bytes=7), tmp_path / "file.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_absent_file_and_an_absent_server_are_one_message(tmp_path: Path) -> None:
+    with serve(Site({})) as site, pytest.raises(FetchError, match="the server answers 404"):
+        download(make_source(site), tmp_path / "file.bin")
+    with pytest.raises(FetchError, match="the connection failed 5 times"):
+        download(make_source(site), tmp_path / "file.bin", wait_s=0.01)
+
+
+def make_zip(members: dict[str, bytes], kinds: dict[str, int] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            info.external_attr = ((kinds or {}).get(name, stat.S_IFREG) | 0o644) << 16
+            archive.writestr(info, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("members", "kinds", "message"),
+    [
+        ({"good": b"1", "../bad": b"2"}, {}, "'../bad' would land outside"),
+        ({"good": b"1", "a/../../bad": b"2"}, {}, "would land outside"),
+        ({"good": b"1", "/tmp/bad": b"2"}, {}, "would land outside"),
+        ({"good": b"1", "..\\bad": b"2"}, {}, "would land outside"),
+        ({"good": b"1", "C:/bad": b"2"}, {}, "would land outside"),
+        ({"good": b"1", "link": b"/etc/passwd"}, {"link": stat.S_IFLNK}, "is a link or a device"),
+    ],
+)
+def test_an_archive_that_reaches_out_is_refused_whole(
+    tmp_path: Path, members: dict[str, bytes], kinds: dict[str, int], message: str
+) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(make_zip(members, kinds))
+    with pytest.raises(FetchError, match=message.replace("\\", "\\\\")):
+        unpack_zip(archive, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_a_link_that_was_there_before_is_not_followed(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(make_zip({"folder/file": b"1"}))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "folder").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FetchError, match="behind a link"):
+        unpack_zip(archive, tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_spoilt_archive_and_an_altered_file_are_noticed(tmp_path: Path) -> None:
+    archive, content = tmp_path / "a.zip", b"content of a file " * 50
+    archive.write_bytes(make_zip({"file": content}))
+    assert unpack_zip(archive, tmp_path) == 1
+    (tmp_path / "file").write_bytes(content[:-1] + b"X")
+    assert unpack_zip(archive, tmp_path) == 1
+    assert (tmp_path / "file").read_bytes() == content
+    archive.write_bytes(archive.read_bytes()[:-30])
+    with pytest.raises(FetchError, match="cannot be unpacked"):
+        unpack_zip(archive, tmp_path)
+
+
+def test_bus_bra_is_fetched_unpacked_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bus_bra_phantom(tmp_path / "BUSBRA", num_cases=6, seed=1, text_effect=1.0)
+    paths = [path for path in (tmp_path / "BUSBRA").rglob("*") if path.is_file()]
+    archive = make_zip({str(path.relative_to(tmp_path)): path.read_bytes() for path in paths})
+    with serve(Site({"BUSBRA.zip": archive}, cuts=1)) as site:
+        monkeypatch.setattr(fetch, "BUS_BRA_ZIP", make_source(site, archive, "BUSBRA.zip"))
+        fetched = fetch_bus_bra(tmp_path / "out", Terminal())
+        assert fetch_bus_bra(tmp_path / "out", Terminal()) == fetched
+    assert len(site.asked) == 2  # cut once; the second call fetched nothing
+    assert fetched.files == len(paths)
+    assert fetched.hint == f"dataset.root={tmp_path / 'out'}"
+    assert len(read_bus_bra(tmp_path / "out")) == 6
+    record = json.loads((tmp_path / "out" / "fetched.json").read_text())["BUSBRA.zip"]
+    assert record["sha256"] == hashlib.sha256(archive).hexdigest()
+    assert record["url"].startswith(site.url)
+
+
+def test_weights_whose_checksum_nobody_published_are_noted_and_an_altered_file_is_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(Site({"medsam_vit_b.pth": CONTENT})) as site:
+        source = replace(make_source(site, CONTENT, "medsam_vit_b.pth"), md5=None)
+        monkeypatch.setattr(fetch, "MEDSAM_WEIGHTS", source)
+        fetched = fetch_medsam(tmp_path, Terminal())
+        (tmp_path / "medsam_vit_b.pth").write_bytes(CONTENT[:-1] + b"?")
+        fetch_medsam(tmp_path, Terminal())
+    assert (tmp_path / "medsam_vit_b.pth").read_bytes() == CONTENT
+    assert fetched.hint.endswith(f"image_encoder.checkpoint={tmp_path / 'medsam_vit_b.pth'}")
+    assert f"sha256 {hashlib.sha256(CONTENT).hexdigest()} (no checksum is published" in capsys.readouterr().out
+
+
+def test_the_text_encoder_comes_from_a_hub(tmp_path: Path) -> None:
+    name, commit = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract", "0" * 40
+    files = {"config.json": b'{"model_type": "bert"}', "vocab.txt": b"[PAD]\n", "flax_model.msgpack": b"unused"}
+    listed = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
+    served = {f"api/models/{name}/revision/main": json.dumps(listed).encode()}
+    tree = [{"type": "file", "path": file, "oid": "1", "size": len(content)} for file, content in files.items()]
+    served |= {f"api/models/{name}/tree/{commit}": json.dumps(tree).encode()}
+    served |= {f"{name}/resolve/{commit}/{file}": content for file, content in files.items()}
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", "fetch", "pubmedbert", tmp_path / "out"]
+    with serve(Site({}, headers={"ETag": '"1"', "X-Repo-Commit": commit})) as site:
+        environment = os.environ | {"HF_ENDPOINT": site.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+        refused = subprocess.run(command, env=environment, capture_output=True, text=True)
+        site.files = served
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"t2m-bench: {name}: cannot be fetched from the Hugging Face hub")
+    assert len(refused.stderr.splitlines()) == 1
+    assert done.returncode == 0, done.stderr
+    assert f"text_encoder.name={tmp_path / 'out'}" in done.stdout
+    for file in ("config.json", "vocab.txt"):
+        assert (tmp_path / "out" / file).read_bytes() == files[file]
+    assert not (tmp_path / "out" / "flax_model.msgpack").exists()
+
+
+def test_only_the_authors_own_segmentations_and_their_studies_are_wanted() -> None:
+    rows = [
+        ("nsclc_radiogenomics", "CT", "study-1", None, "ct-1"),
+        ("nsclc_radiogenomics", "SEG", "study-1", None, "seg-1"),
+        ("nsclc_radiogenomics", "SEG", "study-1", "bamf_aimi_annotations", "seg-by-others"),
+        ("nsclc_radiogenomics", "PT", "study-1", None, "pet-1"),
+        ("nsclc_radiogenomics", "CT", "study-2", None, "ct-without-seg"),
+        ("nsclc_radiogenomics", "SEG", "study-2", "bamf_aimi_annotations", "seg-by-others-2"),
+        ("another", "CT", "study-3", None, "ct-3"),
+    ]
+    columns = ["collection_id", "Modality", "StudyInstanceUID", "analysis_result_id", "SeriesInstanceUID"]
+    wanted = select_series(pd.DataFrame(rows, columns=columns))
+    assert list(wanted["SeriesInstanceUID"]) == ["ct-1", "seg-1"]
+
+
+def test_the_real_index_has_a_segmentation_of_144_patients() -> None:
+    idc_index_data = pytest.importorskip("idc_index_data", reason="idc-index (extra nsclc) is not installed")
+    columns = ["collection_id", "Modality", "StudyInstanceUID", "analysis_result_id", "PatientID"]
+    wanted = select_series(pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, columns=columns))
+    segs = wanted[wanted["Modality"] == "SEG"]
+    assert len(segs) == segs["PatientID"].nunique() == 144
+    assert set(wanted["PatientID"]) == set(segs["PatientID"])
+
+
+def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "idc_index", None)
+    with pytest.raises(FetchError, match=r"pip install 't2m-bench\[nsclc\]'"):
+        fetch_nsclc(tmp_path / "data", Terminal())
+    assert not (tmp_path / "data").exists()

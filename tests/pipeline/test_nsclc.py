@@ -1,0 +1,143 @@
+"""NSCLC-Radiogenomics from DICOM to a trained adapter, on phantoms."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.data.manifest import load_manifest
+from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
+from t2m_bench.errors import DatasetError, RecipeError
+from t2m_bench.metrics.results import load_results
+from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.pipeline.signals import StopRequest
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.pipeline.train import Experiment, open_experiment, train
+
+NUM_PATIENTS = 12
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    root = tmp_path_factory.mktemp("nsclc") / "data"
+    return {
+        "name": "lungs",
+        "dataset": {
+            "kind": "nsclc",
+            "root": str(root),
+            "phantom": {"cases": NUM_PATIENTS, "seed": 2},
+            "ct": {"slices_per_patient": 3},
+        },
+        "prompts": {"file": "nsclc"},
+        "text_encoder": {"name": "stand-in"},
+        "optim": {"epochs": 1, "warmup_steps": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def experiment(raw: dict, runs: Path) -> Experiment:
+    return open_experiment(parse_recipe(raw, "test"), runs, Terminal())
+
+
+def change(raw: dict, **values: object) -> Recipe:
+    return parse_recipe(raw | {"dataset": raw["dataset"] | values}, "test")
+
+
+def test_an_adapter_trains_on_slices_and_is_asked_wrong_texts(experiment: Experiment) -> None:
+    summary = train(experiment, "hierarchical", 0, Terminal(), StopRequest())
+    table = load_results(experiment.folder / summary["run"] / "cases.parquet")
+    right = table[table["condition"] == "right"]
+    assert set(right["case"]) == set(experiment.prepared.splits.test)
+    assert right["dice"].between(0.3, 1.0).all()
+    assert (table["condition"] == "wrong").any()
+    noted = json.loads((experiment.folder / "experiment.json").read_text())
+    assert noted["dataset"]["kind"] == "nsclc"
+    assert noted["dataset"]["num_cases"] == 3 * NUM_PATIENTS
+    assert noted["audit"]["exclusions"] == {"rows of the clinical table without images": 2}
+    assert "W1500 L-600" in noted["audit"]["selection"]
+    assert set(noted["audit"]["classes_by_field"]) == {"t_stage", "histology"}
+    assert 0.0 <= noted["audit"]["size_auc"] <= 1.0
+    assert (experiment.folder / "reference-fold1" / "cases.parquet").is_file()
+
+
+def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment, runs: Path) -> None:
+    private = {path.resolve() for path in experiment.prepared.folder.glob("*.json*")}
+    assert {path.name for path in private} >= {"manifest.jsonl", "exclusions.json"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in private)
+    for path in runs.rglob("*"):
+        if path.is_file() and path.resolve() not in private:
+            content = path.read_bytes()
+            assert not re.search(rb"(R01|AMC)-\d", content + str(path.relative_to(runs)).encode()), path
+            assert b"1.2.826.0.1.3680043" not in content, path
+    assert all(case.source == "" for case in experiment.prepared.cases)
+    assert all("CT series" in case.source for case in load_manifest(experiment.prepared.folder / "manifest.jsonl"))
+
+
+def test_five_folds_are_derived_that_share_no_patient(raw: dict, runs: Path) -> None:
+    patients = []
+    for fold in range(1, 6):
+        prepared = prepare(change(raw, test_fold=fold), runs, Terminal())
+        assert prepared.reused or fold == 1
+        patient_of = {case.case_id: case.patient_id for case in prepared.cases}
+        patients += {patient_of[case_id] for case_id in prepared.splits.test}
+    assert len(patients) == len(set(patients)) == NUM_PATIENTS
+    with pytest.raises(DatasetError, match="folds here: 1, 2, 3, 4, 5"):
+        prepare(change(raw, test_fold=6), runs, Terminal())
+
+
+def test_another_window_makes_other_images(raw: dict, runs: Path, experiment: Experiment) -> None:
+    ct = raw["dataset"]["ct"] | {"window": [400, 40]}
+    other = prepare(change(raw, ct=ct), runs, Terminal())
+    assert other.folder != experiment.prepared.folder
+    assert other.manifest_sha256 != experiment.prepared.manifest_sha256
+    before = {case.case_id: case.image_sha256 for case in experiment.prepared.cases}
+    assert all(before[case.case_id] != case.image_sha256 for case in other.cases)
+
+
+def test_strict_refuses_what_is_left_out(raw: dict, runs: Path, tmp_path: Path) -> None:
+    strict = change(raw, strict=True)
+    for _ in range(2):  # a reused manifest too
+        with pytest.raises(DatasetError, match=r"left out: 2 rows of the clinical table without images .R01-901, R01"):
+            prepare(strict, runs, Terminal())
+    shutil.copytree(raw["dataset"]["root"], tmp_path / "data")
+    table = tmp_path / "data" / "clinical_labels.csv"
+    table.write_text("".join(line for line in table.open() if not line.startswith("R01-9")))
+    whole = change(raw, strict=True, root=str(tmp_path / "data"), phantom=None)
+    assert prepare(whole, runs, Terminal()).audit.exclusions == {}
+
+
+def test_the_clinical_table_may_lie_elsewhere(raw: dict, runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(raw["dataset"]["root"], tmp_path / "data")
+    table = shutil.move(tmp_path / "data" / "clinical_labels.csv", tmp_path / "table.csv")
+    recipe = change(raw, root=str(tmp_path / "data"), phantom=None)
+    with pytest.raises(DatasetError, match="holds no clinical table"):
+        prepare(recipe, runs, Terminal())
+    named = change(raw, root=str(tmp_path / "data"), phantom=None, clinical=str(table))
+    assert len(prepare(named, runs, Terminal()).cases) == 3 * NUM_PATIENTS
+
+
+def test_prompts_of_another_data_set_are_refused(raw: dict, runs: Path) -> None:
+    recipe = parse_recipe(raw | {"prompts": {"file": "birads"}}, "test")
+    with pytest.raises(RecipeError, match=r"prompts\.file = birads: its field birads is not one of t_stage, histology"):
+        prepare(recipe, runs, Terminal())
+
+
+def test_a_changed_file_is_read_again(raw: dict, tmp_path: Path) -> None:
+    write_nsclc_phantom(tmp_path / "data", num_cases=6, seed=1, text_effect=1.0)
+    recipe = change(raw, root=str(tmp_path / "data"), phantom=None)
+    first = prepare(recipe, tmp_path / "runs", Terminal())
+    assert prepare(recipe, tmp_path / "runs", Terminal()).reused
+    seg = next(path for path in (tmp_path / "data").rglob("1-1.dcm") if "R01-001" in str(path))
+    seg.unlink()
+    again = prepare(recipe, tmp_path / "runs", Terminal())
+    assert not again.reused
+    assert len(again.cases) == len(first.cases) - 3
+    assert again.audit.exclusions["patients with CT but no SEG"] == 1
