@@ -365,6 +365,8 @@ def _print_run(summary: dict[str, Any]) -> None:
         f"{summary['best_epoch']}, validation Dice {summary['val_dice']:.4f}, test Dice {summary['test_dice']:.4f}, "
         f"{summary['seconds']:.1f} s of training"
     )
+    if summary.get("compiled", "").startswith("failed"):
+        print(f"note: torch.compile {summary['compiled']}; trained without")
 
 
 def _end(as_json: bool, summary: dict[str, Any]) -> None:

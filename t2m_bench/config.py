@@ -174,6 +174,8 @@ class ClusterSection(Section):
     """AdamW's state (zero1), and the summed gradients too (zero2), spread over the workers."""
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
     use_gpu: bool = False
+    compile: bool = False
+    """Adapter and decoder through torch.compile; where that fails training goes on without, saying so."""
     num_embed_workers: Annotated[int, Field(ge=0)] = 0
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     max_failures: Annotated[int, Field(ge=0)] = 3

@@ -210,6 +210,8 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
         bench = run_job.set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
         run_job.evaluate(bench, load_progress(run))
         again = load_json(run / RUN_NAME, "Train again with the same command.")
-        kept = {name: noted[name] for name in ("world_size", "num_nodes") if name in noted}  # of the training
+        kept = {
+            name: noted[name] for name in ("world_size", "num_nodes", "compiled") if name in noted
+        }  # of the training
         write_json(run / RUN_NAME, again | kept)
     return again | kept

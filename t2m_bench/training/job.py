@@ -1,7 +1,7 @@
 """One run, from its recipe to its results, in whatever processes it is given."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import Signature
 from t2m_bench.training.batches import BatchMaker, TextTable
 from t2m_bench.training.checkpoint import Progress, load_adapter
+from t2m_bench.training.compiling import NOT_ASKED, compile_forward
 from t2m_bench.training.evaluate import Answers, Evaluator, Question, ask
 from t2m_bench.training.loop import ShouldStop, Trainer
 from t2m_bench.training.overlays import choose_shown, write_crops
@@ -71,6 +72,7 @@ class Bench:
     adapter: FusionAdapter
     evaluator: Evaluator
     ranks: Ranks
+    compiled: str = NOT_ASKED
 
 
 def set_up(job: Job, ranks: Ranks) -> Bench:
@@ -92,6 +94,9 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     """
     bench = set_up(job, ranks)
     recipe, optim = job.recipe, job.recipe.optim
+    if recipe.cluster.compile:
+        parts = (bench.adapter, bench.evaluator.segmenter, job.texts.embeddings.shape[1], bench.sam.grid)
+        bench = replace(bench, compiled=compile_forward(*parts, optim.micro_batch_size, ranks))
     val_cases = job.select(job.splits.val)
     batches = BatchMaker(
         source=bench.reader,
@@ -161,6 +166,7 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "seconds": round(progress.seconds, 2),
         "world_size": bench.ranks.world_size,
         "mixed_precision": recipe.optim.mixed_precision,
+        "compiled": bench.compiled,
         "run_hash": progress.run_hash,
         "recipe": recipe.model_dump(mode="json"),
     }

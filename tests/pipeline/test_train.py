@@ -108,6 +108,21 @@ def test_evaluating_again_gives_the_same_rows(run: Path, runs: Path) -> None:
     assert load_results(run / "cases.parquet").equals(before)
 
 
+def test_a_compiler_that_fails_is_noted_and_the_run_finishes(
+    experiment: Experiment, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    raw = experiment.recipe.model_dump(mode="json")
+    raw["cluster"] |= {"compile": True}
+    asked = open_experiment(Recipe.model_validate(raw), runs, Terminal())
+    summary = train(asked, "gated", 7, Terminal(), StopRequest())
+    assert summary["compiled"].startswith("failed: ")
+    assert evaluate(asked.make_job("gated", 7).run_folder, runs, Terminal()) == summary
+
+
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match=r"absent\. Give a run's folder"):
         evaluate(tmp_path, tmp_path, Terminal())

@@ -129,6 +129,46 @@ def test_fp16_needs_a_gpu() -> None:
         Ranks("fp16", use_gpu=False)
 
 
+def make_scaled_trainer(folder: Path, recipe: Recipe, stop_at: tuple[int, int] | None = None) -> Trainer:
+    """A trainer whose loss is scaled as in fp16, on a CPU, by a scale that doubles every other step."""
+    trainer = make_trainer(folder, recipe, stop_at)
+    trainer.ranks.scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
+    return trainer
+
+
+def test_the_loss_scale_goes_on_where_it_was(tmp_path: Path) -> None:
+    recipe = make_recipe(patience=9)
+    undisturbed = make_scaled_trainer(tmp_path / "a", recipe).fit()
+    every_step = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"checkpoint_minutes": 1e-9})})
+    with pytest.raises(StoppedError):
+        make_scaled_trainer(tmp_path / "b", every_step, stop_at=(1, 0)).fit()
+    resumed = make_scaled_trainer(tmp_path / "b", recipe).fit()
+    assert undisturbed.scaler["scale"] == 8.0 * 2**3, "six steps"
+    assert resumed.scaler == undisturbed.scaler
+    want, got = (load_tensors(tmp_path / name / STATE_NAME)[0] for name in "ab")
+    assert all(torch.equal(want[name], got[name]) for name in want)
+
+
+def test_fp16_trains_on_a_gpu_and_resumes_with_its_scale(tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here: fp16 was not tried")
+    recipe = make_recipe(epochs=2, patience=9)
+
+    def make(folder: Path, recipe: Recipe, stop_at: tuple[int, int] | None = None) -> Trainer:
+        trainer = make_trainer(folder, recipe, stop_at)
+        ranks = Ranks("fp16", use_gpu=True)
+        parts = {"adapter": trainer.adapter.to(ranks.device), "segmenter": trainer.segmenter.to(ranks.device)}
+        return Trainer(**{**vars(trainer), **parts, "ranks": ranks})
+
+    undisturbed = make(tmp_path / "a", recipe).fit()
+    every_step = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"checkpoint_minutes": 1e-9})})
+    with pytest.raises(StoppedError):
+        make(tmp_path / "b", every_step, stop_at=(1, 0)).fit()
+    resumed = make(tmp_path / "b", recipe).fit()
+    assert resumed.scaler == undisturbed.scaler
+    assert resumed.history[-1]["loss"] == pytest.approx(undisturbed.history[-1]["loss"], rel=1e-2)
+
+
 def test_an_epoch_is_a_permutation_that_changes_with_seed_and_epoch() -> None:
     orders = {tuple(order_cases(CASE_IDS, seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}
     assert len(orders) == 4
