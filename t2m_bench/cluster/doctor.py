@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from t2m_bench.cluster.session import ray_session
-from t2m_bench.cluster.train_job import build_trainer
+from t2m_bench.cluster.train_job import build_trainer, fit_apart
 from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
 from t2m_bench.models.sam import compute_weights_sha256
@@ -248,12 +248,16 @@ def _check_ranks(recipe: Recipe, runs: Path, workers: int) -> Finding:
     try:
         fixed = recipe.cluster.model_copy(update={"num_train_workers": workers, "max_failures": 0})
         config = {"expected": workers, "use_gpu": fixed.use_gpu}
-        build_trainer(_add_up, config, fixed, storage, timeout_s=SECONDS).fit()
+        fit_apart(build_trainer(_add_up, config, fixed, storage, timeout_s=SECONDS)).result(timeout=2 * SECONDS)
+    except TimeoutError:
+        problem = f"{workers} workers did not start within {2 * SECONDS:.0f} s; does other work hold the cluster?"
+        return Finding("ranks", "do not start", problem)
     except TrainingFailedError as error:
         reason = str(error).strip().splitlines()[-1]
-        return Finding(
-            "ranks", "do not talk", f"{workers} workers cannot add up a number ({reason}); see slurm/site.sh"
+        problem = (
+            f"{workers} workers cannot add up a number ({reason}); is the network interface right (slurm/site.sh)?"
         )
+        return Finding("ranks", "do not talk", problem)
     finally:
         shutil.rmtree(storage, ignore_errors=True)
     return Finding("ranks", f"{workers} add up a number, {time.monotonic() - start:.0f} s with their start")

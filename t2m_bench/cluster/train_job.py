@@ -58,7 +58,7 @@ def train_with_ray(job: Job, listen: Listen) -> None:
         flag = make_stop_flag()
         try:
             with listen(lambda: flag.set.remote()):
-                _wait(_fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job)
+                _wait(fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job)
         except TrainingFailedError as error:
             _raise_user_error(error_file)
             raise WorkersLostError(
@@ -70,7 +70,7 @@ def train_with_ray(job: Job, listen: Listen) -> None:
     _raise_user_error(error_file)
 
 
-def _fit_apart(trainer: Any) -> Future[None]:
+def fit_apart(trainer: Any) -> Future[None]:
     """Start `fit` in a thread: in the main one Ray would take Ctrl-C for itself and end without a checkpoint."""
     fitted: Future[None] = Future()
 
