@@ -46,10 +46,16 @@ def locate(what: str, runs: str | None, levels: int) -> tuple[str, Path]:
     Args:
         what: its folder, or its URL: s3://b/x/exp/run?q -> s3://b/x?q and exp/run.
         runs: said by the user; a folder's path may be anywhere then.
+
+    Raises:
+        StorageError: the URL is too short to name one.
     """
     path, mark, query = what.partition("?")
     parts = path.rstrip("/").split("/")
     if is_url(what):
+        if len(parts) < len(("s3:", "", "BUCKET")) + levels:
+            lacking = "/EXPERIMENT/RUN" if levels == 2 else "/EXPERIMENT"
+            raise StorageError(f"{_hide_keys(path)}: names no such place; write s3://BUCKET/...{lacking}.")
         return "/".join(parts[:-levels]) + mark + query, Path(*parts[-levels:])
     if runs is not None and is_url(runs):
         return runs, Path(*parts[-levels:])
@@ -92,7 +98,7 @@ class Mirror:
     """
 
     def __init__(self, url: str, cache: Path, prefix: str, terminal: Terminal) -> None:
-        self.shown = url.partition("?")[0]
+        self.shown = _hide_keys(url.partition("?")[0])
         self._prefix = prefix
         self._terminal = terminal
         self._remote, self._base = self._within(lambda: _connect(url))  # and a file is written there
@@ -278,6 +284,11 @@ class Mirror:
 
     def _remember(self) -> None:
         write_json(self.folder / MEMORY_NAME, self._known)
+
+
+def _hide_keys(url: str) -> str:
+    """Leave out what a URL may hold before the bucket, s3://KEY:SECRET@BUCKET."""
+    return re.sub(r"//[^/]*@", "//", url)
 
 
 def _connect(url: str) -> tuple[fs.FileSystem, str]:

@@ -152,6 +152,8 @@ def test_places_below_a_url(tmp_path: Path) -> None:
     assert locate("s3://b/x/exp/run?scheme=http", None, 2) == ("s3://b/x?scheme=http", Path("exp/run"))
     assert locate("somewhere/exp/run", "s3://b/x", 2) == ("s3://b/x", Path("exp/run"))
     assert locate(f"{tmp_path}/exp", None, 1) == (str(tmp_path), tmp_path / "exp")
+    with pytest.raises(StorageError, match=r"^s3://b/x: names no such place; write s3://BUCKET/\.\.\./EXPERIMENT/RUN"):
+        locate("s3://key:secret@b/x?scheme=http", None, 2)
 
 
 def make_recipe(root: Path) -> Recipe:
