@@ -16,7 +16,7 @@ import yaml
 from pyarrow import fs
 
 from t2m_bench.config import Recipe, parse_recipe
-from t2m_bench.errors import StorageError
+from t2m_bench.errors import StoppedError, StorageError
 from t2m_bench.pipeline.remote_runs import Mirror, locate, open_runs
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.training.checkpoint import load_tensors
@@ -103,6 +103,18 @@ def test_what_a_killed_process_did_not_send_is_kept_and_sent(url: str, tmp_path:
         assert (first / "exp/run/state").read_text() == "two"
     with open_runs(url, tmp_path / "b", "exp", Terminal()) as second:
         assert (second / "exp/run/state").read_text() == "two"
+
+
+def test_a_stop_on_request_sends_what_was_saved_before_it_ends(url: str, tmp_path: Path) -> None:
+    def work() -> None:
+        with open_runs(url, tmp_path / "a", "exp", Terminal()) as first:
+            write(first, "exp/experiment.json", "{}")
+            raise StoppedError("stopped by SIGUSR1", 85)
+
+    with pytest.raises(StoppedError):
+        work()
+    with open_runs(url, tmp_path / "b", "exp", Terminal()) as second:
+        assert read(second) == {"exp/experiment.json": "{}"}
 
 
 def test_a_run_that_went_on_elsewhere_is_taken_whole_and_the_own_one_set_aside(
