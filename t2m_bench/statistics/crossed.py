@@ -1,0 +1,175 @@
+"""The default interval: patients and training runs are both random.
+
+Two arms are separately trained networks, so a difference between them varies with the patients *and* with the training
+runs. A test over patients alone, seeds averaged, finds 10 to 27 % of differences that are not there; see
+tests/statistics/test_simulation.py for this one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+FoldTable = NDArray[np.float64]
+"""(patients, seeds) of one test fold: the patient's mean difference in that training run."""
+
+UNTRAINED = -1
+"""Stands for the seed where nothing was trained."""
+
+LEVEL = 0.95
+POWER = 0.8
+FEWEST_PATIENTS = 3
+"""In a fold; below it an interval says nothing."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A mean difference over patients, with what is known of its error; NaN where there are too few patients.
+
+    Attributes:
+        standard_error, degrees: of a t distribution (Satterthwaite 1946).
+        num_seeds: training runs in the fold that has fewest; 1 means that the error is of the patients alone, so that
+            the interval is for the trained models at hand.
+    """
+
+    mean: float
+    standard_error: float
+    degrees: float
+    num_patients: int
+    num_seeds: int
+    num_folds: int
+
+    def find_interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the two-sided interval at `level`."""
+        half = float(stats.t.ppf((1 + level) / 2, self.degrees)) * self.standard_error
+        return self.mean - half, self.mean + half
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        return self.find_interval()[0]
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        return self.find_interval()[1]
+
+    @property
+    def p(self) -> float:
+        """Two-sided p of no difference."""
+        if self.standard_error == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * stats.t.sf(abs(self.mean) / self.standard_error, self.degrees))
+
+    @property
+    def smallest_detectable(self) -> float:
+        """The true difference that a repetition would find at 5 % in POWER of cases."""
+        return (
+            float(stats.t.ppf((1 + LEVEL) / 2, self.degrees) + stats.t.ppf(POWER, self.degrees)) * self.standard_error
+        )
+
+
+@dataclass(frozen=True)
+class _MeanSquares:
+    """Of a two-way table without replication (patients, seeds)."""
+
+    num_patients: int
+    num_seeds: int
+    patient: float
+    seed: float
+    residual: float
+
+
+def estimate_crossed(tables: Sequence[FoldTable]) -> Contrast:
+    """Return the mean over all patients, seeds averaged, with the error of patients and training runs.
+
+    Var = sum_f w_f^2 (MS_patient / (n_f S_f) + V / S_f), w_f = n_f / n, with one variance V between training runs, the
+    mean over folds of (MS_seed - MS_residual) / n_f, not below 0: runs of different folds are different networks, so
+    pooling gives V its degrees of freedom.
+
+    Args:
+        tables: one a fold; patients differ between folds, and seeds of the same number are other runs.
+    """
+    num_patients = sum(len(table) for table in tables)
+    weights = [len(table) / num_patients for table in tables]
+    mean = float(sum(weight * table.mean() for weight, table in zip(weights, tables, strict=True)))
+    num_seeds = min(table.shape[1] for table in tables)
+    if min(len(table) for table in tables) < FEWEST_PATIENTS:
+        nan = float("nan")
+        return Contrast(mean, nan, nan, num_patients, num_seeds, len(tables))
+    squares = [_compute_mean_squares(table) for table in tables]
+    # each term: its part of the variance, and the degrees of freedom of the mean square in it
+    patient_terms = [
+        (weight**2 * square.patient / (square.num_patients * square.num_seeds), square.num_patients - 1)
+        for weight, square in zip(weights, squares, strict=True)
+    ]
+    share = sum(weight**2 / square.num_seeds for weight, square in zip(weights, squares, strict=True))
+    seed_terms = _list_seed_terms(squares, share)
+    if sum(value for value, _ in seed_terms) < 0:
+        seed_terms = []
+    terms = [*patient_terms, *seed_terms]
+    variance = sum(value for value, _ in terms)
+    uncertainty = sum(value**2 / degrees for value, degrees in terms)
+    degrees = variance**2 / uncertainty if uncertainty > 0 else float(num_patients - 1)
+    return Contrast(mean, float(np.sqrt(variance)), degrees, num_patients, num_seeds, len(tables))
+
+
+def _list_seed_terms(squares: Sequence[_MeanSquares], share: float) -> list[tuple[float, int]]:
+    repeated = [square for square in squares if square.num_seeds > 1]
+    terms = []
+    for square in repeated:
+        factor = share / (len(repeated) * square.num_patients)
+        degrees = square.num_seeds - 1
+        terms += [(factor * square.seed, degrees), (-factor * square.residual, degrees * (square.num_patients - 1))]
+    return terms
+
+
+def _compute_mean_squares(table: FoldTable) -> _MeanSquares:
+    n, s = table.shape
+    by_patient, by_seed, overall = table.mean(axis=1), table.mean(axis=0), table.mean()
+    patient = s * float(((by_patient - overall) ** 2).sum()) / (n - 1)
+    if s == 1:
+        return _MeanSquares(n, s, patient, float("nan"), float("nan"))
+    seed = n * float(((by_seed - overall) ** 2).sum()) / (s - 1)
+    rest = table - by_patient[:, None] - by_seed[None, :] + overall
+    return _MeanSquares(n, s, patient, seed, float((rest**2).sum()) / ((n - 1) * (s - 1)))
+
+
+def make_fold_tables(one: pd.DataFrame, other: pd.DataFrame, column: str) -> list[FoldTable]:
+    """Return, a fold, (patients, seeds): the patient's mean difference over the cases that both have.
+
+    Runs are paired by seed; an untrained other (one seed alone, of -1) stands against every run. A seed or a case that
+    one of the two lacks is left out, and a fold without common runs.
+
+    Args:
+        one, other: rows of the results table, of one arm, condition and box each.
+    """
+    tables = []
+    for fold in sorted(set(one["fold"]) & set(other["fold"])):
+        first, second = (_spread_seeds(part[part["fold"] == fold], column) for part in (one, other))
+        seeds = first.columns.intersection(second.columns)
+        if len(second.columns) == 1 and UNTRAINED in second.columns:
+            seeds, second = first.columns, _repeat(second, first.columns)
+        elif len(first.columns) == 1 and UNTRAINED in first.columns:
+            seeds, first = second.columns, _repeat(first, second.columns)
+        difference = (first[seeds] - second[seeds]).dropna()
+        if difference.size:
+            tables.append(difference.groupby("patient", sort=True).mean().to_numpy(dtype=np.float64))
+    return tables
+
+
+def _repeat(spread: pd.DataFrame, seeds: pd.Index) -> pd.DataFrame:
+    """Return what is not trained as if each training run had given it."""
+    return pd.DataFrame(dict.fromkeys(seeds, spread[UNTRAINED]), index=spread.index)
+
+
+def _spread_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    return rows.pivot(index=["patient", "case"], columns="seed", values=column)
+
+
+def average_seeds(tables: Sequence[FoldTable]) -> list[FoldTable]:
+    """Return the tables as for one training run: the patient alone is the unit, given these trained models."""
+    return [table.mean(axis=1, keepdims=True) for table in tables]
