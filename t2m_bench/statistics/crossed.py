@@ -21,8 +21,16 @@ UNTRAINED = -1
 
 LEVEL = 0.95
 POWER = 0.8
+RAISE = 0.5
+"""Standard errors by which MS_seed is raised in the degrees of freedom. With few runs a small MS_seed by chance would
+leave the patients' many degrees: simulated false positives of one fold, 213 patients, 5 (3) runs are 5.7 (7.7) %
+without and 5.2 (6.6) % with it, those of four folds stay between 4.5 and 5 %."""
+
 FEWEST_PATIENTS = 3
 """In a fold; below it an interval says nothing."""
+
+
+Term = tuple[float, int]
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Contrast:
     """A mean difference over patients, with what is known of its error; NaN where there are too few patients.
 
     Attributes:
-        standard_error, degrees: of a t distribution (Satterthwaite 1946).
+        standard_error, degrees: of a t distribution.
         num_seeds: training runs in the fold that has fewest; 1 means that the error is of the patients alone, so that
             the interval is for the trained models at hand.
     """
@@ -88,7 +96,7 @@ def estimate_crossed(tables: Sequence[FoldTable]) -> Contrast:
 
     Var = sum_f w_f^2 (MS_patient / (n_f S_f) + V / S_f), w_f = n_f / n, with one variance V between training runs, the
     mean over folds of (MS_seed - MS_residual) / n_f, not below 0: runs of different folds are different networks, so
-    pooling gives V its degrees of freedom.
+    pooling gives V its degrees of freedom. These are Satterthwaite's, with MS_seed raised a little (RAISE).
 
     Args:
         tables: one a fold; patients differ between folds, and seeds of the same number are other runs.
@@ -107,23 +115,35 @@ def estimate_crossed(tables: Sequence[FoldTable]) -> Contrast:
         for weight, square in zip(weights, squares, strict=True)
     ]
     share = sum(weight**2 / square.num_seeds for weight, square in zip(weights, squares, strict=True))
-    seed_terms = _list_seed_terms(squares, share)
-    if sum(value for value, _ in seed_terms) < 0:
-        seed_terms = []
-    terms = [*patient_terms, *seed_terms]
-    variance = sum(value for value, _ in terms)
-    uncertainty = sum(value**2 / degrees for value, degrees in terms)
-    degrees = variance**2 / uncertainty if uncertainty > 0 else float(num_patients - 1)
+    of_patients = sum(value for value, _ in patient_terms)
+    variance = of_patients + max(0.0, sum(value for value, _ in _list_seed_terms(squares, share)))
+    degrees = _find_degrees(patient_terms, _list_seed_terms(squares, share, raised=True), of_patients)
     return Contrast(mean, float(np.sqrt(variance)), degrees, num_patients, num_seeds, len(tables))
 
 
-def _list_seed_terms(squares: Sequence[_MeanSquares], share: float) -> list[tuple[float, int]]:
+def _find_degrees(patient_terms: Sequence[Term], seed_terms: Sequence[Term], of_patients: float) -> float:
+    """Return Satterthwaite's degrees of freedom of the summed terms."""
+    variance = max(of_patients, of_patients + sum(value for value, _ in seed_terms))
+    uncertainty = sum(value**2 / degrees for value, degrees in (*patient_terms, *seed_terms))
+    least = float(sum(degrees for _, degrees in patient_terms))
+    return variance**2 / uncertainty if uncertainty > 0 else least
+
+
+def _list_seed_terms(squares: Sequence[_MeanSquares], share: float, raised: bool = False) -> list[Term]:
+    """Return the parts of V, MS_seed raised by RAISE standard errors where asked."""
     repeated = [square for square in squares if square.num_seeds > 1]
+    if not repeated:
+        return []
+    runs = sum(square.num_seeds - 1 for square in repeated)
+    factor = 1 + RAISE * float(np.sqrt(2 / runs)) if raised else 1.0
     terms = []
     for square in repeated:
-        factor = share / (len(repeated) * square.num_patients)
+        part = share / (len(repeated) * square.num_patients)
         degrees = square.num_seeds - 1
-        terms += [(factor * square.seed, degrees), (-factor * square.residual, degrees * (square.num_patients - 1))]
+        terms += [
+            (factor * part * square.seed, degrees),
+            (-part * square.residual, degrees * (square.num_patients - 1)),
+        ]
     return terms
 
 
