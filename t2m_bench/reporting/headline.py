@@ -49,8 +49,7 @@ def make_headline_table(results: Results) -> Table:
             (
                 name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
-                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f}",
-                show_interval(found["dice_low"], found["dice_high"], signed=False),
+                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip(),
                 f"{show_number(found['iou'])} ± {found['iou_sd']:.4f}",
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
                 *(_show_with_p(gains[name]) for name in ("help", "over_floor")),
@@ -67,9 +66,8 @@ def make_headline_table(results: Results) -> Table:
 _HEADLINE_COLUMNS = (
     "Arm",
     "Seeds",
-    "Dice (mean ± SD)",
-    "95 % interval",
-    "IoU (mean ± SD)",
+    "Dice, mean ± SD [95 %]",
+    "IoU, mean ± SD",
     "Gain over baseline*",
     "Help: gain over text_free",
     "Gain over best floor",
@@ -103,6 +101,11 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
         "baseline": float(compute_patient_means(baseline, "dice").mean()) if len(baseline) else math.nan,
         "gains": gains,
     }
+
+
+def _show_range(found: Mapping[str, Any]) -> str:
+    interval = show_interval(found["dice_low"], found["dice_high"], signed=False)
+    return "" if interval == ABSENT else interval
 
 
 def _show_with_p(contrast: Contrast | None) -> str:

@@ -17,7 +17,6 @@ ESCAPES = {
 
 PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[utf8]{inputenc}
-\usepackage[T1]{fontenc}
 \usepackage[margin=15mm]{geometry}
 \usepackage{booktabs,graphicx}
 \begin{document}
@@ -31,7 +30,7 @@ def escape(text: str) -> str:
 
 def write_table(table: Table) -> str:
     """Return a float that needs booktabs and graphicx; wide tables are shrunk to the line."""
-    layout = "l" + "r" * (len(table.columns) - 1)
+    layout = "".join("l" if table.is_text(column) else "r" for column in range(len(table.columns)))
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",

@@ -41,7 +41,7 @@ def make_parts(results: Results, comparisons: Sequence[Comparison]) -> list[Part
     method = find_method(results.arms) or next(iter(list_text_arms(results)), None)
     return [
         _make(
-            "headline", "Arms", [make_headline_table(results), make_measures_table(results)], [draw_violins(results)]
+            "headline", "Results", [make_headline_table(results), make_measures_table(results)], [draw_violins(results)]
         ),
         _make(
             "counterfactuals", "Other texts", [make_counterfactual_table(results)], [], "No arm was asked with text."

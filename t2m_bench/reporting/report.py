@@ -81,6 +81,7 @@ def _render(kind: str, results: Results, report: Report) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = _to_uri
+    environment.filters["break_interval"] = lambda cell: cell.replace(" [", "\n[", 1)
     content: dict[str, Any] = {
         "title": _title(results),
         "dataset": results.experiment["dataset"]["kind"],

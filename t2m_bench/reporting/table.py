@@ -29,6 +29,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     numbers: pd.DataFrame
 
+    def is_text(self, column: int) -> bool:
+        """Return whether a column, by its number, holds words and is to stand to the left."""
+        return column == 0 or (bool(self.rows) and self.rows[0][column][:1].isalpha())
+
 
 def make_table(
     name: str,

@@ -52,7 +52,7 @@ class Suite:
     def _draw_cases(self, patients: int) -> pd.DataFrame:
         rows = []
         for number in range(patients):
-            of_patient, own = self.rng.normal(0, 0.02), CLASSES[number % 4]
+            of_patient, own = self.rng.normal(0, 0.02), CLASSES[number // len(self.folds) % 4]
             for image in range(1 + number % 2):
                 case = {"case": f"case-{number:06x}{image}", "patient": f"patient-{number:08x}", "own": own}
                 level = 0.88 + of_patient + self.rng.normal(0, 0.01)
