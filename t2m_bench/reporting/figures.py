@@ -18,7 +18,7 @@ from t2m_bench.statistics.intervals import compute_patient_means
 
 matplotlib.use("Agg")
 
-DPI = 140
+DPI = 110
 COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d", "#bab0ac")
 VIOLIN = "#4c78a8"
 

@@ -36,12 +36,15 @@ class Part:
     lacks: str
 
 
-def make_parts(results: Results, comparisons: Sequence[Comparison]) -> list[Part]:
-    """Return every part, in the order in which one reads."""
+def make_parts(results: Results, comparisons: Sequence[Comparison], draw: bool = True) -> list[Part]:
+    """Return every part, in the order in which one reads; with figures unless `draw` is False."""
     method = find_method(results.arms) or next(iter(list_text_arms(results)), None)
     return [
         _make(
-            "headline", "Results", [make_headline_table(results), make_measures_table(results)], [draw_violins(results)]
+            "headline",
+            "Results",
+            [make_headline_table(results), make_measures_table(results)],
+            [draw_violins(results)] if draw else [],
         ),
         _make(
             "counterfactuals", "Other texts", [make_counterfactual_table(results)], [], "No arm was asked with text."
@@ -51,24 +54,24 @@ def make_parts(results: Results, comparisons: Sequence[Comparison]) -> list[Part
             "swaps",
             "Swap matrix",
             [make_swap_table(results, method) if method else None],
-            draw_swaps(results, method) if method else [],
+            draw_swaps(results, method) if method and draw else [],
             "No case was asked with every other class's text (condition swap).",
         ),
         _make(
             "boxes",
             "Box and text",
             [make_box_table(results, method) if method else None],
-            [draw_boxes(results, method) if method else None],
+            [draw_boxes(results, method) if method and draw else None],
             "All boxes are tight; looser ones were not asked.",
         ),
         _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),
-        _make("overlays", "Cases", [], [draw_overlays(results)], "No run left pictures."),
+        _make("overlays", "Cases", [], [draw_overlays(results) if draw else None], "No run left pictures."),
         _make("harm", "Harm", [make_harm_table(results)], [], "No arm was asked with text."),
         _make(
             "runs",
             "Training",
             [make_runs_table(results), make_cost_table(results)],
-            [draw_learning_curves(results), draw_gates(results)],
+            [draw_learning_curves(results), draw_gates(results)] if draw else [],
         ),
         _make("audit", "Audit", [make_audit_table(results)], []),
         _make("appendix", "Appendix", [make_secondary_table(results, comparisons), make_rank_table(results)], []),

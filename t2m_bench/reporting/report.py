@@ -40,7 +40,7 @@ class Report:
 def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report:
     """Write the report into the experiment's folder; each file appears whole."""
     comparisons = make_comparisons(results)
-    parts = make_parts(results, comparisons)
+    parts = make_parts(results, comparisons, draw="html" in formats or "md" in formats)
     report = Report({}, make_verdicts(results, comparisons), list_warnings(results), parts)
     folder = results.folder / FOLDER_NAME
     paths = {}

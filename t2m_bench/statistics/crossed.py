@@ -167,27 +167,26 @@ def make_fold_tables(one: pd.DataFrame, other: pd.DataFrame, column: str) -> lis
     Args:
         one, other: rows of the results table, of one arm, condition and box each.
     """
+    keys = ["fold", "patient", "case", "seed"]
+    first, second = one[[*keys, column]], other[[*keys, column]]
+    if _is_untrained(second) and not _is_untrained(first):
+        pairs = first.merge(second.drop(columns="seed"), on=keys[:3], suffixes=("", "_other"))
+    elif _is_untrained(first) and not _is_untrained(second):
+        pairs = second.merge(first.drop(columns="seed"), on=keys[:3], suffixes=("_other", ""))
+    else:
+        pairs = first.merge(second, on=keys, suffixes=("", "_other"))
+    pairs["difference"] = pairs[column] - pairs[f"{column}_other"]
+    of_patients = pairs.dropna().groupby(["fold", "patient", "seed"], sort=True)["difference"].mean()
     tables = []
-    for fold in sorted(set(one["fold"]) & set(other["fold"])):
-        first, second = (_spread_seeds(part[part["fold"] == fold], column) for part in (one, other))
-        seeds = first.columns.intersection(second.columns)
-        if len(second.columns) == 1 and UNTRAINED in second.columns:
-            seeds, second = first.columns, _repeat(second, first.columns)
-        elif len(first.columns) == 1 and UNTRAINED in first.columns:
-            seeds, first = second.columns, _repeat(first, second.columns)
-        difference = (first[seeds] - second[seeds]).dropna()
-        if difference.size:
-            tables.append(difference.groupby("patient", sort=True).mean().to_numpy(dtype=np.float64))
+    for _, rows in of_patients.groupby("fold"):
+        table = rows.droplevel("fold").unstack("seed").dropna()
+        if table.size:
+            tables.append(table.to_numpy(dtype=np.float64))
     return tables
 
 
-def _repeat(spread: pd.DataFrame, seeds: pd.Index) -> pd.DataFrame:
-    """Return what is not trained as if each training run had given it."""
-    return pd.DataFrame(dict.fromkeys(seeds, spread[UNTRAINED]), index=spread.index)
-
-
-def _spread_seeds(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    return rows.pivot(index=["patient", "case"], columns="seed", values=column)
+def _is_untrained(rows: pd.DataFrame) -> bool:
+    return bool((rows["seed"] == UNTRAINED).all())
 
 
 def average_seeds(tables: Sequence[FoldTable]) -> list[FoldTable]:

@@ -42,8 +42,9 @@ class Suite:
         help_: float | None = None,
         cost: float = 1.0,
         boxes: Mapping[str, float] = BOXES,
+        draw: int = 7,
     ) -> None:
-        self.rng = np.random.default_rng(7)
+        self.rng = np.random.default_rng(draw)
         self.arms, self.folds, self.seeds, self.boxes = arms, folds, seeds, boxes
         self.gain = GAIN | ({"hierarchical": GAIN["text_free"] + help_} if help_ is not None else {})
         self.cost = cost

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -128,13 +129,16 @@ class Reader(HTMLParser):
             self.pictures.append(dict(attrs))
 
 
-@pytest.fixture
-def written(experiment: Path) -> Report:
-    content = (experiment / "experiment.json").read_text()
-    (experiment / "experiment.json").write_text(
-        content.replace('"name": "simulated", "created"', '"name": "<b>", "created"')
-    )
-    return write_report(load_experiment(experiment))
+@pytest.fixture(scope="session")
+def written(whole_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Everything, of a suite with a leak and arms of unequal tuning."""
+    folder = Path(shutil.copytree(whole_suite, tmp_path_factory.mktemp("written") / whole_suite.name))
+    note = json.loads((folder / "experiment.json").read_text()) | {"name": "<b>", "allow_leakage": True}
+    note["folds"]["2"]["audit"]["leaks"] = ["3 patients in both train and test"]
+    (folder / "experiment.json").write_text(json.dumps(note))
+    for path in folder.glob("hierarchical-*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"trials": 20}))
+    return write_report(load_experiment(folder))
 
 
 def test_every_part_and_format_is_written(written: Report) -> None:
@@ -157,14 +161,19 @@ def test_every_part_and_format_is_written(written: Report) -> None:
     assert not any(part.lacks for part in written.parts)
 
 
-def test_a_report_can_be_made_again_to_the_digit(experiment: Path) -> None:
-    first = write_report(load_experiment(experiment), ("md",)).paths["md"].read_text()
-    assert write_report(load_experiment(experiment), ("md",)).paths["md"].read_text() == first
+def test_what_makes_the_figures_less_stands_before_the_first(written: Report) -> None:
+    page = written.paths["html"].read_text()
+    assert page.index("fold 2: 3 patients in both train and test") < page.index("<table")
+    assert page.index("hierarchical 20") < page.index("<table")
 
 
-def test_only_the_formats_asked_for_are_written(experiment: Path) -> None:
+def test_only_the_formats_asked_for_are_written_and_again_to_the_digit(experiment: Path) -> None:
     assert set(write_report(load_experiment(experiment), ("csv",)).paths) == {"csv"}
     assert [entry.name for entry in (experiment / "report").iterdir()] == ["tables"]
+    tables = experiment / "report" / "tables"
+    first = {path.name: path.read_text() for path in tables.iterdir()}
+    write_report(load_experiment(experiment), ("csv",))
+    assert {path.name: path.read_text() for path in tables.iterdir()} == first
 
 
 def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
@@ -172,7 +181,7 @@ def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
         (run / "cases.parquet").unlink()
     (experiment / "gated-fold2-seed1-00000000" / "cases.parquet").unlink()
     (experiment / "gated-fold2-seed1-00000000" / ".lock").touch()
-    written = write_report(load_experiment(experiment))
+    written = write_report(load_experiment(experiment), ("csv",))
     (warning,) = [text for text in written.warnings if "not whole" in text]
     assert "label: 6 of 6 runs" in warning
     assert "gated: 1 of 6 runs (fold 2 seed 1)" in warning
@@ -183,7 +192,7 @@ def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
 def test_floors_alone_make_a_report_that_says_what_it_lacks(experiment: Path) -> None:
     for folder in experiment.glob("*-seed*"):
         (folder / "cases.parquet").unlink()
-    written = write_report(load_experiment(experiment))
+    written = write_report(load_experiment(experiment), ("csv",))
     assert written.verdicts == []
     assert any("nothing here says what the text did" in warning for warning in written.warnings)
     assert {part.key for part in written.parts if part.lacks} >= {"counterfactuals", "swaps", "harm", "runs"}
@@ -202,20 +211,8 @@ def test_today_s_two_conditions_are_enough(tmp_path: Path) -> None:
     assert {verdict.key for verdict in written.verdicts} == {"help", "reliance"}
 
 
-def test_allowed_leakage_and_unequal_trials_are_told_before_any_table(experiment: Path) -> None:
-    content = json.loads((experiment / "experiment.json").read_text())
-    content["allow_leakage"] = True
-    content["folds"]["2"]["audit"]["leaks"] = ["3 patients in both train and test"]
-    (experiment / "experiment.json").write_text(json.dumps(content))
-    for path in experiment.glob("hierarchical-*/run.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"trials": 20}))
-    page = write_report(load_experiment(experiment)).paths["html"].read_text()
-    assert page.index("fold 2: 3 patients in both train and test") < page.index("<table")
-    assert page.index("hierarchical 20") < page.index("<table")
-
-
-def test_a_report_fits_a_log(whole_suite: Path, experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_report(write_report(load_experiment(experiment), ("md",)))
+def test_a_report_fits_a_log(written: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(written)
     printed = capsys.readouterr().out
     assert "Does the text help? The text helps." in printed
     assert "report.md" in printed
@@ -263,11 +260,10 @@ def test_the_verb_writes_what_it_is_asked_for_and_needs_no_torch(experiment: Pat
     refused = run_verb(str(experiment), "--format", "pdf")
     assert refused.returncode == 2
     assert "--format pdf: not a format" in refused.stderr
-    code = (
-        "import sys; from pathlib import Path; from t2m_bench.reporting.report import write_report;"
-        "from t2m_bench.reporting.results import load_experiment;"
-        f"write_report(load_experiment(Path({str(experiment)!r})), ('csv',)); print({{'torch', 'ray'}} & set(sys.modules))"
-    )
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = "import sys, t2m_bench.reporting.report; print({'torch', 'ray', 'monai'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

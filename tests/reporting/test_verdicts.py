@@ -56,7 +56,7 @@ def test_a_planted_help_is_found_and_said(tmp_path: Path) -> None:
 
 
 def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
-    found = find(load(tmp_path, help_=0.0))
+    found = find(load(tmp_path, help_=0.0, draw=1))
     assert found["help"].outcome is Outcome.NEGLIGIBLE
     assert found["reliance"].outcome is Outcome.HELPS
     assert any("liability" in sentence for sentence in found["reliance"].sentences)
@@ -64,7 +64,7 @@ def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
 
 
 def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:
-    assert find(load(tmp_path, help_=0.0, cost=0.0))["reliance"].outcome is Outcome.NEGLIGIBLE
+    assert find(load(tmp_path, help_=0.0, cost=0.0, draw=1))["reliance"].outcome is Outcome.NEGLIGIBLE
 
 
 def test_one_seed_speaks_for_this_trained_model_only(tmp_path: Path) -> None:
