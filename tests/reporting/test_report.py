@@ -16,9 +16,11 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
+from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.report import Report, write_report
 from t2m_bench.reporting.results import find_experiments, load_experiment
+from t2m_bench.reporting.strata import make_harm_table
 from t2m_bench.reporting.table import Table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,8 +69,8 @@ def test_unknown_text_is_marked_where_it_was_never_trained(experiment: Path) -> 
     for path in (experiment / "experiment.json", *experiment.glob("*/run.json")):
         content = path.read_text().replace('"text_dropout": 0.1', '"text_dropout": 0.0')
         path.write_text(content)
-    results = load_experiment(experiment)
-    (table,) = {part.key: part for part in make_parts(results, [])}["counterfactuals"].tables
+    table = make_counterfactual_table(load_experiment(experiment))
+    assert table is not None
     assert {row[1] for row in table.rows if "unknown" in row[1]} == {"text says unknown (untrained)"}
 
 
@@ -101,9 +103,9 @@ def test_harm_is_counted(experiment: Path) -> None:
         first = (table["case"] == table["case"].iloc[0]) & (table["condition"] == "wrong")
         table.loc[first, "dice"] = 0.2
         write_results(path, table.to_dict("records"))
-    results = load_experiment(experiment)
-    found = {part.key: part for part in make_parts(results, [])}
-    numbers = find_table(found, "harm").set_index("arm")
+    table_of_harm = make_harm_table(load_experiment(experiment))
+    assert table_of_harm is not None
+    numbers = table_of_harm.numbers.set_index("arm")
     assert numbers.loc["hierarchical", "wrong_text_harmed"] == 2  # one a fold
     assert numbers.loc["hierarchical", "wrong_text_worst"] > 0.6
     assert numbers.loc["gated", "wrong_text_harmed"] == 0
