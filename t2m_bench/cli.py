@@ -280,11 +280,12 @@ def demo(
 @app.command()
 def report(
     results: Annotated[str | None, typer.Argument(help="An experiment's folder or URL; the newest if absent.")] = None,
+    formats: Annotated[str, typer.Option("--format", help="What to write: html,md,tex,csv.")] = "html,md,tex,csv",
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
-    """Print the tables of an experiment and write report.md and report.html."""
+    """Say whether the text helps: print an experiment's verdicts and tables, and write them in every format."""
     from t2m_bench.pipeline.remote_runs import locate, open_runs
     from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.reporting.results import find_experiments
@@ -300,7 +301,7 @@ def report(
             print(f"reporting the newest results, {found[0]}")
             if len(found) > 1:
                 print("others: " + ", ".join(str(other) for other in found[1:]))
-        summary = _report(folder / place if place else found[0])
+        summary = _report(folder / place if place else found[0], tuple(name.strip() for name in formats.split(",")))
     _end(as_json, summary)
 
 
@@ -338,19 +339,22 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
     _end(as_json, summary | {"runs": shown, "seconds": round(time.monotonic() - start, 1)})
 
 
-def _report(folder: Path) -> dict[str, Any]:
-    from t2m_bench.reporting.console import print_tables
-    from t2m_bench.reporting.report import list_warnings, write_report
+def _report(folder: Path, formats: tuple[str, ...] | None = None) -> dict[str, Any]:
+    from t2m_bench.reporting.console import print_report
+    from t2m_bench.reporting.report import FORMATS, write_report
     from t2m_bench.reporting.results import load_experiment
 
-    results = load_experiment(folder)
-    written = write_report(results)
-    print_tables(written.tables)
-    for warning in list_warnings(results):
-        print(f"note: {warning}")
-    print(f"report: {written.html} (and {written.markdown.name}, tables/, figures/ beside it)")
+    foreign = [name for name in formats or () if name not in FORMATS]
+    if foreign:
+        raise UserError(f"--format {foreign[0]}: not a format; choose among {', '.join(FORMATS)}, with commas between.")
+    written = write_report(load_experiment(folder), formats or FORMATS)
+    print_report(written)
     arms = json.loads(written.tables[0].numbers.to_json(orient="records"))
-    return {"experiment": str(folder), "report": str(written.html), "arms": arms}
+    verdicts = [{"about": found.key, "outcome": found.outcome, "says": found.headline} for found in written.verdicts]
+    paths = {kind: str(path) for kind, path in written.paths.items()}
+    main = str(next(iter(paths.values())) if "html" not in paths else paths["html"])
+    arms = [row for row in arms if not row["published"]]
+    return {"experiment": str(folder), "report": main, "written": paths, "verdicts": verdicts, "arms": arms}
 
 
 def _find_demo() -> Path:

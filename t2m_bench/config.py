@@ -165,6 +165,8 @@ class BenchSection(Section):
 
     arms: tuple[AdapterKind, ...] = ("text_free", "gated", "hierarchical")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
+    """Dice within which a difference counts as negligible; fix it before looking at results."""
 
 
 class ClusterSection(Section):

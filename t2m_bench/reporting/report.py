@@ -1,7 +1,8 @@
-"""Writes a report: Markdown, one HTML file, tables as CSV, figures as PNG."""
+"""Writes a report: one HTML file, Markdown, tables as CSV and LaTeX, figures as PNG."""
 
 import base64
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,38 +10,69 @@ from typing import Any
 import jinja2
 import yaml
 
-from t2m_bench.reporting.figures import Figure, make_figures
+from t2m_bench.reporting.comparisons import make_comparisons
+from t2m_bench.reporting.latex import write_document, write_table
+from t2m_bench.reporting.parts import Part, make_parts
+from t2m_bench.reporting.provenance import list_facts, list_warnings
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.tables import Table, make_tables
+from t2m_bench.reporting.table import Table
+from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 
 FOLDER_NAME = "report"
+FORMATS = ("html", "md", "tex", "csv")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and the tables to show."""
+    """What was written (format -> file or folder), and what to show on a terminal."""
 
-    markdown: Path
-    html: Path
-    tables: list[Table]
+    paths: Mapping[str, Path]
+    verdicts: list[Verdict]
+    warnings: list[str]
+    parts: list[Part]
+
+    @property
+    def tables(self) -> list[Table]:
+        """Every table, in order."""
+        return [table for part in self.parts for table in part.tables]
 
 
-def write_report(results: Results) -> Report:
+def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report:
     """Write the report into the experiment's folder; each file appears whole."""
+    comparisons = make_comparisons(results)
+    parts = make_parts(results, comparisons, draw="html" in formats or "md" in formats)
+    report = Report({}, make_verdicts(results, comparisons), list_warnings(results), parts)
     folder = results.folder / FOLDER_NAME
-    tables, figures = make_tables(results), make_figures(results)
-    for table in tables:
-        _write(folder / "tables" / f"{table.name}.csv", table.numbers.to_csv(index=False).encode())
-    for figure in figures:
-        _write(folder / "figures" / f"{figure.name}.png", figure.png)
-    content = {
-        "title": f"Does the text help? {results.experiment['name']}",
-        "warnings": list_warnings(results),
-        "facts": list_facts(results),
-        "tables": tables,
-        "figures": [(figure, _to_uri(figure)) for figure in figures],
-        "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
-    }
+    paths = {}
+    if "csv" in formats:
+        paths["csv"] = folder / "tables"
+        for table in report.tables:
+            _write(folder / "tables" / f"{table.name}.csv", table.numbers.to_csv(index=False).encode())
+    if "tex" in formats:
+        paths["tex"] = folder / "report.tex"
+        for table in report.tables:
+            _write(folder / "tables" / f"{table.name}.tex", write_table(table).encode())
+        _write(paths["tex"], write_document(_title(results), _list_paragraphs(report), report.tables).encode())
+    for kind in ("md", "html"):
+        if kind in formats:
+            paths[kind] = folder / f"report.{kind}"
+            _write(paths[kind], _render(kind, results, report).encode())
+    if "md" in formats:
+        for figure in (figure for part in parts for figure in part.figures):
+            _write(folder / "figures" / f"{figure.name}.png", figure.png)
+    return Report(paths, report.verdicts, report.warnings, parts)
+
+
+def _title(results: Results) -> str:
+    return f"Does the text help? {results.experiment['name']}"
+
+
+def _list_paragraphs(report: Report) -> list[str]:
+    verdicts = [f"{verdict.question} {verdict.headline} {' '.join(verdict.sentences)}" for verdict in report.verdicts]
+    return [*verdicts, *report.warnings]
+
+
+def _render(kind: str, results: Results, report: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t2m_bench.reporting"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -48,58 +80,22 @@ def write_report(results: Results) -> Report:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    paths = {}
-    for kind in ("md", "html"):
-        paths[kind] = folder / f"report.{kind}"
-        _write(paths[kind], environment.get_template(f"report.{kind}.j2").render(content).encode())
-    return Report(paths["md"], paths["html"], tables)
+    environment.filters["data_uri"] = _to_uri
+    environment.filters["break_interval"] = lambda cell: cell.replace(" [", "\n[", 1)
+    content: dict[str, Any] = {
+        "title": _title(results),
+        "dataset": results.experiment["dataset"]["kind"],
+        "verdicts": report.verdicts,
+        "warnings": report.warnings,
+        "parts": report.parts,
+        "facts": list_facts(results),
+        "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
+    }
+    return environment.get_template(f"report.{kind}.j2").render(content)
 
 
-def list_warnings(results: Results) -> list[str]:
-    """Return what a reader must know before the first number."""
-    experiment = results.experiment
-    warnings = []
-    if experiment["allow_leakage"]:
-        leaks = "; ".join(experiment["audit"]["leaks"]) or "none was found"
-        warnings.append(f"Leakage was allowed in this experiment ({leaks}): no figure here is an honest test figure.")
-    phantom = experiment["dataset"]["phantom"]
-    if phantom:
-        warnings.append(
-            f"Phantoms, not patients: the text tells the hidden class with probability {phantom['text_effect']:g}"
-            + (", and the look shows it too." if phantom["text_visible"] else ".")
-        )
-    if experiment["models"]["text_encoder"] == "stand-in":
-        warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
-    if experiment["models"]["image_encoder"] == "mini":
-        warnings.append("Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM.")
-    if "text_free" not in results.arms:
-        warnings.append("Without the arm text_free nothing here says what the text did. Run `t2m-bench bench RECIPE`.")
-    return warnings
-
-
-def list_facts(results: Results) -> list[tuple[str, str]]:
-    """Return the provenance as (what, value)."""
-    experiment = results.experiment
-    audit: dict[str, Any] = experiment["audit"]
-    splits = ", ".join(
-        f"{name} {audit['cases'][name]} of {audit['patients'][name]} patients" for name in audit["cases"]
-    )
-    flags = ", ".join(f"{name} {count}" for name, count in audit["flags"].items()) or "none"
-    return [
-        ("Data set", f"{experiment['dataset']['kind']}, {experiment['dataset']['num_cases']} cases"),
-        ("Split by patient", f"{splits}; test fold {experiment['test_fold']}"),
-        ("Leaks found", "; ".join(audit["leaks"]) or "none"),
-        ("Quality flags", flags),
-        ("Image encoder", f"{experiment['models']['image_encoder']}"),
-        ("Text encoder", f"{experiment['models']['text_encoder']}"),
-        *((f"sha256 of {name}", value) for name, value in experiment["hashes"].items()),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in experiment["versions"].items())),
-        ("Created", str(experiment["created"])),
-    ]
-
-
-def _to_uri(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(figure.png).decode()
+def _to_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,8 +1,9 @@
-"""Finds experiments on disk and reads what their runs left, checking it."""
+"""Finds experiments on disk and reads what their runs left."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,48 @@ from numpy.typing import NDArray
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
+from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, sort_arms
+from t2m_bench.reporting.checks import check_runs, check_table
 
 EXPERIMENT_NAME = "experiment.json"
-TRAINED = ("text_free", "gated", "hierarchical")
-FLOORS = ("floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask")
-ARMS = (*FLOORS, "baseline", *TRAINED)
-"""In the order of every table."""
+TIGHT = "tight"
 
-EXPERIMENT_KEYS = (
-    "name",
-    "created",
-    "dataset",
-    "test_fold",
-    "models",
-    "audit",
-    "allow_leakage",
-    "hashes",
-    "versions",
-    "recipe",
-)
+DEFAULT_MARGIN = 0.005
+"""Dice within which a difference counts as negligible, for experiments made before `bench.margin`."""
+
+EXPERIMENT_KEYS = ("name", "created", "dataset", "models", "audit", "allow_leakage", "hashes", "versions", "recipe")
 
 Crops = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained run: its run.json, its history (a row an epoch) and predicted crops by case."""
+    """One trained run: its folder's name, its run.json, its history (a row an epoch) and predicted crops by case."""
 
+    name: str
     summary: dict[str, Any]
     history: pd.DataFrame
     masks: Crops
+
+    @property
+    def arm(self) -> str:
+        """The arm that was trained."""
+        return str(self.summary["arm"])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What all arms of a test fold share.
+
+    Attributes:
+        crops: "<case>/image" and "<case>/mask" of the cases that pictures show.
+        baseline: predicted crops of the frozen model. probe: probe.json, empty where there is none.
+    """
+
+    fold: int
+    crops: Crops
+    baseline: Crops
+    probe: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,27 +63,78 @@ class Results:
 
     Attributes:
         table: rows of all runs and of the reference arms.
-        crops: "<case>/image" and "<case>/mask" of the cases that pictures show; baseline: their predicted crops.
-        unfinished: names of runs without results.
+        unfinished: names of runs that were begun and have no results.
     """
 
     folder: Path
     experiment: dict[str, Any]
     table: pd.DataFrame
     runs: tuple[Run, ...]
-    crops: Crops
-    baseline: Crops
+    references: tuple[Reference, ...]
     unfinished: tuple[str, ...]
 
-    @property
+    @cached_property
     def arms(self) -> tuple[str, ...]:
         """Arms with results, in the order of tables."""
-        there = set(self.table["arm"])
-        return tuple(arm for arm in ARMS if arm in there)
+        return sort_arms(set(self.table["arm"]))
 
-    def select(self, arm: str, *conditions: str) -> pd.DataFrame:
-        """Return the rows of an arm under any of the conditions."""
-        return self.table[(self.table["arm"] == arm) & self.table["condition"].isin(conditions)]
+    @cached_property
+    def folds(self) -> tuple[int, ...]:
+        """Test folds with results."""
+        return tuple(sorted({int(fold) for fold in self.table["fold"].unique()}))
+
+    @cached_property
+    def fields(self) -> tuple[str, ...]:
+        """The text fields, in the order in which `text_class` joins their values."""
+        return tuple(str(self.experiment["dataset"]["text_field"]).split(" + "))
+
+    @property
+    def margin(self) -> float:
+        """Dice within which a difference is negligible, as the recipe fixed it beforehand."""
+        return float(self.experiment["recipe"].get("bench", {}).get("margin", DEFAULT_MARGIN))
+
+    @cached_property
+    def _places(self) -> Mapping[Any, Any]:
+        return self.table.groupby(["arm", "condition", "box"]).indices
+
+    @cached_property
+    def conditions(self) -> tuple[str, ...]:
+        """All conditions with results."""
+        return tuple(sorted(set(self.table["condition"])))
+
+    def select(self, arm: str, condition: str, box: str = TIGHT) -> pd.DataFrame:
+        """Return the rows of an arm under one condition and box; none where there are none."""
+        rows: pd.DataFrame = self.table.iloc[self._places.get((arm, condition, box), [])]
+        return rows
+
+    def select_main(self, arm: str, box: str = TIGHT) -> pd.DataFrame:
+        """Return the rows of an arm as it is meant to be used: with right text, or without where it reads none."""
+        return self.select(arm, TEXT_CONDITION if self.reads_text(arm) else TEXTLESS_CONDITION, box)
+
+    def reads_text(self, arm: str) -> bool:
+        """Return whether an arm was evaluated with text."""
+        return (arm, TEXT_CONDITION, TIGHT) in self._places
+
+    def list_values(self, rows: pd.DataFrame, field: str) -> pd.Series:
+        """Return each row's own value of one text field."""
+        return rows["text_class"].str.split(" + ", regex=False).str[self.fields.index(field)]
+
+    def count_training_cases(self, field: str, value: str) -> int | None:
+        """Return the training cases of a class, the fewest over folds; None where the audit did not count them."""
+        if field != self.fields[0]:  # the audit counts the field that stratifies
+            return None
+        counts = [audit["classes"].get("train", {}).get(value, 0) for audit in self.audits.values() if audit["classes"]]
+        return min(counts) if counts else None
+
+    @cached_property
+    def audits(self) -> Mapping[str, dict[str, Any]]:
+        """Test fold -> what the audit of its splits found."""
+        folds = self.experiment.get("folds") or {str(self.experiment.get("test_fold", "")): self.experiment}
+        return {fold: dict(noted["audit"]) for fold, noted in sorted(folds.items())}
+
+    def list_runs(self, arm: str) -> list[Run]:
+        """Return the finished runs of an arm."""
+        return [run for run in self.runs if run.arm == arm]
 
 
 def find_experiments(runs: Path) -> list[Path]:
@@ -87,8 +151,33 @@ def load_experiment(folder: Path) -> Results:
     """Read an experiment's results.
 
     Raises:
-        RunFolderError: the folder holds none, or a file is not what it must be.
+        RunFolderError: the folder holds none, a file is not what it must be, cases are missing or stand twice, or runs
+            are of different recipes.
     """
+    experiment = _load_experiment_note(folder)
+    finished = sorted(file.parent for file in folder.glob(f"*/{RESULTS_NAME}"))
+    if not finished:
+        raise RunFolderError(
+            f"{folder}: no run has finished. Run `t2m-bench train RECIPE` or `t2m-bench bench RECIPE`."
+        )
+    runs = [_load_run(run) for run in finished if not run.name.startswith("reference-")]
+    check_runs(folder, experiment["recipe"], {run.name: run.summary for run in runs})
+    tables = {run.name: load_results(run / RESULTS_NAME) for run in finished}
+    table = pd.concat([part.assign(run=name) for name, part in tables.items()], ignore_index=True)
+    check_table(folder, table)
+    references = [run for run in finished if run.name.startswith("reference-")]
+    there = {run.name for run in finished}
+    return Results(
+        folder=folder,
+        experiment=experiment,
+        table=table,
+        runs=tuple(runs),
+        references=tuple(_load_reference(run, int(tables[run.name]["fold"].iloc[0])) for run in references),
+        unfinished=tuple(sorted(p.parent.name for p in folder.glob("*/.lock") if p.parent.name not in there)),
+    )
+
+
+def _load_experiment_note(folder: Path) -> dict[str, Any]:
     path = folder / EXPERIMENT_NAME
     if not path.is_file():
         raise RunFolderError(
@@ -100,24 +189,7 @@ def load_experiment(folder: Path) -> Results:
         raise RunFolderError(
             f"{path}: {lacking[0]} is absent. Remove the file and train again; finished runs are kept."
         )
-    finished = sorted(file.parent for file in folder.glob(f"*/{RESULTS_NAME}"))
-    if not finished:
-        raise RunFolderError(
-            f"{folder}: no run has finished. Run `t2m-bench train RECIPE` or `t2m-bench bench RECIPE`."
-        )
-    tables = [load_results(run / RESULTS_NAME) for run in finished]
-    trained = [run for run in finished if not run.name.startswith("reference-")]
-    (reference,) = [run for run in finished if run.name.startswith("reference-")] or [folder]
-    there = {run.name for run in finished}
-    return Results(
-        folder=folder,
-        experiment=experiment,
-        table=pd.concat(tables, ignore_index=True),
-        runs=tuple(_load_run(run) for run in trained),
-        crops=_load_crops(reference / "crops.npz"),
-        baseline=_load_crops(reference / "masks.npz"),
-        unfinished=tuple(sorted(p.parent.name for p in folder.glob("*/.lock") if p.parent.name not in there)),
-    )
+    return experiment
 
 
 def _load_run(folder: Path) -> Run:
@@ -126,7 +198,17 @@ def _load_run(folder: Path) -> Run:
         history = pd.json_normalize([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read as JSON lines ({error}). Train again.") from None
-    return Run(_load_json(folder / "run.json"), history, _load_crops(folder / "masks.npz"))
+    return Run(folder.name, _load_json(folder / "run.json"), history, _load_crops(folder / "masks.npz"))
+
+
+def _load_reference(folder: Path, fold: int) -> Reference:
+    probe = folder / "probe.json"
+    return Reference(
+        fold,
+        _load_crops(folder / "crops.npz"),
+        _load_crops(folder / "masks.npz"),
+        _load_json(probe) if probe.is_file() else {},
+    )
 
 
 def _load_json(path: Path) -> dict[str, Any]:

@@ -1,113 +1,120 @@
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from simulated_suite import COST, GAIN, Suite
 
 from t2m_bench.errors import RunFolderError
-from t2m_bench.metrics.measures import MEASURES
 from t2m_bench.metrics.results import write_results
-from t2m_bench.reporting.console import print_tables
-from t2m_bench.reporting.figures import make_figures
-from t2m_bench.reporting.report import write_report
+from t2m_bench.reporting.comparisons import make_comparisons
+from t2m_bench.reporting.console import print_report
+from t2m_bench.reporting.counterfactuals import make_counterfactual_table
+from t2m_bench.reporting.parts import Part, make_parts
+from t2m_bench.reporting.report import Report, write_report
 from t2m_bench.reporting.results import find_experiments, load_experiment
-from t2m_bench.reporting.tables import make_tables
+from t2m_bench.reporting.strata import make_harm_table
+from t2m_bench.reporting.table import Table
 
-CASES = [f"case-{number}" for number in range(8)]
-GAIN = {"floor_ellipse": 0.0, "baseline": 0.01, "text_free": 0.02, "gated": 0.05, "hierarchical": 0.06}
-COST = {"gated": 0.1, "hierarchical": 0.2}
-
-
-def make_rows(arm: str, seed: int) -> list[dict[str, Any]]:
-    rows = []
-    for number, case in enumerate(CASES):
-        dice = 0.7 + 0.02 * number + GAIN[arm]
-        conditions = {"right": dice, "wrong": dice - COST[arm]} if arm in COST else {"none": dice}
-        for condition, value in conditions.items():
-            rows.append(
-                {
-                    "case": case,
-                    "patient": f"patient-{number // 2}",
-                    "dataset": "bus_bra",
-                    "text_class": str(2 + number % 4),
-                    "given_class": "" if condition == "none" else "5",
-                    "arm": arm,
-                    "seed": seed,
-                    "fold": 1,
-                    "condition": condition,
-                    "box": "tight",
-                    "distance_unit": "px",
-                    **dict.fromkeys(MEASURES, float("nan")),
-                    "dice": value,
-                    "iou": value / (2 - value),
-                    "pred_empty": False,
-                    "ref_empty": False,
-                }
-            )
-    return rows
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def write_run(folder: Path, arm: str, seed: int) -> None:
-    write_results(folder / "cases.parquet", make_rows(arm, seed))
-    summary = {"run": folder.name, "arm": arm, "seed": seed, "trainable_parameters": 123456, "epochs": 2}
-    summary |= {"best_epoch": 1, "val_dice": 0.8, "test_dice": 0.8, "seconds": 3.0, "world_size": 2}
-    (folder / "run.json").write_text(json.dumps(summary))
-    history = [{"epoch": epoch, "loss": 1.0, "gates": {"coarse": 0.5 + epoch / 10}} for epoch in range(2)]
-    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
-    np.savez_compressed(folder / "masks.npz", **{case: np.eye(160, dtype=bool) for case in CASES[:2]})
+@pytest.fixture(scope="session")
+def parts(whole_suite: Path) -> dict[str, Part]:
+    results = load_experiment(whole_suite)
+    return {part.key: part for part in make_parts(results, make_comparisons(results))}
 
 
-@pytest.fixture
-def experiment(tmp_path: Path) -> Path:
-    folder = tmp_path / "runs" / "trial-12345678"
-    reference = folder / "reference-fold1"
-    write_results(reference / "cases.parquet", make_rows("floor_ellipse", -1) + make_rows("baseline", -1))
-    np.savez_compressed(reference / "masks.npz", **{case: np.eye(160, dtype=bool) for case in CASES[:2]})
-    pictures = {f"{case}/image": np.zeros((160, 160), np.uint8) for case in CASES[:2]}
-    masks = {f"{case}/mask": np.pad(np.ones((60, 60), np.uint8), 50) for case in CASES[:2]}
-    np.savez_compressed(reference / "crops.npz", **pictures, **masks)
-    for arm in ("text_free", "gated", "hierarchical"):
-        for seed in (0, 1):
-            write_run(folder / f"{arm}-seed{seed}-00000000", arm, seed)
-    audit = {"cases": {"test": 8}, "patients": {"test": 4}, "classes": {}, "flags": {}, "leaks": []}
-    content = {
-        "name": "trial <b>",
-        "created": "2026-01-01",
-        "dataset": {"kind": "bus_bra", "num_cases": 8, "num_patients": 4, "text_field": "birads", "phantom": None},
-        "test_fold": 1,
-        "models": {"image_encoder": "mini", "text_encoder": "stand-in"},
-        "audit": audit,
-        "allow_leakage": False,
-        "hashes": {"manifest": "abc"},
-        "versions": {"torch": "2"},
-        "recipe": {"name": "trial"},
-    }
-    (folder / "experiment.json").write_text(json.dumps(content))
-    return folder
+def find_table(parts: dict[str, Part], name: str) -> pd.DataFrame:
+    (table,) = [table for part in parts.values() for table in part.tables if table.name == name]
+    return table.numbers
 
 
-def test_the_arms_table_says_what_was_planted(experiment: Path) -> None:
-    numbers = make_tables(load_experiment(experiment))[0].numbers.set_index("arm")
-    assert list(numbers.index) == ["floor_ellipse", "baseline", "text_free", "gated", "hierarchical"]
-    assert numbers.loc["hierarchical", "dice"] == pytest.approx(0.77 + 0.06)
-    assert numbers.loc["hierarchical", "help"] == pytest.approx(0.04)
-    assert numbers.loc["hierarchical", "cost_of_wrong"] == pytest.approx(0.2)
-    assert numbers.loc["gated", "help"] == pytest.approx(0.03)
+def test_the_headline_says_what_was_planted(parts: dict[str, Part]) -> None:
+    numbers = find_table(parts, "arms")
+    published = numbers[numbers["published"]].set_index("arm")["dice"]
+    assert published.to_dict() == {"baseline": 0.7945, "gated": 0.8951, "hierarchical": 0.9131}
+    numbers = numbers[~numbers["published"]].set_index("arm")
+    assert list(numbers.index)[:3] == ["floor_ellipse", "floor_class_mask", "baseline"]
+    assert numbers.loc["hierarchical", "help"] == pytest.approx(GAIN["hierarchical"] - GAIN["text_free"], abs=0.004)
+    assert numbers.loc["hierarchical", "cost_of_wrong"] == pytest.approx(COST["wrong"], abs=0.001)
+    floor = GAIN["hierarchical"] - GAIN["floor_class_mask"]
+    assert numbers.loc["hierarchical", "over_floor"] == pytest.approx(floor, abs=0.004)
     assert np.isnan(numbers.loc["baseline", "help"])
     assert np.isnan(numbers.loc["text_free", "cost_of_wrong"])
-    assert numbers.loc["gated", "seeds"] == 2
+    assert numbers.loc["gated", "seeds"] == 3
     assert numbers.loc["gated", "dice_low"] < numbers.loc["gated", "dice"] < numbers.loc["gated", "dice_high"]
 
 
-def test_the_class_table_averages_classes_equally(experiment: Path) -> None:
-    numbers = make_tables(load_experiment(experiment))[1].numbers.set_index("arm")
-    assert numbers.loc["baseline", "2"] == pytest.approx(0.71 + 0.02 * 2)
+def test_the_counterfactual_table_says_what_each_text_costs(parts: dict[str, Part]) -> None:
+    numbers = find_table(parts, "counterfactual").set_index(["arm", "condition"])
+    for condition, cost in COST.items():
+        assert numbers.loc[("hierarchical", condition), "cost"] == pytest.approx(cost, abs=0.001)
+    wrong = numbers.loc[("hierarchical", "wrong")]
+    assert wrong["cost_low"] < wrong["cost"] < wrong["cost_high"]
+    assert wrong["relative"] == pytest.approx(0.06 / 0.905, abs=0.003)
+    (table,) = parts["counterfactuals"].tables
+    assert "birads 0.78 from the box alone and 0.85 from embedding and box" in table.note
+    assert "29 % have the same class" in table.note
+
+
+def test_unknown_text_is_marked_where_it_was_never_trained(experiment: Path) -> None:
+    for path in (experiment / "experiment.json", *experiment.glob("*/run.json")):
+        content = path.read_text().replace('"text_dropout": 0.1', '"text_dropout": 0.0')
+        path.write_text(content)
+    table = make_counterfactual_table(load_experiment(experiment))
+    assert table is not None
+    assert {row[1] for row in table.rows if "unknown" in row[1]} == {"text says unknown (untrained)"}
+
+
+def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, Part]) -> None:
+    numbers = find_table(parts, "swaps")
+    assert len(numbers) == 4 * 3
+    assert set(numbers["patients"]) == {8}
+    assert numbers["cost"].tolist() == pytest.approx([COST["other"]] * 12, abs=0.001)
+    assert (numbers["training_cases"] > 0).all()
+    (table,) = parts["swaps"].tables
+    assert {row[table.columns.index("p")] for row in table.rows} == {"-"}
+
+
+def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
+    numbers = find_table(parts, "boxes").set_index("box")
+    lost = numbers.loc["tight", "right"] - numbers.loc["loose_20", "right"]
+    assert lost == pytest.approx(0.05, abs=0.001)
+    assert numbers.loc["loose_20", "cost_of_wrong"] == pytest.approx(COST["wrong"], abs=0.001)
+    assert numbers.loc["loose_20", "none"] < numbers.loc["loose_20", "right"]
+
+
+def test_classes_are_averaged_equally(parts: dict[str, Part]) -> None:
+    numbers = find_table(parts, "classes").set_index("arm")
     assert numbers.loc["baseline", "macro"] == pytest.approx(numbers.loc["baseline", ["2", "3", "4", "5"]].mean())
+
+
+def test_harm_is_counted(experiment: Path) -> None:
+    for path in experiment.glob("hierarchical-*/cases.parquet"):
+        table = pd.read_parquet(path)
+        first = (table["case"] == table["case"].iloc[0]) & (table["condition"] == "wrong")
+        table.loc[first, "dice"] = 0.2
+        write_results(path, table.to_dict("records"))
+    table_of_harm = make_harm_table(load_experiment(experiment))
+    assert table_of_harm is not None
+    numbers = table_of_harm.numbers.set_index("arm")
+    assert numbers.loc["hierarchical", "wrong_text_harmed"] == 2  # one a fold
+    assert numbers.loc["hierarchical", "wrong_text_worst"] > 0.6
+    assert numbers.loc["gated", "wrong_text_harmed"] == 0
+
+
+def test_pictures_show_the_worst_and_the_best(parts: dict[str, Part]) -> None:
+    (figure,) = parts["overlays"].figures
+    dices = {why: float(value) for why, value in re.findall(r"(best|worst)[^:]*: hierarchical (0\.\d+)", figure.alt)}
+    assert dices["worst"] < dices["best"]
 
 
 class Reader(HTMLParser):
@@ -119,81 +126,120 @@ class Reader(HTMLParser):
         self.pictures: list[dict[str, str | None]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
         self.links += [value for name, value in attrs if name in {"src", "href"} and value]
         if tag == "img":
-            self.pictures.append(given)
+            self.pictures.append(dict(attrs))
 
 
-def test_the_html_is_one_file_and_the_markdown_names_what_lies_beside_it(experiment: Path) -> None:
-    written = write_report(load_experiment(experiment))
-    page, reader = written.html.read_text(), Reader()
+@pytest.fixture(scope="session")
+def written(whole_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """Everything, of a suite with a leak and arms of unequal tuning."""
+    folder = Path(shutil.copytree(whole_suite, tmp_path_factory.mktemp("written") / whole_suite.name))
+    note = json.loads((folder / "experiment.json").read_text()) | {"name": "<b>", "allow_leakage": True}
+    note["folds"]["2"]["audit"]["leaks"] = ["3 patients in both train and test"]
+    (folder / "experiment.json").write_text(json.dumps(note))
+    for path in folder.glob("hierarchical-*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"trials": 20}))
+    return write_report(load_experiment(folder))
+
+
+def test_every_part_and_format_is_written(written: Report) -> None:
+    page, reader = written.paths["html"].read_text(), Reader()
     reader.feed(page)
-    assert all(link.startswith("data:") for link in reader.links)
-    assert len(reader.pictures) == 3
+    assert all(link.startswith(("data:", "#")) for link in reader.links), "one file, no network"
+    assert len(reader.pictures) == 6
     assert all(picture["alt"] for picture in reader.pictures)
-    assert "trial &lt;b&gt;" in page
+    assert "&lt;b&gt;" in page
     assert "it is not MedSAM" in page
-    text = written.markdown.read_text()
-    for figure in ("violin", "overlays", "gates"):
-        assert f"figures/{figure}.png" in text
-        assert (written.markdown.parent / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
-    assert "| hierarchical | 2 | 123,456 | 0.8300" in text
-    assert (written.markdown.parent / "tables" / "arms.csv").read_text().startswith("arm,seeds,dice")
+    folder = written.paths["md"].parent
+    text = written.paths["md"].read_text()
+    for figure in (figure for part in written.parts for figure in part.figures):
+        assert f"figures/{figure.name}.png" in text
+        assert (folder / "figures" / f"{figure.name}.png").read_bytes().startswith(b"\x89PNG")
+    for table in written.tables:
+        assert len(pd.read_csv(folder / "tables" / f"{table.name}.csv")) == len(table.numbers)
+        assert (folder / "tables" / f"{table.name}.tex").is_file()
+    assert "not comparable: the split was by image" in text
+    assert not any(part.lacks for part in written.parts)
 
 
-def test_a_report_can_be_made_again_to_the_digit(experiment: Path) -> None:
-    first = write_report(load_experiment(experiment)).markdown.read_text()
-    assert write_report(load_experiment(experiment)).markdown.read_text() == first
+def test_what_makes_the_figures_less_stands_before_the_first(written: Report) -> None:
+    page = written.paths["html"].read_text()
+    assert page.index("fold 2: 3 patients in both train and test") < page.index("<table")
+    assert page.index("hierarchical 20") < page.index("<table")
 
 
-def test_allowed_leakage_and_a_missing_control_are_told_first(experiment: Path) -> None:
-    content = json.loads((experiment / "experiment.json").read_text())
-    content["allow_leakage"] = True
-    content["audit"]["leaks"] = ["3 patients in both train and test"]
-    (experiment / "experiment.json").write_text(json.dumps(content))
-    for seed in (0, 1):
-        (experiment / f"text_free-seed{seed}-00000000" / "cases.parquet").unlink()
-    page = write_report(load_experiment(experiment)).html.read_text()
-    assert page.index("3 patients in both train and test") < page.index("<table>")
-    assert "nothing here says what the text did" in page
+def test_only_the_formats_asked_for_are_written_and_again_to_the_digit(experiment: Path) -> None:
+    assert set(write_report(load_experiment(experiment), ("csv",)).paths) == {"csv"}
+    assert [entry.name for entry in (experiment / "report").iterdir()] == ["tables"]
+    tables = experiment / "report" / "tables"
+    first = {path.name: path.read_text() for path in tables.iterdir()}
+    write_report(load_experiment(experiment), ("csv",))
+    assert {path.name: path.read_text() for path in tables.iterdir()} == first
 
 
-def test_an_unfinished_run_is_named(experiment: Path) -> None:
-    folder = experiment / "gated-seed7-00000000"
-    folder.mkdir()
-    (folder / ".lock").touch()
-    runs = make_tables(load_experiment(experiment))[2]
-    assert "Not finished: gated-seed7-00000000" in runs.note
+def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
+    for run in experiment.glob("label-*"):
+        (run / "cases.parquet").unlink()
+    (experiment / "gated-fold2-seed1-00000000" / "cases.parquet").unlink()
+    (experiment / "gated-fold2-seed1-00000000" / ".lock").touch()
+    written = write_report(load_experiment(experiment), ("csv",))
+    (warning,) = [text for text in written.warnings if "not whole" in text]
+    assert "label: 6 of 6 runs" in warning
+    assert "gated: 1 of 6 runs (fold 2 seed 1)" in warning
+    assert "begun and not finished: gated-fold2-seed1-00000000" in warning
+    assert {verdict.key for verdict in written.verdicts} == {"help", "reliance", "paraphrase"}
 
 
-def test_tables_fit_a_log(experiment: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_tables(make_tables(load_experiment(experiment)))
-    assert "hierarchical" in capsys.readouterr().out
+def test_floors_alone_make_a_report_that_says_what_it_lacks(experiment: Path) -> None:
+    for folder in experiment.glob("*-seed*"):
+        (folder / "cases.parquet").unlink()
+    written = write_report(load_experiment(experiment), ("csv",))
+    assert written.verdicts == []
+    assert any("nothing here says what the text did" in warning for warning in written.warnings)
+    assert {part.key for part in written.parts if part.lacks} >= {"counterfactuals", "swaps", "harm", "runs"}
 
 
-def test_a_planted_pickle_is_refused(experiment: Path) -> None:
-    path = experiment / "gated-seed0-00000000" / "masks.npz"
-    np.savez(path, evil=np.array([Path], dtype=object))
+def test_today_s_two_conditions_are_enough(tmp_path: Path) -> None:
+    suite = Suite(("baseline", "text_free", "hierarchical"), folds=(1,), seeds=(0,), patients=12, boxes={"tight": 0.0})
+    folder = suite.write(tmp_path)
+    for path in folder.glob("hierarchical-*/cases.parquet"):
+        table = pd.read_parquet(path)
+        write_results(path, table[table["condition"].isin(["right", "wrong"])].to_dict("records"))
+    note = json.loads((folder / "experiment.json").read_text())
+    note.pop("folds")
+    (folder / "experiment.json").write_text(json.dumps(note))
+    written = write_report(load_experiment(folder))
+    assert {verdict.key for verdict in written.verdicts} == {"help", "reliance"}
+
+
+def test_a_report_fits_a_log(written: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(written)
+    printed = capsys.readouterr().out
+    assert "Does the text help? The text helps." in printed
+    assert "report.md" in printed
+    assert max(map(len, printed.splitlines()[:20])) <= 190
+
+
+def test_planted_pickles_and_lost_files_are_refused(experiment: Path) -> None:
+    path = experiment / "gated-fold1-seed0-00000000"
+    np.savez(path / "masks.npz", evil=np.array([Path], dtype=object))
     with pytest.raises(RunFolderError, match=r"masks\.npz: cannot be read"):
         load_experiment(experiment)
-
-
-def test_an_incomplete_note_of_an_experiment_is_named(experiment: Path) -> None:
+    (path / "masks.npz").unlink()
+    load_experiment(experiment)
+    (path / "history.jsonl").unlink()
+    with pytest.raises(RunFolderError, match=r"history\.jsonl: cannot be read"):
+        load_experiment(experiment)
     (experiment / "experiment.json").write_text("{}")
     with pytest.raises(RunFolderError, match="name is absent"):
         load_experiment(experiment)
 
 
-def test_a_lost_history_is_named(experiment: Path) -> None:
-    (experiment / "gated-seed0-00000000" / "history.jsonl").unlink()
-    with pytest.raises(RunFolderError, match=r"history\.jsonl: cannot be read"):
-        load_experiment(experiment)
-
-
 def test_results_are_found_newest_first(experiment: Path) -> None:
     older = experiment.parent / "older-00000000"
-    write_results(older / "reference-fold1" / "cases.parquet", make_rows("baseline", -1))
+    (older / "reference-fold1").mkdir(parents=True)
+    (older / "reference-fold1" / "cases.parquet").touch()
     (older / "experiment.json").write_text("{}")
     os.utime(older / "reference-fold1" / "cases.parquet", (1, 1))
     assert find_experiments(experiment.parent) == [experiment, older]
@@ -201,16 +247,28 @@ def test_results_are_found_newest_first(experiment: Path) -> None:
         load_experiment(experiment.parent)
 
 
-def test_a_report_needs_no_torch(experiment: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from t2m_bench.reporting.report import write_report;"
-        "from t2m_bench.reporting.results import load_experiment;"
-        f"write_report(load_experiment(Path({str(experiment)!r}))); print({{'torch', 'ray'}} & set(sys.modules))"
-    )
+def run_verb(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", "report", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_verb_writes_what_it_is_asked_for_and_needs_no_torch(experiment: Path) -> None:
+    done = run_verb(str(experiment), "--format", "csv,tex", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert set(summary["written"]) == {"csv", "tex"}
+    assert {row["arm"] for row in summary["arms"]} == set(load_experiment(experiment).arms)
+    assert summary["verdicts"][0] == {"about": "help", "outcome": "helps", "says": "The text helps."}
+    refused = run_verb(str(experiment), "--format", "pdf")
+    assert refused.returncode == 2
+    assert "--format pdf: not a format" in refused.stderr
+
+
+def test_a_report_needs_no_torch() -> None:
+    code = "import sys, t2m_bench.reporting.report; print({'torch', 'ray', 'monai'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_without_results_there_are_no_figures_of_runs(experiment: Path) -> None:
-    for folder in experiment.glob("*-seed*"):
-        (folder / "cases.parquet").unlink()
-    assert [figure.name for figure in make_figures(load_experiment(experiment))] == ["violin", "overlays"]
+def test_words_stand_to_the_left() -> None:
+    table = Table("t", "T", "", ("a", "b", "c"), (("x", "word", "+0.1"),), pd.DataFrame())
+    assert [table.is_text(column) for column in range(3)] == [True, True, False]

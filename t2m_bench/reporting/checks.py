@@ -1,0 +1,99 @@
+"""What must hold before any number is computed: whole cells, one recipe, no identifiers."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from t2m_bench.errors import RunFolderError
+from t2m_bench.metrics.results import KEY
+from t2m_bench.reporting.arms import FLOORS
+
+CELL = ["arm", "seed", "fold", "condition", "box"]
+
+ASKED_OF_ALL = ("none", "right")
+"""Conditions that every case of the fold has; others leave out cases without a class."""
+
+OF_A_RUN = ("seed", "bench", "cluster", "adapter")
+"""What runs of one experiment may differ in."""
+
+TUNED = ("optim", "loss", "prompts")
+"""What an arm that says so may have of its own."""
+
+
+def check_table(folder: Path, table: pd.DataFrame) -> None:
+    """Refuse a table in which a case is missing or stands twice, or a name is no pseudonym.
+
+    Raises:
+        RunFolderError: names the run, the cell and a case.
+    """
+    for column in ("case", "patient"):
+        names = table[column].drop_duplicates()
+        foreign = names[~names.str.fullmatch(rf"{column}-[0-9a-f]+")]
+        if len(foreign):
+            raise RunFolderError(
+                f"{folder}: {len(foreign)} names of the column {column} are no pseudonyms; a report would show them. "
+                "Evaluate the runs again."
+            )
+    twice = table.duplicated(list(KEY), keep=False)
+    if twice.any():
+        first = table[twice].iloc[0]
+        same = table[(table[list(KEY)] == first[list(KEY)]).all(axis=1)]
+        raise RunFolderError(
+            f"{folder}: {_name_cell(first)}, {first['case']} stands in {' and in '.join(sorted(set(same['run'])))}. "
+            "Remove the run that is not wanted."
+        )
+    for (_, condition, box), rows in table.groupby(["fold", "condition", "box"]):
+        _check_cells(folder, rows, table, condition in ASKED_OF_ALL and box == "tight")
+
+
+def _check_cells(folder: Path, rows: pd.DataFrame, table: pd.DataFrame, is_for_all: bool) -> None:
+    compared = table[table["fold"] == rows["fold"].iloc[0]] if is_for_all else rows[~rows["arm"].isin(FLOORS)]
+    wanted = set(compared["case"].unique())
+    for _, cell in (rows if is_for_all else compared).groupby(CELL):
+        lacking = sorted(wanted - set(cell["case"]))
+        if lacking:
+            run = cell["run"].iloc[0]
+            raise RunFolderError(
+                f"{folder / run}: {_name_cell(cell.iloc[0])} lacks {len(lacking)} of {len(wanted)} cases "
+                f"({lacking[0]}). "
+                f"Run `t2m-bench evaluate {folder / run}`."
+            )
+
+
+def _name_cell(row: pd.Series) -> str:
+    return ", ".join(f"{name} {row[name]}" for name in CELL)
+
+
+def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse runs whose recipes differ in more than the adapter, unless they say that they are differently tuned.
+
+    Raises:
+        RunFolderError: names the run and the field.
+    """
+    for name, summary in summaries.items():
+        if "recipe" not in summary:
+            continue
+        own = (*OF_A_RUN, *TUNED) if summary.get("differently_tuned") else OF_A_RUN
+        one, other = _flatten(summary["recipe"], own), _flatten(recipe, own)
+        differing = sorted(key for key in one.keys() & other.keys() if one[key] != other[key])
+        if differing:
+            key = differing[0]
+            raise RunFolderError(
+                f"{folder / name}: its recipe has {key} = {one[key]}, the experiment's {other[key]}; two recipes "
+                "in one "
+                "table are no comparison. Remove the run, or say differently_tuned in the recipe."
+            )
+
+
+def _flatten(recipe: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, str]:
+    """Return dotted field -> value of what is compared; paths and the test fold are not."""
+    shared = {name: section for name, section in recipe.items() if name not in own}
+    flat = {}
+    for name, section in shared.items():
+        for key, value in section.items() if isinstance(section, dict) else [("", section)]:
+            if key not in {"root", "checkpoint", "test_fold"}:
+                flat[f"{name}.{key}" if key else name] = json.dumps(value, sort_keys=True)
+    return flat

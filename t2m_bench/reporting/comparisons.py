@@ -1,0 +1,154 @@
+"""Which differences are looked at: one primary contrast, one family of further tests, the rest as intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from t2m_bench.reporting.arms import FLOORS, LABELS, REFERENCE, find_method
+from t2m_bench.reporting.results import TIGHT, Results
+from t2m_bench.statistics.crossed import Contrast, FoldTable, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.tests import adjust_family
+
+PRIMARY, FAMILY, EXPLORATORY = "primary", "Holm family", "interval only"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One mean difference over patients.
+
+    Attributes:
+        key: a short name, unique in a report. question: what it answers, for a table.
+        role: PRIMARY (unadjusted), FAMILY (Holm) or EXPLORATORY.
+        p_adjusted: Holm's for the family, the plain p of the primary, NaN else.
+        tables: patients x seeds, a fold each.
+        within_models: True for two answers of the same trained models: the patient is the unit, and tables have one
+            column, the mean over seeds.
+    """
+
+    key: str
+    question: str
+    role: str
+    contrast: Contrast
+    p_adjusted: float
+    tables: tuple[FoldTable, ...]
+    within_models: bool
+
+    @property
+    def patient_values(self) -> NDArray[np.float64]:
+        """One difference a patient, seeds averaged."""
+        return np.concatenate([table.mean(axis=1) for table in self.tables])
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    key: str
+    question: str
+    role: str
+    one: tuple[str, str, str]
+    other: tuple[str, str, str]
+
+
+def compare_arms(results: Results, one: str, other: str, box: str = TIGHT, measure: str = "dice") -> Contrast | None:
+    """Return what one arm gains over another, each as it is meant to be used; None where they share no case."""
+    tables = make_fold_tables(results.select_main(one, box), results.select_main(other, box), measure)
+    return estimate_crossed(tables) if tables else None
+
+
+def compare_conditions(results: Results, arm: str, one: str, other: str, box: str = TIGHT) -> Contrast | None:
+    """Return what an arm's Dice gains from one condition over another, given these trained models."""
+    tables = make_fold_tables(results.select(arm, one, box), results.select(arm, other, box), "dice")
+    return estimate_crossed(average_seeds(tables)) if tables else None
+
+
+def find_best_floor(results: Results) -> str | None:
+    """Return the image-free floor of the highest mean Dice."""
+    means = {
+        arm: results.select_main(arm).groupby("patient")["dice"].mean().mean() for arm in FLOORS if arm in results.arms
+    }
+    return max(means, key=lambda arm: means[arm]) if means else None
+
+
+def find_loose_box(results: Results) -> str | None:
+    """Return the least enlarged box condition."""
+    boxes = [box for box in set(results.table["box"]) if box.startswith("loose_")]
+    return min(boxes, key=lambda box: int(box.removeprefix("loose_"))) if boxes else None
+
+
+def make_comparisons(results: Results) -> list[Comparison]:
+    """Return every comparison that the results allow, the primary first."""
+    found = []
+    for wanted in _list_wanted(results):
+        tables = make_fold_tables(results.select(*wanted.one), results.select(*wanted.other), "dice")
+        if not tables:
+            continue
+        within = wanted.one[0] == wanted.other[0]
+        used = average_seeds(tables) if within else tables
+        found.append((wanted, estimate_crossed(used), tuple(used), within))
+    family = [contrast.p for wanted, contrast, _, _ in found if wanted.role == FAMILY]
+    adjusted = iter(adjust_family(family))
+    comparisons = []
+    for wanted, contrast, tables_found, within in found:
+        p = {PRIMARY: contrast.p, EXPLORATORY: float("nan")}.get(wanted.role)
+        p = next(adjusted) if p is None else p
+        comparisons.append(Comparison(wanted.key, wanted.question, wanted.role, contrast, p, tables_found, within))
+    return comparisons
+
+
+def find_comparison(comparisons: Sequence[Comparison], key: str) -> Comparison | None:
+    """Return the comparison of that key."""
+    return next((comparison for comparison in comparisons if comparison.key == key), None)
+
+
+def _list_wanted(results: Results) -> list[_Wanted]:
+    """Return what would be compared in a whole suite; the two method arms stand for one where the other is absent."""
+
+    def arms(one: str, other: str, question: str, role: str = EXPLORATORY, box: str = TIGHT) -> _Wanted:
+        key = f"{one} - {other}" + ("" if box == TIGHT else f" ({box})")
+        return _Wanted(key, question, role, _main(results, one, box), _main(results, other, box))
+
+    method, floor, loose = find_method(results.arms), find_best_floor(results), find_loose_box(results)
+    wanted = []
+    if method:
+        wanted.append(arms(method, REFERENCE, "does the text help?", PRIMARY))
+        if method != "gated":
+            wanted.append(arms("gated", REFERENCE, "does it help with one level?", FAMILY))
+        wanted += [
+            arms("hierarchical", "gated", "is a second level worth it?", FAMILY),
+            arms(method, "label", "what does language add to the category?", FAMILY),
+            *_list_reliance(results, method),
+        ]
+        if loose:
+            wanted.append(arms(method, REFERENCE, "does the text help with a loose box?", FAMILY, loose))
+    if floor:
+        wanted.append(arms("baseline", floor, "does the frozen model beat shapes drawn in the box?"))
+    wanted += [
+        arms(REFERENCE, "baseline", "what is adapting to the data set worth, without text?"),
+        arms("tuned_decoder", REFERENCE, "is an adapter better than a tuned decoder? (negative: it is)"),
+        arms("unet", REFERENCE, "does a small U-Net do as well?"),
+        arms("text_train_only", REFERENCE, "does text in the loss alone help?"),
+        arms("shuffled", REFERENCE, "is it capacity without information?"),
+        arms("label", REFERENCE, "what does the category add?"),
+    ]
+    named = [arm for arm in results.arms if arm not in LABELS]
+    wanted += [arms(arm, REFERENCE, "does this arm of the recipe gain over text_free?") for arm in named]
+    return list({item.key: item for item in reversed(wanted)}.values())[::-1]
+
+
+def _list_reliance(results: Results, method: str) -> list[_Wanted]:
+    by_field = [f"wrong:{field}" for field in results.fields if f"wrong:{field}" in results.conditions]
+    return [
+        _Wanted(
+            f"{method}: right - {condition}",
+            "does it rely on " + (condition.removeprefix("wrong:") if ":" in condition else "the text") + "?",
+            FAMILY,
+            (method, "right", TIGHT),
+            (method, condition, TIGHT),
+        )
+        for condition in by_field or ["wrong"]
+    ]
+
+
+def _main(results: Results, arm: str, box: str) -> tuple[str, str, str]:
+    return arm, "right" if results.reads_text(arm) else "none", box

@@ -1,0 +1,221 @@
+"""What other texts do to an arm's result: the counterfactual table and the full swap matrix."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from t2m_bench.reporting.results import TIGHT, Results
+from t2m_bench.reporting.table import (
+    ABSENT,
+    BOXES,
+    Table,
+    flatten_contrast,
+    make_table,
+    show_change,
+    show_interval,
+    show_number,
+    show_p,
+    show_percent,
+)
+from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.intervals import compute_patient_means
+
+FEWEST_FOR_P = 10
+"""Patients below which a cell of one class shows no p."""
+
+CONDITIONS = {
+    "wrong": "wrong text (published map)",
+    "other": "any other class, uniformly",
+    "other_patient": "another patient's text, of another class",
+    "paraphrase": "held-out wording of the right text",
+    "unknown": "text says unknown",
+    "random": "random vector of equal norm",
+    "predicted": "class that the image predicts (probe)",
+}
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One cell of the swap matrix: cases of one class given another's text."""
+
+    field: str
+    own: str
+    given: str
+    contrast: Contrast
+    relative: float
+
+
+def list_text_arms(results: Results) -> list[str]:
+    """Return the arms that were asked with other texts, floors left out."""
+    return [arm for arm in results.arms if results.reads_text(arm) and not arm.startswith("floor_")]
+
+
+def make_counterfactual_table(results: Results) -> Table | None:
+    """What each other text costs each arm; None where no arm reads text."""
+    rows, numbers = [], []
+    for arm in list_text_arms(results):
+        right = results.select(arm, "right")
+        for condition, label in _list_conditions(results).items():
+            other = select_condition(results, arm, condition)
+            tables = make_fold_tables(right, other, "dice")
+            if not tables:
+                continue
+            contrast = estimate_crossed(average_seeds(tables))
+            mean = float(compute_patient_means(right, "dice").mean())
+            relative = contrast.mean / mean if mean else math.nan
+            rows.append(
+                (
+                    arm,
+                    label + _mark_untrained(results, arm, condition),
+                    show_number(float(compute_patient_means(other, "dice").mean())),
+                    show_change(contrast.mean),
+                    show_percent(relative),
+                    show_interval(contrast.low, contrast.high),
+                    show_p(contrast.p),
+                    str(contrast.num_patients),
+                )
+            )
+            found = flatten_contrast("cost", contrast)
+            numbers.append({"arm": arm, "condition": condition, **found, "relative": relative})
+    if not rows:
+        return None
+    note = (
+        "Cost: Dice with right text minus Dice with this one, in points first, then relative to the right "
+        "text's. Given "
+        "these trained models: the patient is the unit, seeds averaged; p is not adjusted (the family's is in "
+        "the ladder). "
+        f"{BOXES} {_describe_donors(results)}{_describe_probe(results)}"
+    )
+    columns = ("Arm", "Text given", "Dice", "Cost", "Relative", "95 % interval", "p", "Patients")
+    return make_table("counterfactual", "What other texts cost", note.strip(), columns, rows, numbers)
+
+
+def _list_conditions(results: Results) -> dict[str, str]:
+    """Return condition -> label, each field's own wrong text after the wrong text of all."""
+    by_field = {f"wrong:{field}": f"wrong {field} alone" for field in results.fields}
+    first = {"wrong": CONDITIONS["wrong"]}
+    return {**first, **by_field, **{name: label for name, label in CONDITIONS.items() if name != "wrong"}}
+
+
+def select_condition(results: Results, arm: str, condition: str) -> pd.DataFrame:
+    """Return the rows of a condition; `other` averages over the swaps of each case."""
+    if condition != "other":
+        return results.select(arm, condition)
+    swaps = [results.select(arm, name) for name in results.conditions if name.startswith("swap:")]
+    if not swaps:
+        return results.select(arm, "other")
+    keys = ["patient", "case", "seed", "fold"]
+    return pd.concat(swaps).groupby(keys)[["dice"]].mean().reset_index()
+
+
+def _mark_untrained(results: Results, arm: str, condition: str) -> str:
+    """Say where a text was never seen in training, so that its row measures what the model was not made for."""
+    if condition != "unknown":
+        return ""
+    recipes = [run.summary.get("recipe", {}) for run in results.list_runs(arm)]
+    dropout = [
+        0.0 if recipe.get("adapter", {}).get("preset") == "published" else recipe.get("prompts", {}).get("text_dropout")
+        for recipe in recipes
+    ]
+    return " (untrained)" if dropout and all(value == 0 for value in dropout) else ""
+
+
+def _describe_donors(results: Results) -> str:
+    shares = [reference.probe["same_class_donors"] for reference in results.references if reference.probe]
+    if not shares:
+        return ""
+    return (
+        f"Of patients drawn at random {100 * sum(shares) / len(shares):.0f} % have the same class, whose text would "
+        "change nothing; they are no donors. "
+    )
+
+
+def _describe_probe(results: Results) -> str:
+    """Say how well the class can be read off the box and the embedding, the mean over folds."""
+    told = []
+    for field in results.fields:
+        found = [r.probe["fields"][field]["auc"] for r in results.references if field in r.probe.get("fields", {})]
+        parts = []
+        for name, label in (("box", "the box alone"), ("embedding_and_box", "embedding and box")):
+            values = [auc[name] for auc in found if auc.get(name) is not None]
+            if values:
+                parts.append(f"{sum(values) / len(values):.2f} from {label}")
+        if parts:
+            told.append(f"{field} {' and '.join(parts)}")
+    if not told:
+        return ""
+    return (
+        f"Redundancy probe, macro AUC of the class: {'; '.join(told)}. Where the predicted class does as well as "
+        "the right "
+        "text, the text adds nothing that the image lacks."
+    )
+
+
+def list_swaps(results: Results, arm: str) -> list[Swap]:
+    """Return every cell of the swap matrix of an arm: right minus swapped Dice by own and given class."""
+    swaps = []
+    right = results.select(arm, "right")
+    for condition in results.conditions:
+        if not condition.startswith("swap:"):
+            continue
+        field, given = condition.removeprefix("swap:").split("=", 1)
+        rows = results.select(arm, condition)
+        if rows.empty or field not in results.fields:
+            continue
+        own = results.list_values(rows, field)
+        for value in sorted(own.unique()):
+            part = rows[own == value]
+            among = right[right["case"].isin(part["case"])]
+            tables = make_fold_tables(among, part, "dice")
+            if tables:
+                contrast = _estimate_small(tables)
+                mean = float(compute_patient_means(among, "dice").mean())
+                swaps.append(Swap(field, value, given, contrast, contrast.mean / mean if mean else math.nan))
+    return swaps
+
+
+def _estimate_small(tables: Sequence[Any]) -> Contrast:
+    """Return the estimate of one class, folds taken together: single folds may hold one patient of it."""
+    together = pd.concat([pd.DataFrame(table.mean(axis=1, keepdims=True)) for table in tables])
+    return estimate_crossed([together.to_numpy()])
+
+
+def make_swap_table(results: Results, arm: str) -> Table | None:
+    """The full matrix as rows; None where it was not asked for."""
+    rows, numbers = [], []
+    for swap in list_swaps(results, arm):
+        contrast, few = swap.contrast, swap.contrast.num_patients < FEWEST_FOR_P
+        trained = results.count_training_cases(swap.field, swap.given)
+        rows.append(
+            (
+                f"{swap.field}: {swap.own} as {swap.given}",
+                show_change(contrast.mean),
+                show_percent(swap.relative),
+                show_interval(contrast.low, contrast.high),
+                ABSENT if few else show_p(contrast.p),
+                str(contrast.num_patients),
+                ABSENT if trained is None else str(trained),
+            )
+        )
+        cell = {"arm": arm, "field": swap.field, "own": swap.own, "given": swap.given}
+        counts = {"patients": contrast.num_patients, "training_cases": trained, "relative": swap.relative}
+        numbers.append({**cell, **flatten_contrast("cost", contrast), **counts})
+    if not rows:
+        return None
+    note = (
+        f"{arm}: Dice with right text minus Dice with the other class's, by the case's own class; given these trained "
+        f"models. No p below {FEWEST_FOR_P} patients. Training cases: of the class whose text is given (fewest "
+        "over folds). "
+        f"{BOXES}"
+    )
+    columns = ("Class and text", "Cost", "Relative", "95 % interval", "p", "Patients", "Training cases")
+    return make_table("swaps", "Every class with every other's text", note, columns, rows, numbers)
+
+
+def find_box_conditions(results: Results) -> list[str]:
+    """Return tight first, then the other boxes by kind and size."""
+    boxes = set(results.table["box"]) - {TIGHT}
+    return [TIGHT, *sorted(boxes, key=lambda box: (box.split("_")[0], int(box.split("_")[1])))]

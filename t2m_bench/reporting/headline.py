@@ -1,0 +1,147 @@
+"""The headline table: what each arm reaches, and what it gains over the others."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
+from t2m_bench.reporting.comparisons import (
+    compare_arms,
+    compare_conditions,
+    find_best_floor,
+)
+from t2m_bench.reporting.published import MARK, PUBLISHED_DICE, write_footnote
+from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.table import (
+    ABSENT,
+    BOOTSTRAP_SEED,
+    BOXES,
+    Table,
+    flatten_contrast,
+    make_table,
+    show_change,
+    show_contrast,
+    show_interval,
+    show_number,
+    show_p,
+    show_percent,
+)
+from t2m_bench.statistics.crossed import Contrast
+from t2m_bench.statistics.intervals import compute_patient_means, estimate_mean
+
+Rows = list[tuple[str, ...]]
+Numbers = list[dict[str, Any]]
+
+
+def make_headline_table(results: Results) -> Table:
+    """Dice and IoU of each arm, gains over the baseline, over text_free and over the best floor."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    floor = find_best_floor(results)
+    rows, numbers = [], []
+    for arm in results.arms:
+        found = _measure_arm(results, arm, floor, rng)
+        gains: Mapping[str, Contrast | None] = found["gains"]
+        over_baseline = gains["over_baseline"]
+        relative = over_baseline.mean / found["baseline"] if over_baseline else math.nan
+        rows.append(
+            (
+                name_arm(arm),
+                str(found["seeds"]) if is_trained(arm) else ABSENT,
+                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip(),
+                f"{show_number(found['iou'])} ± {found['iou_sd']:.4f}",
+                ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
+                *(_show_with_p(gains[name]) for name in ("help", "over_floor")),
+                show_contrast(gains["cost_of_wrong"]),
+            )
+        )
+        measured = {name: value for name, value in found.items() if name not in {"gains", "baseline"}}
+        flat = {key: value for name, gain in gains.items() for key, value in flatten_contrast(name, gain).items()}
+        numbers.append({"arm": arm, "published": False, **measured, **flat})
+    rows, numbers = _add_published(results, rows, numbers)
+    return make_table("arms", "Arms", _write_note(results, floor), _HEADLINE_COLUMNS, rows, numbers)
+
+
+_HEADLINE_COLUMNS = (
+    "Arm",
+    "Seeds",
+    "Dice, mean ± SD [95 %]",
+    "IoU, mean ± SD",
+    "Gain over baseline*",
+    "Help: gain over text_free",
+    "Gain over best floor",
+    "Cost of wrong text",
+)
+
+
+def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.Generator) -> dict[str, Any]:
+    rows = results.select_main(arm)
+    dice, iou = compute_patient_means(rows, "dice"), compute_patient_means(rows, "iou")
+    estimate = estimate_mean(dice, rng)
+    baseline = results.select_main("baseline")
+    trained = is_trained(arm)
+    gains = {
+        "over_baseline": compare_arms(results, arm, "baseline") if trained else None,
+        "help": compare_arms(results, arm, REFERENCE) if trained and arm != REFERENCE else None,
+        "over_floor": compare_arms(results, arm, floor) if floor and (trained or arm == "baseline") else None,
+        "cost_of_wrong": compare_conditions(results, arm, "right", "wrong"),
+    }
+    wrong = results.select(arm, "wrong")
+    return {
+        "seeds": len(set(rows["seed"]) - {-1}),
+        "dice": estimate.mean,
+        "dice_sd": float(dice.std()),
+        "dice_low": estimate.low,
+        "dice_high": estimate.high,
+        "dice_wrong": float(compute_patient_means(wrong, "dice").mean()) if len(wrong) else math.nan,
+        "iou": float(iou.mean()),
+        "iou_sd": float(iou.std()),
+        "patients": len(dice),
+        "baseline": float(compute_patient_means(baseline, "dice").mean()) if len(baseline) else math.nan,
+        "gains": gains,
+    }
+
+
+def _show_range(found: Mapping[str, Any]) -> str:
+    interval = show_interval(found["dice_low"], found["dice_high"], signed=False)
+    return "" if interval == ABSENT else interval
+
+
+def _show_with_p(contrast: Contrast | None) -> str:
+    return ABSENT if contrast is None else f"{show_contrast(contrast)}, p {show_p(contrast.p)}"
+
+
+def _add_published(results: Results, rows: Rows, numbers: Numbers) -> tuple[Rows, Numbers]:
+    """Add the published rows of the same data set; phantoms have none."""
+    for arm, dice in _find_published(results).items():
+        row = (f"{arm} ({MARK})", ABSENT, show_number(dice), *(ABSENT for _ in _HEADLINE_COLUMNS[3:]))
+        rows = [*rows, row]
+        numbers = [*numbers, {"arm": arm, "published": True, "dice": dice}]
+    return rows, numbers
+
+
+def _find_published(results: Results) -> Mapping[str, float]:
+    dataset = results.experiment["dataset"]
+    return {} if dataset.get("phantom") else PUBLISHED_DICE.get(str(dataset["kind"]), {})
+
+
+def _write_note(results: Results, floor: str | None) -> str:
+    patients = int(results.table["patient"].nunique())
+    parts = [
+        f"Mean over {patients} patients, images of a patient and seeds averaged first; SD between patients; the "
+        "interval of "
+        f"a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
+        "* Includes adaptation to the data set: no evidence about text.",
+        "Gains over text_free and over a floor have the default interval and p, patients and training runs both "
+        "random; "
+        "only the primary contrast may be read without adjustment.",
+        "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "
+        "shows reliance "
+        "on the text, not help.",
+    ]
+    if floor:
+        parts.append(f"Best floor: {name_arm(floor)}.")
+    if _find_published(results):
+        parts.append(write_footnote(str(results.experiment["dataset"]["kind"])))
+    return " ".join(parts)

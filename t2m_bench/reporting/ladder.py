@@ -1,0 +1,132 @@
+"""The ladder of comparisons over the arms, and its appendix."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from t2m_bench.reporting.arms import name_arm
+from t2m_bench.reporting.comparisons import (
+    FAMILY,
+    PRIMARY,
+    Comparison,
+)
+from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.table import (
+    ABSENT,
+    BOOTSTRAP_SEED,
+    Table,
+    flatten_contrast,
+    make_table,
+    show_change,
+    show_contrast,
+    show_interval,
+    show_number,
+    show_p,
+)
+from t2m_bench.statistics import tests
+from t2m_bench.statistics.intervals import compute_patient_means
+from t2m_bench.statistics.ranking import compute_rank_shares, compute_standardised_difference, compute_superiority
+
+
+def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
+    """Each step from the box alone to language: what it asks, how large it is, how sure."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    rows, numbers = [], []
+    for item in comparisons:
+        contrast = item.contrast
+        low, high = (math.nan, math.nan) if math.isnan(contrast.low) else tests.bootstrap_crossed(item.tables, rng)
+        rows.append(
+            (
+                item.key,
+                item.question,
+                show_contrast(contrast),
+                show_p(item.p_adjusted),
+                {PRIMARY: "primary", FAMILY: "Holm"}.get(item.role, ABSENT),
+                str(contrast.num_patients),
+                "averaged" if item.within_models else str(contrast.num_seeds),
+                show_interval(low, high),
+                show_number(contrast.smallest_detectable),
+            )
+        )
+        numbers.append(
+            {"comparison": item.key, "role": item.role, **flatten_contrast("difference", contrast)}
+            | {"p_adjusted": item.p_adjusted, "patients": contrast.num_patients, "seeds": contrast.num_seeds}
+            | {"bootstrap_low": low, "bootstrap_high": high, "smallest_detectable": contrast.smallest_detectable}
+        )
+    note = (
+        "Dice. One primary contrast, not adjusted; one family adjusted by Holm; the rest are intervals only. "
+        "Interval and p: "
+        "patients and training runs both random (within a model, right minus wrong: patients alone). Bootstrap: "
+        "both drawn "
+        "within each fold, as a check. Smallest detectable: the difference that such a suite finds in 80 % of "
+        "cases. With "
+        "one seed all holds for these trained models only. Folds share training data, which no interval here "
+        "accounts for."
+    )
+    return make_table("ladder", "Is the text needed? A ladder over the arms", note, _LADDER_COLUMNS, rows, numbers)
+
+
+_LADDER_COLUMNS = (
+    "Comparison",
+    "Question",
+    "Difference [95 %]",
+    "p",
+    "Role",
+    "Patients",
+    "Seeds",
+    "Bootstrap check",
+    "Smallest detectable",
+)
+
+
+def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
+    """For an appendix: tests over patients given these trained models, and effect sizes."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    rows, numbers = [], []
+    for item in comparisons:
+        values = item.patient_values
+        found = {
+            "sign_flip_p": tests.flip_signs(values, rng),
+            "wilcoxon_p": tests.rank_signs(values),
+            "equivalence_p": tests.find_equivalence(values, results.margin) if len(values) > 1 else math.nan,
+            "d_z": compute_standardised_difference(values),
+            "superiority": compute_superiority(values),
+        }
+        shown = [show_p(found[name]) for name in ("sign_flip_p", "wilcoxon_p", "equivalence_p")]
+        rows.append((item.key, *shown, show_change(found["d_z"], 2), show_number(found["superiority"], 2)))
+        numbers.append({"comparison": item.key, **found})
+    note = (
+        "Given these trained models: patients alone are random, seeds averaged, so that these p are too small "
+        "for a claim "
+        f"about the method. Equivalence: two one-sided t tests within {results.margin:g} Dice. Superiority: "
+        "share of patients "
+        "with a gain, ties half."
+    )
+    columns = ("Comparison", "Sign flips, p", "Wilcoxon (Pratt), p", "Equivalence, p", "d_z", "Superiority")
+    return make_table("secondary", "Appendix: tests given these trained models", note, columns, rows, numbers)
+
+
+def make_rank_table(results: Results) -> Table | None:
+    """For an appendix: how often each arm has each rank when patients are drawn again."""
+    means = {arm: compute_patient_means(results.select_main(arm), "dice") for arm in results.arms}
+    together = pd.DataFrame(means).dropna()
+    if len(together) < 2 or together.shape[1] < 2:
+        return None
+    shares = compute_rank_shares(together, np.random.default_rng(BOOTSTRAP_SEED))
+    shares = shares.loc[together.mean().sort_values(ascending=False).index]
+    rows = [
+        (name_arm(str(arm)), *(f"{100 * share:.0f}" for share in row))
+        for arm, row in zip(shares.index, shares.to_numpy(), strict=True)
+    ]
+    named = shares.rename(columns=lambda rank: f"rank_{rank}").rename_axis("arm").reset_index()
+    note = "Per cent of bootstrap samples of patients in which an arm has the rank, given these trained models."
+    return make_table(
+        "ranks",
+        "Appendix: stability of the order",
+        note,
+        ("Arm", *map(str, shares.columns)),
+        rows,
+        named.to_dict("records"),
+    )

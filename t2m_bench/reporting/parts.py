@@ -1,0 +1,87 @@
+"""The parts of a report in their order: each has tables and figures, or says what it lacks."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from t2m_bench.reporting.arms import find_method
+from t2m_bench.reporting.comparisons import Comparison
+from t2m_bench.reporting.counterfactuals import list_text_arms, make_counterfactual_table, make_swap_table
+from t2m_bench.reporting.distances import make_measures_table
+from t2m_bench.reporting.figures import (
+    Figure,
+    draw_boxes,
+    draw_gates,
+    draw_learning_curves,
+    draw_swaps,
+    draw_violins,
+)
+from t2m_bench.reporting.headline import make_headline_table
+from t2m_bench.reporting.ladder import make_ladder_table, make_rank_table, make_secondary_table
+from t2m_bench.reporting.overlays import draw_overlays
+from t2m_bench.reporting.provenance import make_audit_table
+from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.runs import make_cost_table, make_runs_table
+from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.table import Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a report. `lacks` says what would be here in a whole suite, empty where nothing is lacking."""
+
+    key: str
+    title: str
+    tables: tuple[Table, ...]
+    figures: tuple[Figure, ...]
+    lacks: str
+
+
+def make_parts(results: Results, comparisons: Sequence[Comparison], draw: bool = True) -> list[Part]:
+    """Return every part, in the order in which one reads; with figures unless `draw` is False."""
+    method = find_method(results.arms) or next(iter(list_text_arms(results)), None)
+    return [
+        _make(
+            "headline",
+            "Results",
+            [make_headline_table(results), make_measures_table(results)],
+            [draw_violins(results)] if draw else [],
+        ),
+        _make(
+            "counterfactuals", "Other texts", [make_counterfactual_table(results)], [], "No arm was asked with text."
+        ),
+        _make("ladder", "Is the text needed?", [make_ladder_table(results, comparisons)], []),
+        _make(
+            "swaps",
+            "Swap matrix",
+            [make_swap_table(results, method) if method else None],
+            draw_swaps(results, method) if method and draw else [],
+            "No case was asked with every other class's text (condition swap).",
+        ),
+        _make(
+            "boxes",
+            "Box and text",
+            [make_box_table(results, method) if method else None],
+            [draw_boxes(results, method) if method and draw else None],
+            "All boxes are tight; looser ones were not asked.",
+        ),
+        _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),
+        _make("overlays", "Cases", [], [draw_overlays(results) if draw else None], "No run left pictures."),
+        _make("harm", "Harm", [make_harm_table(results)], [], "No arm was asked with text."),
+        _make(
+            "runs",
+            "Training",
+            [make_runs_table(results), make_cost_table(results)],
+            [draw_learning_curves(results), draw_gates(results)] if draw else [],
+        ),
+        _make("audit", "Audit", [make_audit_table(results)], []),
+        _make("appendix", "Appendix", [make_secondary_table(results, comparisons), make_rank_table(results)], []),
+    ]
+
+
+def _make(
+    key: str, title: str, tables: Iterable[Table | None], figures: Iterable[Figure | None], lacks: str = ""
+) -> Part:
+    kept = tuple(table for table in tables if table is not None and table.rows)
+    drawn = tuple(figure for figure in figures if figure is not None)
+    empty = not kept and not drawn
+    return Part(key, title, kept, drawn, (lacks or "Nothing of this in these results.") if empty else "")

@@ -1,0 +1,91 @@
+"""What a reader must know before the first number, what the audit said, and where the numbers come from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.runs import list_missing
+from t2m_bench.reporting.table import Table, make_table
+from t2m_bench.reporting.verdicts import CLAIM_SEEDS
+
+FEW_PATIENTS = 10
+
+
+def list_warnings(results: Results) -> list[str]:
+    """Return what makes the figures less than they seem, the gravest first."""
+    experiment = results.experiment
+    warnings = []
+    if experiment["allow_leakage"]:
+        leaks = "; ".join(_list_leaks(results)) or "none was found"
+        warnings.append(f"Leakage was allowed in this experiment ({leaks}): no figure here is an honest test figure.")
+    phantom = experiment["dataset"].get("phantom")
+    if phantom:
+        warnings.append(
+            f"Phantoms, not patients: the text tells the hidden class with probability {phantom['text_effect']:g}"
+            + (", and the look shows it too." if phantom["text_visible"] else ".")
+        )
+    missing = list_missing(results)
+    if missing:
+        warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
+    warnings += _list_model_warnings(experiment["models"])
+    if REFERENCE not in results.arms:
+        warnings.append("Without the arm text_free nothing here says what the text did. Run `t2m-bench bench RECIPE`.")
+    seeds = [len({r.summary["seed"] for r in results.list_runs(arm)}) for arm in results.arms if is_trained(arm)]
+    if seeds and min(seeds) < CLAIM_SEEDS:
+        warnings.append(
+            f"Fewest training runs an arm: {min(seeds)} seeds; a claim about the method wants at least {CLAIM_SEEDS}."
+        )
+    trials = {arm: {run.summary.get("trials", 1) for run in results.list_runs(arm)} for arm in results.arms}
+    if len({max(found) for found in trials.values() if found}) > 1:
+        told = ", ".join(f"{arm} {max(found)}" for arm, found in trials.items() if found)
+        warnings.append(f"Arms had different numbers of trials in tuning ({told}): their comparison is not a fair one.")
+    return warnings
+
+
+def _list_model_warnings(models: Mapping[str, Any]) -> list[str]:
+    warnings = []
+    if models["text_encoder"] == "stand-in":
+        warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
+    if models["image_encoder"] == "mini":
+        warnings.append("Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM.")
+    return warnings
+
+
+def _list_leaks(results: Results) -> list[str]:
+    leaks = [(fold, leak) for fold, audit in results.audits.items() for leak in audit["leaks"]]
+    return [f"fold {fold}: {leak}" if len(results.audits) > 1 else leak for fold, leak in leaks]
+
+
+def make_audit_table(results: Results) -> Table:
+    """A row a test fold: cases and patients of each split, leaks, quality flags, cases without text."""
+    rows, numbers = [], []
+    for fold, audit in results.audits.items():
+        splits = [f"{count} / {audit['patients'].get(name, 0)}" for name, count in audit["cases"].items()]
+        flags = ", ".join(f"{name} {count}" for name, count in audit["flags"].items()) or "none"
+        leaks = "; ".join(audit["leaks"]) or "none"
+        rows.append((fold, *splits, leaks, flags, str(audit.get("unknown_texts", 0))))
+        counts = {f"{name}_cases": count for name, count in audit["cases"].items()}
+        numbers.append({"fold": fold, **counts, "leaks": leaks, "flags": flags})
+    splits = [f"{name}: cases / patients" for name in next(iter(results.audits.values()))["cases"]]
+    columns = ("Test fold", *splits, "Leaks", "Quality flags, cases", "Text unknown")
+    note = "Splits are by patient. The audit looks for patients and images on two sides before any training."
+    return make_table("audit", "What the audit and the quality flags said", note, columns, rows, numbers)
+
+
+def list_facts(results: Results) -> list[tuple[str, str]]:
+    """Return the provenance as (what, value)."""
+    experiment = results.experiment
+    dataset = experiment["dataset"]
+    patients = f" of {dataset['num_patients']} patients" if "num_patients" in dataset else ""
+    return [
+        ("Data set", f"{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
+        ("Test folds", ", ".join(map(str, results.folds))),
+        ("Image encoder", f"{experiment['models']['image_encoder']}"),
+        ("Text encoder", f"{experiment['models']['text_encoder']}"),
+        ("Margin", f"{results.margin:g} Dice"),
+        *((f"sha256 of {name}", value) for name, value in experiment["hashes"].items()),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in experiment["versions"].items())),
+        ("Runs", ", ".join(run.name for run in results.runs) or "none"),
+        ("Created", str(experiment["created"])),
+    ]

@@ -1,0 +1,130 @@
+"""Results by box, by class, and the cases that text harms."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
+from t2m_bench.reporting.comparisons import compare_arms, compare_conditions
+from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_arms
+from t2m_bench.reporting.results import TIGHT, Results
+from t2m_bench.reporting.table import (
+    BOXES,
+    Table,
+    flatten_contrast,
+    make_table,
+    show_contrast,
+    show_number,
+    show_percent,
+)
+from t2m_bench.statistics.intervals import compute_patient_means
+
+HARM = 0.1
+"""Dice lost by a case that counts as harmed."""
+
+
+def name_box(box: str) -> str:
+    """Return in words how a box differs from the tight one."""
+    if box == TIGHT:
+        return "tight"
+    kind, percent = box.split("_")
+    words = {"jitter": "each side moved by up to", "loose": "each side outward by", "shift": "moved by"}
+    return f"{words[kind]} {percent} %"
+
+
+def make_box_table(results: Results, method: str) -> Table | None:
+    """Dice over box quality with right, wrong and no text; None where all boxes are tight."""
+    boxes = find_box_conditions(results)
+    if len(boxes) == 1:
+        return None
+    rows, numbers = [], []
+    for box in boxes:
+        means = {
+            "right": _mean_dice(results.select(method, "right", box)),
+            "wrong": _mean_dice(results.select(method, "wrong", box)),
+            "none": _mean_dice(results.select_main(REFERENCE, box)),
+            "baseline": _mean_dice(results.select_main("baseline", box)),
+            "ellipse": _mean_dice(results.select_main("floor_ellipse", box)),
+        }
+        gain = compare_arms(results, method, REFERENCE, box)
+        cost = compare_conditions(results, method, "right", "wrong", box)
+        shown = [show_number(mean) for mean in means.values()]
+        rows.append((name_box(box), *shown, show_contrast(gain), show_contrast(cost)))
+        flat = {**flatten_contrast("help", gain), **flatten_contrast("cost_of_wrong", cost)}
+        numbers.append({"box": box, **means, **flat})
+    note = (
+        f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "
+        "and is then "
+        "changed by per cent of its size; a moved side is drawn once a case and shared by all arms and seeds. "
+        "Cost is given "
+        "these trained models."
+    )
+    columns = (
+        "Box",
+        "Right text",
+        "Wrong text",
+        "No text",
+        "Baseline",
+        "Ellipse in the box",
+        "Help",
+        "Cost of wrong text",
+    )
+    return make_table("boxes", "Box and text together", note, columns, rows, numbers)
+
+
+def _mean_dice(rows: pd.DataFrame) -> float:
+    return float(compute_patient_means(rows, "dice").mean()) if len(rows) else math.nan
+
+
+def make_class_table(results: Results, field: str) -> Table:
+    """Mean Dice of each arm by the case's own class, and their plain mean."""
+    all_values = results.list_values(results.table, field)
+    classes = sorted(all_values.unique())
+    rows, numbers = [], []
+    for arm in results.arms:
+        good = results.select_main(arm)
+        own = results.list_values(good, field)
+        means = [_mean_dice(good[own == name]) for name in classes]
+        macro = float(np.mean(means))
+        rows.append((name_arm(arm), *(show_number(mean) for mean in means), show_number(macro)))
+        numbers.append({"arm": arm, **dict(zip(classes, means, strict=True)), "macro": macro})
+    first = results.table.drop_duplicates("case")
+    counts = first.groupby(results.list_values(first, field))["patient"].nunique()
+    told = ", ".join(f"{name}: {counts[name]}" for name in classes)
+    note = f"Patients of each class: {told}. The macro-average counts classes equally. {BOXES}"
+    name = "classes" if len(results.fields) == 1 else f"classes_{field}"
+    return make_table(name, f"Dice by {field}", note, ("Arm", *classes, "Macro-average"), rows, numbers)
+
+
+def make_harm_table(results: Results) -> Table | None:
+    """How many cases text makes worse by more than HARM; None where no arm reads text."""
+    rows, numbers = [], []
+    for arm in list_text_arms(results):
+        right = _case_dice(results.select(arm, "right"))
+        wrong = _case_dice(results.select(arm, "wrong"))
+        free = _case_dice(results.select_main(REFERENCE)) if is_trained(arm) else pd.Series(dtype=float)
+        found: dict[str, Any] = {"arm": arm}
+        shown = [arm]
+        for name, other in (("wrong_text", right - wrong), ("right_text", free - right)):
+            lost = other.dropna()
+            harmed, worst = int((lost > HARM).sum()), float(lost.max()) if len(lost) else math.nan
+            share = harmed / len(lost) if len(lost) else math.nan
+            found |= {f"{name}_harmed": harmed, f"{name}_cases": len(lost), f"{name}_worst": worst}
+            shown += [f"{harmed} of {len(lost)} ({show_percent(share, signed=False)})", show_number(worst)]
+        rows.append(tuple(shown))
+        numbers.append(found)
+    if not rows:
+        return None
+    note = (
+        f"Cases that lose more than {HARM:g} Dice, seeds averaged: by wrong text against right text, and by "
+        "right text "
+        f"against {REFERENCE}. {BOXES}"
+    )
+    columns = ("Arm", "Harmed by wrong text", "Largest loss", "Worse than without text", "Largest loss ")
+    return make_table("harm", "Harm", note, columns, rows, numbers)
+
+
+def _case_dice(rows: pd.DataFrame) -> pd.Series:
+    return rows.groupby("case")["dice"].mean()

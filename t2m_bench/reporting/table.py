@@ -1,0 +1,100 @@
+"""A table as text, and how numbers are written in it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from t2m_bench.statistics.crossed import Contrast
+from t2m_bench.statistics.intervals import Estimate
+
+ABSENT = "-"
+
+BOXES = "Boxes are tight and come from the reference mask."
+
+BOOTSTRAP_SEED = 0
+"""Of every bootstrap, so that a report can be made again to the digit."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table as text, and the numbers behind it for a spreadsheet."""
+
+    name: str
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: pd.DataFrame
+
+    def is_text(self, column: int) -> bool:
+        """Return whether a column, by its number, holds words and is to stand to the left."""
+        return column == 0 or (bool(self.rows) and self.rows[0][column][:1].isalpha())
+
+
+def make_table(
+    name: str,
+    title: str,
+    note: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: Sequence[Mapping[Any, Any]],
+) -> Table:
+    """Return a table of rows, each with its numbers."""
+    return Table(name, title, note, tuple(columns), tuple(tuple(row) for row in rows), pd.DataFrame(list(numbers)))
+
+
+def show_number(value: float, digits: int = 4) -> str:
+    """Return a number, or a dash where it is not defined."""
+    return ABSENT if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def show_change(value: float, digits: int = 4) -> str:
+    """Return a signed number, or a dash where it is not defined."""
+    return ABSENT if math.isnan(value) else f"{value:+.{digits}f}"
+
+
+def show_percent(value: float, digits: int = 1, signed: bool = True) -> str:
+    """Return a share as per cent, or a dash where it is not defined."""
+    if math.isnan(value):
+        return ABSENT
+    return f"{100 * value:+.{digits}f} %" if signed else f"{100 * value:.{digits}f} %"
+
+
+def show_interval(low: float, high: float, signed: bool = True) -> str:
+    """Return [low, high], or a dash where it is not defined."""
+    if math.isnan(low):
+        return ABSENT
+    return f"[{low:+.4f}, {high:+.4f}]" if signed else f"[{low:.4f}, {high:.4f}]"
+
+
+def show_p(p: float) -> str:
+    """Return p as journals print it, or a dash where it is not defined."""
+    if math.isnan(p):
+        return ABSENT
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def show_contrast(contrast: Contrast | None) -> str:
+    """Return a mean difference with its interval."""
+    if contrast is None:
+        return ABSENT
+    interval = show_interval(contrast.low, contrast.high)
+    return show_change(contrast.mean) + ("" if interval == ABSENT else f" {interval}")
+
+
+def show_estimate(estimate: Estimate | None) -> str:
+    """Return a mean with its interval."""
+    if estimate is None:
+        return ABSENT
+    interval = show_interval(estimate.low, estimate.high, signed=False)
+    return show_number(estimate.mean) + ("" if interval == ABSENT else f" {interval}")
+
+
+def flatten_contrast(name: str, contrast: Contrast | None) -> dict[str, float]:
+    """Return name, name_low, name_high and name_p, NaN where there is no such contrast."""
+    if contrast is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_p"), math.nan)
+    return {name: contrast.mean, f"{name}_low": contrast.low, f"{name}_high": contrast.high, f"{name}_p": contrast.p}

@@ -1,0 +1,172 @@
+"""The verdicts in plain language, computed from the numbers: help, reliance, language beyond the label, wording."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from t2m_bench.reporting.arms import REFERENCE, find_method
+from t2m_bench.reporting.comparisons import EXPLORATORY, Comparison, find_comparison
+from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.table import show_change, show_interval, show_p
+from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.tests import find_equivalence
+
+EQUIVALENCE_LEVEL = 0.90
+"""The interval that lies within the margin exactly when two one-sided tests at 5 % both reject."""
+
+CLAIM_SEEDS = 5
+"""Training runs a fold below which nothing is claimed about the method (simulations of the default test)."""
+
+ALPHA = 0.05
+
+
+class Outcome(StrEnum):
+    """What an interval says of a difference."""
+
+    HELPS = "helps"
+    HURTS = "hurts"
+    NEGLIGIBLE = "negligible"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer. `question` and `headline` are short, `sentences` say why."""
+
+    key: str
+    question: str
+    outcome: Outcome
+    headline: str
+    sentences: tuple[str, ...]
+
+
+def judge(contrast: Contrast, margin: float) -> Outcome:
+    """Return what a difference's intervals say of it.
+
+    helps: the 95 % interval is above 0; negligible: the 90 % interval is within the margin; hurts: the 95 % interval is
+    below 0; else undecided. So a small loss is negligible, whereas a small gain that is surely above 0 helps.
+    """
+    if contrast.low > 0:
+        return Outcome.HELPS
+    low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
+    if -margin < low and high < margin:
+        return Outcome.NEGLIGIBLE
+    return Outcome.HURTS if contrast.high < 0 else Outcome.UNDECIDED
+
+
+def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
+    """Return help, reliance, language and paraphrase, as far as the results allow."""
+    method = find_method(results.arms)
+    if method is None:
+        return []
+    help_ = find_comparison(comparisons, f"{method} - {REFERENCE}")
+    verdicts = []
+    if help_:
+        verdicts.append(_judge_help(help_, method, results.margin))
+    for reliance in (c for c in comparisons if c.key.startswith(f"{method}: right - ")):
+        verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
+    language = find_comparison(comparisons, f"{method} - label")
+    if language:
+        verdicts.append(_judge_language(language, results.margin))
+    paraphrase = _find_paraphrase(results, method)
+    if paraphrase:
+        verdicts.append(_judge_paraphrase(paraphrase, help_, results.margin))
+    return verdicts
+
+
+def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
+    contrast = comparison.contrast
+    outcome = judge(contrast, margin)
+    headline = {
+        Outcome.HELPS: "The text helps.",
+        Outcome.HURTS: "The text makes it worse.",
+        Outcome.NEGLIGIBLE: "The text makes no difference that matters.",
+        Outcome.UNDECIDED: "Undecided: these results can neither show nor rule out that the text helps.",
+    }[outcome]
+    sentences = [f"{method} with its right text against {REFERENCE}, the same adapter without text: {_tell(contrast)}."]
+    if outcome is Outcome.HELPS and contrast.mean < margin:
+        sentences.append(f"The gain is smaller than the margin of {margin:g} that was fixed as the least that matters.")
+    if outcome is Outcome.NEGLIGIBLE:
+        low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
+        sentences.append(f"The 90 % interval {show_interval(low, high)} lies within the margin of {margin:g}.")
+    if outcome is Outcome.UNDECIDED:
+        sentences.append(f"A gain of {contrast.smallest_detectable:.4f} would have been found in 80 % of such suites.")
+    return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast)))
+
+
+def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:
+    contrast = comparison.contrast
+    outcome = judge(contrast, margin)
+    what = comparison.question.removeprefix("does it rely on ").rstrip("?")
+    headline = {
+        Outcome.HELPS: f"The model relies on {what}: wrong text costs.",
+        Outcome.HURTS: f"Wrong text does better than right text ({what}).",
+        Outcome.NEGLIGIBLE: f"The model hardly looks at {what}: wrong text costs nothing that matters.",
+        Outcome.UNDECIDED: f"Undecided whether the model relies on {what}.",
+    }[outcome]
+    sentences = [f"{method}, right minus wrong text: {_tell(contrast)}, given these trained models."]
+    if outcome is Outcome.HELPS and help_ not in {None, Outcome.HELPS}:
+        sentences.append(
+            "Reliance without help: the model depends on the text without a shown benefit from it, a liability "
+            "wherever "
+            "a text can be wrong."
+        )
+    sentences.append("A drop under wrong text alone never shows that the text helps.")
+    return Verdict("reliance", f"Does the model rely on {what}?", outcome, headline, tuple(sentences))
+
+
+def _judge_language(comparison: Comparison, margin: float) -> Verdict:
+    outcome = judge(comparison.contrast, margin)
+    headline = {
+        Outcome.HELPS: "Sentences help beyond the bare category.",
+        Outcome.HURTS: "A bare category does better than sentences.",
+        Outcome.NEGLIGIBLE: "Sentences add nothing that matters to the bare category.",
+        Outcome.UNDECIDED: "Undecided whether sentences add anything to the bare category.",
+    }[outcome]
+    said = f"{comparison.key}, one learned vector a class in place of a language model: {_tell(comparison.contrast)}"
+    sentences = (f"{said} (Holm p {show_p(comparison.p_adjusted)}).", *_limit(comparison.contrast))
+    return Verdict("language", "Does language help beyond the label?", outcome, headline, sentences)
+
+
+def _find_paraphrase(results: Results, method: str) -> Comparison | None:
+    tables = make_fold_tables(results.select(method, "right"), results.select(method, "paraphrase"), "dice")
+    if not tables:
+        return None
+    contrast, key = estimate_crossed(average_seeds(tables)), f"{method}: right - paraphrase"
+    return Comparison(key, "", EXPLORATORY, contrast, float("nan"), tuple(tables), within_models=True)
+
+
+def _judge_paraphrase(comparison: Comparison, help_: Comparison | None, margin: float) -> Verdict:
+    p = find_equivalence(comparison.patient_values, margin)
+    contrast = comparison.contrast
+    outcome = Outcome.NEGLIGIBLE if p < ALPHA else judge(contrast, margin)
+    equivalent = outcome is Outcome.NEGLIGIBLE
+    headline = (
+        "Held-out wording of the same text is equivalent."
+        if equivalent
+        else "Held-out wording is not shown equivalent."
+    )
+    sentences = [f"Right minus held-out wording: {_tell(contrast)}; equivalence within {margin:g}: p {show_p(p)}."]
+    if help_ is None or abs(help_.contrast.mean) < margin:
+        sentences.append("The text effect itself is below the margin: the paraphrase test is uninformative here.")
+    sentences.append("Where the text encoder does not put wordings of a class together, this measures the encoder.")
+    return Verdict("paraphrase", "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
+
+
+def _tell(contrast: Contrast) -> str:
+    return (
+        f"{show_change(contrast.mean)} Dice, 95 % interval {show_interval(contrast.low, contrast.high)}, "
+        f"p {show_p(contrast.p)}, {contrast.num_patients} patients"
+    )
+
+
+def _limit(contrast: Contrast) -> tuple[str, ...]:
+    """Return what the number of training runs forbids to claim."""
+    if contrast.num_seeds == 1:
+        return ("One training run a fold: this holds for this trained model only, not for the method.",)
+    if contrast.num_seeds < CLAIM_SEEDS:
+        return (
+            f"{contrast.num_seeds} training runs a fold; a claim about the method wants at least {CLAIM_SEEDS}, "
+            "so read this as for these trained models.",
+        )
+    return ()

@@ -1,0 +1,79 @@
+"""Tables that are no comparison are refused, each with one message."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from t2m_bench.errors import RunFolderError
+from t2m_bench.metrics.results import write_results
+from t2m_bench.reporting.results import load_experiment
+
+RUN = "hierarchical-fold1-seed1-00000000"
+
+
+def rewrite(path: Path, keep: pd.Series | None = None, **columns: object) -> None:
+    table = pd.read_parquet(path).assign(**columns)
+    table = table if keep is None else table[keep]
+    write_results(path, table.to_dict("records"))
+
+
+def test_a_missing_case_is_refused_naming_the_run_and_the_cell(experiment: Path) -> None:
+    path = experiment / RUN / "cases.parquet"
+    table = pd.read_parquet(path)
+    case = table["case"].iloc[0]
+    lost = (table["case"] == case) & (table["condition"] == "right") & (table["box"] == "tight")
+    rewrite(path, ~lost)
+    message = rf"{RUN}: arm hierarchical, seed 1, fold 1, condition right, box tight lacks 1 of \d+ cases \({case}\)"
+    with pytest.raises(RunFolderError, match=message):
+        load_experiment(experiment)
+
+
+def test_a_case_missing_from_another_condition_is_refused_too(experiment: Path) -> None:
+    path = experiment / RUN / "cases.parquet"
+    table = pd.read_parquet(path)
+    lost = (table["case"] == table["case"].iloc[0]) & (table["condition"] == "wrong") & (table["box"] == "loose_20")
+    rewrite(path, ~lost)
+    with pytest.raises(RunFolderError, match="condition wrong, box loose_20 lacks 1 of"):
+        load_experiment(experiment)
+
+
+def test_a_case_that_every_arm_lacks_in_a_condition_is_no_error(experiment: Path) -> None:
+    """Cases without a class have no wrong text; floors may have one all the same."""
+    for path in experiment.glob("*-fold1-seed*/cases.parquet"):
+        table = pd.read_parquet(path)
+        rewrite(path, ~((table["case"] == table["case"].iloc[0]) & (table["condition"] == "wrong")))
+    assert len(load_experiment(experiment).arms) == 7
+
+
+def test_a_run_that_stands_twice_is_refused_naming_both(experiment: Path) -> None:
+    shutil.copytree(experiment / RUN, experiment / "hierarchical-fold1-seed1-11111111")
+    with pytest.raises(RunFolderError, match=f"{RUN} and in hierarchical-fold1-seed1-11111111"):
+        load_experiment(experiment)
+
+
+def change_recipe(experiment: Path, **note: object) -> None:
+    path = experiment / RUN / "run.json"
+    summary = json.loads(path.read_text())
+    summary["recipe"]["optim"]["learning_rate"] = 0.01
+    path.write_text(json.dumps(summary | note))
+
+
+def test_two_recipes_in_one_table_are_refused_naming_the_field(experiment: Path) -> None:
+    change_recipe(experiment)
+    with pytest.raises(RunFolderError, match=rf"{RUN}: its recipe has optim\.learning_rate = 0\.01"):
+        load_experiment(experiment)
+
+
+def test_an_arm_that_says_it_is_differently_tuned_is_let_in(experiment: Path) -> None:
+    change_recipe(experiment, differently_tuned=True)
+    assert "hierarchical" in load_experiment(experiment).arms
+
+
+def test_names_that_are_no_pseudonyms_are_refused_and_not_repeated(experiment: Path) -> None:
+    rewrite(experiment / RUN / "cases.parquet", patient="R01-003")
+    with pytest.raises(RunFolderError, match="column patient are no pseudonyms") as caught:
+        load_experiment(experiment)
+    assert "R01-003" not in str(caught.value)

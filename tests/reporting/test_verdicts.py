@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated_suite import Suite
+
+from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, make_comparisons
+from t2m_bench.reporting.results import Results, load_experiment
+from t2m_bench.reporting.verdicts import Outcome, Verdict, judge, make_verdicts
+from t2m_bench.statistics.crossed import Contrast, estimate_crossed
+
+ARMS = ("baseline", "text_free", "label", "gated", "hierarchical")
+TIGHT = {"tight": 0.0}
+
+
+def contrast(mean: float, error: float) -> Contrast:
+    return Contrast(mean, error, 1000.0, 100, 5, 4)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "outcome"),
+    [
+        (0.02, 0.005, Outcome.HELPS),
+        (0.003, 0.001, Outcome.HELPS),  # small, and surely above 0
+        (0.001, 0.002, Outcome.NEGLIGIBLE),
+        (-0.003, 0.001, Outcome.NEGLIGIBLE),
+        (-0.02, 0.005, Outcome.HURTS),
+        (0.003, 0.002, Outcome.UNDECIDED),
+        (-0.004, 0.005, Outcome.UNDECIDED),
+    ],
+)
+def test_the_three_outcomes_and_the_loss(mean: float, error: float, outcome: Outcome) -> None:
+    assert judge(contrast(mean, error), margin=0.005) is outcome
+
+
+def test_without_an_interval_nothing_is_decided() -> None:
+    assert judge(estimate_crossed([np.zeros((2, 5))]), 0.005) is Outcome.UNDECIDED
+
+
+def load(folder: Path, **given: object) -> Results:
+    return load_experiment(Suite(ARMS, patients=24, boxes=TIGHT, **given).write(folder))  # type: ignore[arg-type]
+
+
+def find(results: Results) -> dict[str, Verdict]:
+    return {verdict.key: verdict for verdict in make_verdicts(results, make_comparisons(results))}
+
+
+def test_a_planted_help_is_found_and_said(tmp_path: Path) -> None:
+    found = find(load(tmp_path, help_=0.03))
+    assert found["help"].outcome is Outcome.HELPS
+    assert found["help"].headline == "The text helps."
+    assert found["reliance"].outcome is Outcome.HELPS
+    assert found["paraphrase"].outcome is Outcome.NEGLIGIBLE
+    assert found["language"].outcome is Outcome.HELPS
+    assert not any("trained model" in sentence for sentence in found["help"].sentences), "five seeds allow the claim"
+
+
+def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
+    found = find(load(tmp_path, help_=0.0, draw=1))
+    assert found["help"].outcome is Outcome.NEGLIGIBLE
+    assert found["reliance"].outcome is Outcome.HELPS
+    assert any("liability" in sentence for sentence in found["reliance"].sentences)
+    assert any("uninformative" in sentence for sentence in found["paraphrase"].sentences)
+
+
+def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:
+    assert find(load(tmp_path, help_=0.0, cost=0.0, draw=1))["reliance"].outcome is Outcome.NEGLIGIBLE
+
+
+def test_one_seed_speaks_for_this_trained_model_only(tmp_path: Path) -> None:
+    found = find(load(tmp_path, help_=0.03, seeds=(0,)))
+    assert any("this trained model only" in sentence for sentence in found["help"].sentences)
+
+
+def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
+    comparisons = {item.key: item for item in make_comparisons(load_experiment(whole_suite))}
+    assert [key for key, item in comparisons.items() if item.role == PRIMARY] == ["hierarchical - text_free"]
+    assert {key for key, item in comparisons.items() if item.role == FAMILY} == {
+        "gated - text_free",
+        "hierarchical - gated",
+        "hierarchical - label",
+        "hierarchical: right - wrong",
+        "hierarchical - text_free (loose_20)",
+    }
+    primary = comparisons["hierarchical - text_free"]
+    assert primary.p_adjusted == primary.contrast.p
+    for item in comparisons.values():
+        if item.role == FAMILY:
+            assert item.p_adjusted >= item.contrast.p
+    assert np.isnan(comparisons["label - text_free"].p_adjusted)
+    within = comparisons["hierarchical: right - wrong"]
+    assert within.within_models
+    assert {table.shape[1] for table in within.tables} == {1}
