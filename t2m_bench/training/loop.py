@@ -11,8 +11,7 @@ import torch
 
 from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
-from t2m_bench.models.fusion import FusionAdapter
-from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import Progress, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
@@ -20,7 +19,7 @@ from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.step import accumulate_gradients
 from t2m_bench.training.updater import Updater, build_updater
 
-Validate = Callable[[FusionAdapter], float]
+Validate = Callable[[Arm], float]
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 OnStep = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
@@ -39,8 +38,8 @@ class Trainer:
 
     recipe: Recipe
     folder: Path
-    adapter: FusionAdapter
-    segmenter: BoxSegmenter
+    adapter: Arm
+    segmenter: Segmenter
     batches: BatchMaker
     ranks: Ranks
     validate: Validate

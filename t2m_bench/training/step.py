@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from t2m_bench.config import IMAGE_WIDTH, LossSection
-from t2m_bench.models.fusion import FusionAdapter, compute_lesion_features
+from t2m_bench.models.arm import Arm, Segmenter
+from t2m_bench.models.fusion import compute_lesion_features
 from t2m_bench.models.losses import compute_bce_loss, compute_contrastive_gradients, compute_dice_loss
-from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.training.batches import MicroBatch
 from t2m_bench.training.ranks import Ranks
 
@@ -37,8 +37,8 @@ class _Pool:
 
 
 def compute_gradients(
-    adapter: FusionAdapter,
-    segmenter: BoxSegmenter,
+    adapter: Arm,
+    segmenter: Segmenter,
     micro_batches: Sequence[MicroBatch],
     num_global: int,
     loss: LossSection,
@@ -51,8 +51,8 @@ def compute_gradients(
 
 
 def accumulate_gradients(
-    adapter: FusionAdapter,
-    segmenter: BoxSegmenter,
+    adapter: Arm,
+    segmenter: Segmenter,
     micro_batches: Sequence[MicroBatch],
     num_global: int,
     loss: LossSection,
@@ -84,7 +84,7 @@ def accumulate_gradients(
     return StepLosses(mean_dice, mean_bce, float(pool.loss) if pool is not None else 0.0)
 
 
-def _add_gradients(adapter: FusionAdapter, objective: Tensor) -> None:
+def _add_gradients(adapter: Arm, objective: Tensor) -> None:
     """Do what `objective.backward()` does, past DeepSpeed's hooks, which would send each micro-batch's part at once."""
     parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     for parameter, part in zip(parameters, torch.autograd.grad(objective, parameters, allow_unused=True), strict=True):
@@ -93,10 +93,10 @@ def _add_gradients(adapter: FusionAdapter, objective: Tensor) -> None:
 
 
 def _pool_features(
-    adapter: FusionAdapter, micro_batches: Sequence[MicroBatch], num_global: int, loss: LossSection, ranks: Ranks
+    adapter: Arm, micro_batches: Sequence[MicroBatch], num_global: int, loss: LossSection, ranks: Ranks
 ) -> _Pool | None:
     """Gather every case's features without a graph; None where no contrastive loss applies."""
-    if loss.contrastive_weight == 0 or not adapter.uses_text:
+    if loss.contrastive_weight == 0 or not adapter.has_text_loss:
         return None
     rows = torch.zeros(num_global, 2 * IMAGE_WIDTH + 1, device=ranks.device)
     for batch in micro_batches:
