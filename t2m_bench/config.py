@@ -235,6 +235,8 @@ class ClusterSection(Section):
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
     use_gpu: bool = False
     num_embed_workers: Annotated[int, Field(ge=0)] = 0
+    num_bench_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes of `bench` that train a run each, side by side; 0 trains one run after the other."""
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     max_failures: Annotated[int, Field(ge=0)] = 3
     shard_mib: Positive = 256
@@ -249,6 +251,11 @@ class ClusterSection(Section):
         if isinstance(self.num_train_workers, tuple) and self.num_train_workers[0] > self.num_train_workers[1]:
             raise ValueError(
                 f"cluster.num_train_workers = {list(self.num_train_workers)}: write [min, max] with min <= max"
+            )
+        if self.num_bench_workers > 0 and self.num_train_workers != 0:
+            raise ValueError(
+                f"cluster.num_bench_workers = {self.num_bench_workers} trains each run in one process; set "
+                "cluster.num_train_workers to 0, or num_bench_workers to 0"
             )
         if self.deepspeed is not None and self.min_train_workers == 0:
             raise ValueError(f"cluster.deepspeed = {self.deepspeed} needs workers; set cluster.num_train_workers")

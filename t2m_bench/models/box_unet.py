@@ -1,5 +1,7 @@
 """A small U-Net on box crops of the image, without text and without SAM: what the pixels in the box give (MONAI's)."""
 
+import importlib.util
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,18 +25,27 @@ OUTSIDE = -10.0
 CHANNELS = (16, 32, 64, 128)
 
 
+def check_monai() -> None:
+    """Look whether MONAI is there, without importing it.
+
+    Raises:
+        RecipeError: it is not installed.
+    """
+    if importlib.util.find_spec("monai") is None:
+        raise RecipeError(
+            "the arm unet needs MONAI, which is not installed: pip install 't2m-bench[unet]', or leave it out of "
+            "bench.arms."
+        )
+
+
 class BoxUnet(Arm):
     """The network's parameters; the box comes with `BoxUnetSegmenter`."""
 
     def __init__(self) -> None:
         super().__init__()
-        try:
-            from monai.networks.nets.unet import UNet
-        except ImportError:
-            raise RecipeError(
-                "the arm unet needs MONAI, which is not installed: pip install 't2m-bench[unet]', or leave it out of "
-                "bench.arms."
-            ) from None
+        check_monai()
+        from monai.networks.nets.unet import UNet
+
         strides = (2,) * (len(CHANNELS) - 1)
         self.net: nn.Module = UNet(2, in_channels=2, out_channels=1, channels=CHANNELS, strides=strides)
 

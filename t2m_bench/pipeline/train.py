@@ -25,6 +25,7 @@ from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
+from t2m_bench.training.cell import train_in_process
 from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.conditions import Asking
 from t2m_bench.training.ranks import Ranks
@@ -216,7 +217,7 @@ def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
     def follow() -> None:
         told = 0
         while not ended.wait(FOLLOW_SECONDS):
-            done = _count_epochs(job.run_folder / HISTORY_NAME)
+            done = count_epochs(job.run_folder)
             if done > told:
                 advance(done, job.recipe.optim.epochs)
                 told = done
@@ -230,9 +231,10 @@ def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
         thread.join()
 
 
-def _count_epochs(history: Path) -> int:
+def count_epochs(run_folder: Path) -> int:
+    """Return how many epochs a run has done so far."""
     try:
-        return len(history.read_text(encoding="utf-8").splitlines())
+        return len((run_folder / HISTORY_NAME).read_text(encoding="utf-8").splitlines())
     except OSError:
         return 0
 
@@ -244,9 +246,8 @@ def run_here(job: Job, stop: StopRequest) -> None:
 
         train_with_ray(job, stop.tell)
     else:
-        ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
         with stop.tell(lambda: None):  # the loop asks after each step
-            run_job.train(job, ranks, stop.is_set)
+            train_in_process(job, stop.is_set)
     if stop.is_set() and not (job.run_folder / RUN_NAME).is_file():
         raise stop.make_error()
 

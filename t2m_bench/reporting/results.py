@@ -107,7 +107,7 @@ def load_experiment(folder: Path) -> Results:
         )
     tables = [load_results(run / RESULTS_NAME) for run in finished]
     trained = [run for run in finished if not run.name.startswith("reference-")]
-    (reference,) = [run for run in finished if run.name.startswith("reference-")] or [folder]
+    reference = next((run for run in finished if run.name.startswith("reference-")), folder)
     there = {run.name for run in finished}
     return Results(
         folder=folder,

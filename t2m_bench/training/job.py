@@ -1,7 +1,7 @@
 """One run, from its recipe to its results, in whatever processes it is given."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import Progress, load_adapter
 from t2m_bench.training.conditions import Exam, Question, ask_all, ask_right, ask_without_text
 from t2m_bench.training.evaluate import Answers
-from t2m_bench.training.loop import ShouldStop, Trainer
+from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
 from t2m_bench.training.overlays import choose_shown, write_crops
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import RUN_NAME, write_history, write_json
@@ -28,8 +28,24 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     Asked to stop, it saves and returns a progress that is not `finished`.
     """
     bench = set_up(job, ranks)
-    recipe, optim = job.recipe, job.recipe.optim
     validation = ask_to_validate(bench)
+    log = _EpochLog(job.run_folder) if ranks.is_first else None
+    progress = make_trainer(
+        bench,
+        validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
+        on_epoch=log.write if log else lambda history: None,
+        should_stop=should_stop,
+    ).fit()
+    if log:
+        log.close()
+    if progress.finished:
+        evaluate(bench, progress)
+    return progress
+
+
+def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_stop: ShouldStop) -> Trainer:
+    """Return the training of a bench's arm on its training cases."""
+    job, recipe, optim = bench.job, bench.job.recipe, bench.job.recipe.optim
     batches = BatchMaker(
         source=bench.source,
         texts=bench.texts,
@@ -41,23 +57,17 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
         box_jitter=optim.box_jitter,
         input_size=bench.input_size,
     )
-    log = _EpochLog(job.run_folder) if ranks.is_first else None
-    progress = Trainer(
+    return Trainer(
         recipe,
         job.run_folder,
         bench.arm,
         bench.evaluator.segmenter,
         batches,
-        ranks,
-        validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
-        on_epoch=log.write if log else lambda history: None,
+        bench.ranks,
+        validate=validate,
+        on_epoch=on_epoch,
         should_stop=should_stop,
-    ).fit()
-    if log:
-        log.close()
-    if progress.finished:
-        evaluate(bench, progress)
-    return progress
+    )
 
 
 def ask_to_validate(bench: Bench) -> Exam:
@@ -72,13 +82,14 @@ def evaluate(bench: Bench, progress: Progress) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
     load_adapter(job.run_folder, bench.arm)
+    asking, boxes = job.load_asking()
     cases = job.select(job.splits.test)
     if bench.arm.uses_text:
-        exam = ask_all(cases, bench.texts, bench.asking)
+        exam = ask_all(cases, bench.texts, asking)
     else:
-        exam = ask_without_text(cases, bench.asking.boxes, bench.texts.embeddings.shape[1])
+        exam = ask_without_text(cases, asking.boxes, bench.texts.embeddings.shape[1])
     shown = find_shown(exam.questions)
-    answers = bench.evaluator.answer(bench.arm, exam, list(shown.values()))
+    answers = replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam, list(shown.values()))
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_first:
         write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.fields))
@@ -112,8 +123,8 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "mixed_precision": recipe.optim.mixed_precision,
         "differently_tuned": named.differently_tuned if named else False,
         "trials": named.trials if named else 1,
-        "conditions": list(bench.asking.conditions),
-        "boxes": list(bench.asking.boxes),
+        "conditions": list(job.asking.conditions),
+        "boxes": list(job.asking.boxes),
         "evaluation": asdict(answers.cost),
         "run_hash": progress.run_hash,
         "recipe": recipe.model_dump(mode="json"),

@@ -44,7 +44,7 @@ class Job:
         arm: the benchmark's name of this run's adapter. recipe: as this arm is trained; suite: as all arms share it.
         checkpoint: of the image encoder, None for the shipped one.
         cases: under pseudonyms. fields: text fields in the order of the prompt file; results are told apart by them.
-        asking: what the arm is asked; its predictions come with the reference folder, which a run finds written.
+        asking: what the arm is asked, but for the probe's predictions, which lie in the reference folder.
         reference: the folder of the fold's boxes, probe, floors and baseline.
     """
 
@@ -85,7 +85,11 @@ class Job:
         return self.texts
 
     def load_asking(self) -> tuple[Asking, Boxes]:
-        """Return what the arm is asked and the boxes, with what the reference folder holds."""
+        """Return what the arm is asked and the boxes, with what the reference folder holds.
+
+        Raises:
+            RunFolderError: the folder lacks them.
+        """
         command = "Remove the folder and run the same command."
         probe = load_json(self.reference / PROBE_NAME, command)
         boxes = load_json(self.reference / BOXES_NAME, command)
@@ -109,7 +113,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a process builds of a job.
+    """What a process builds of a job to train and evaluate it.
 
     Attributes:
         source: of embeddings, or of images where the arm reads those. input_size: side of the square its boxes lie in.
@@ -121,7 +125,6 @@ class Bench:
     source: CaseSource
     input_size: int
     texts: TextTable
-    asking: Asking
     evaluator: Evaluator
     ranks: Ranks
 
@@ -139,23 +142,21 @@ def load_frozen(job: Job, ranks: Ranks) -> Frozen:
     return Frozen(sam, segmenter, ShardReader(job.shards, job.signature))
 
 
-def set_up(job: Job, ranks: Ranks) -> Bench:
-    """Build the frozen parts and a fresh arm on this rank's device.
+def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
+    """Build a fresh arm on this rank's device, and the frozen parts where they are not given.
 
     Raises:
         RecipeError: the arm needs a package that is not installed.
-        RunFolderError: the reference folder lacks what the arm is asked.
     """
-    frozen = load_frozen(job, ranks)
+    frozen = frozen or load_frozen(job, ranks)
     texts = job.make_texts()
-    asking, boxes = job.load_asking()
     arm, segmenter = _build_arm(job, frozen, texts)
     source: CaseSource = frozen.source
     input_size = frozen.sam.image_size
     if isinstance(segmenter, BoxUnetSegmenter):
         source, input_size = ImageSource(job.root, job.cases, LOW_RES_SIDE), IMAGE_SIZE
-    evaluator = Evaluator(job.root, source, segmenter, input_size, boxes, ranks)
-    return Bench(job, arm.to(ranks.device), source, input_size, texts, asking, evaluator, ranks)
+    evaluator = Evaluator(job.root, source, segmenter, input_size, {}, ranks)
+    return Bench(job, arm.to(ranks.device), source, input_size, texts, evaluator, ranks)
 
 
 def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> tuple[Arm, Segmenter]:

@@ -58,6 +58,7 @@ def test_its_start_depends_on_the_seed_alone() -> None:
 
 
 def test_without_monai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "monai.networks.nets.unet", None)
+    monkeypatch.setattr(sys, "meta_path", [])
+    monkeypatch.delitem(sys.modules, "monai", raising=False)
     with pytest.raises(RecipeError, match=r"pip install 't2m-bench\[unet\]'"):
         build_box_unet(torch.Generator().manual_seed(0))
