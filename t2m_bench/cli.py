@@ -257,6 +257,7 @@ def evaluate(
 def bench(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    deviations: Annotated[bool, typer.Option("--deviations", help="Measure each deviation of the recipe.")] = False,
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
@@ -264,7 +265,8 @@ def bench(
     """Train and evaluate every arm, fold and seed of a recipe, then report."""
     from t2m_bench.config import load_recipe
 
-    _bench(load_recipe(recipe, overrides or ()), runs, cache, as_json)
+    run = _bench_deviations if deviations else _bench
+    run(load_recipe(recipe, overrides or ()), runs, cache, as_json)
 
 
 @app.command()
@@ -337,9 +339,29 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
     shown = [_shorten(finished) for finished in suite.summaries]
     seconds = round(time.monotonic() - start, 1)
     _end(as_json, summary | {"runs": shown, "failures": suite.failures, "seconds": seconds})
-    if suite.failures:
-        told = "".join(f"\n  {run}: {reason}" for run, reason in suite.failures.items())
-        raise UserError(f"{len(suite.failures)} cells failed; the same command tries them again:{told}")
+    _refuse_failures(suite.failures)
+
+
+def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
+    from t2m_bench.pipeline.deviations import bench_deviations
+    from t2m_bench.pipeline.remote_runs import open_runs
+    from t2m_bench.pipeline.signals import catch_signals
+    from t2m_bench.pipeline.terminal import Terminal
+
+    terminal = Terminal()
+    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
+        table, path, failures = bench_deviations(recipe, folder, terminal, stop)
+    print(table.to_markdown())
+    print(f"wrote {path} and deviations.csv beside it")
+    rows = json.loads(table.to_frame().to_json(orient="records"))
+    _end(as_json, {"table": str(path), "protocols": rows, "failures": failures})
+    _refuse_failures(failures)
+
+
+def _refuse_failures(failures: dict[str, str]) -> None:
+    if failures:
+        told = "".join(f"\n  {run}: {reason}" for run, reason in failures.items())
+        raise UserError(f"{len(failures)} cells failed; the same command tries them again:{told}")
 
 
 def _shorten(summary: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,10 @@ class DatasetSection(Section):
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
+    split_by: Literal["patient", "image"] = "patient"
+    """`image` draws images, as was published: patients then stand on both sides. test_fold then numbers the draw."""
+    validation: Literal["apart", "test"] = "apart"
+    """`test` chooses the best epoch on the test cases, as was published; those set apart for it are trained on."""
     phantom: PhantomSection | None = None
 
 
@@ -94,6 +98,16 @@ class ImageEncoderSection(Section):
 
     preset: Literal["mini", "vit_b", "vit_l", "vit_h"] = "mini"
     checkpoint: Path | None = None
+    input_range: Literal["unit", "byte"] = "unit"
+    """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
+
+    @model_validator(mode="after")
+    def _range_means_something(self) -> "ImageEncoderSection":
+        if self.preset == "mini" and self.input_range == "byte":
+            raise ValueError(
+                "image_encoder.input_range = byte asks how MedSAM's weights bear it, which mini cannot say; set unit"
+            )
+        return self
 
 
 class TextEncoderSection(Section):
@@ -145,8 +159,10 @@ class AdapterSection(Section):
 
 
 class LossSection(Section):
-    """L = dice + bce + contrastive_weight * contrastive (the method's lambda)."""
+    """L = dice_weight * dice + bce_weight * bce + contrastive_weight * contrastive (the method's lambda)."""
 
+    dice_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    bce_weight: Annotated[float, Field(ge=0.0)] = 1.0
     contrastive_weight: Annotated[float, Field(ge=0.0)] = 2.0
     temperature: Annotated[float, Field(gt=0.0)] = 0.07
 
@@ -277,6 +293,8 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     bench: BenchSection = BenchSection()
     cluster: ClusterSection = ClusterSection()
+    deviations: dict[str, dict[str, Any]] = {}
+    """What this recipe does otherwise than a clean protocol: name -> dotted field -> its clean value."""
 
     @model_validator(mode="after")
     def _half_precision_has_a_gpu(self) -> "Recipe":
@@ -295,6 +313,12 @@ class Recipe(Section):
                 problem = error.errors()[0]
                 where = ".".join(map(str, problem["loc"]))
                 raise ValueError(f"bench.named.{name}: {where}: {problem['msg']}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _deviations_are_recipes(self) -> "Recipe":
+        for clean in self.deviations.values():
+            self.with_values(clean)
         return self
 
     def with_arm(self, arm: str, seed: int) -> "Recipe":
@@ -317,6 +341,23 @@ class Recipe(Section):
         """Return this recipe with another test fold."""
         return self.model_copy(update={"dataset": self.dataset.model_copy(update={"test_fold": fold})})
 
+    def with_values(self, values: dict[str, Any]) -> "Recipe":
+        """Return this recipe with values of dotted fields.
+
+        Raises:
+            RecipeError: a field or a value is not allowed.
+        """
+        raw = self.model_dump(mode="json") | {"deviations": {}}
+        for dotted, value in values.items():
+            *parents, leaf = dotted.split(".")
+            place = raw
+            for parent in parents:
+                if not isinstance(place.get(parent), dict):
+                    place[parent] = {}
+                place = place[parent]
+            place[leaf] = value
+        return parse_recipe(raw, source=self.name)
+
     @property
     def folds(self) -> tuple[int, ...]:
         """The test folds of a benchmark."""
@@ -328,7 +369,7 @@ class Recipe(Section):
         Args:
             dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
         """
-        shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster"})
+        shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
         shared["adapter"].pop("kind")
         for name in (*NOT_DECISIVE, "test_fold"):
             shared["dataset"].pop(name)
@@ -337,7 +378,7 @@ class Recipe(Section):
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
-        decides = self.model_dump(mode="json", exclude={"bench", "cluster"})
+        decides = self.model_dump(mode="json", exclude={"bench", "cluster", "deviations"})
         for name in NOT_DECISIVE:
             decides["dataset"].pop(name)
         decides["image_encoder"].pop("checkpoint")

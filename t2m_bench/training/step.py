@@ -22,9 +22,13 @@ class StepLosses:
     bce_loss: float
     contrastive_loss: float
 
-    def total(self, contrastive_weight: float) -> float:
-        """Return L = dice + bce + lambda * contrastive."""
-        return self.dice_loss + self.bce_loss + contrastive_weight * self.contrastive_loss
+    def total(self, loss: LossSection) -> float:
+        """Return the weighted sum that is minimised."""
+        return (
+            loss.dice_weight * self.dice_loss
+            + loss.bce_weight * self.bce_loss
+            + loss.contrastive_weight * self.contrastive_loss
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def accumulate_gradients(
             low_res_logits = segmenter(fused.image_embedding, batch.box_xyxy)
         dice_loss = compute_dice_loss(low_res_logits, batch.mask_low_res).sum()
         bce_loss = compute_bce_loss(low_res_logits, batch.mask_low_res).sum()
-        objective = (dice_loss + bce_loss) / num_global
+        objective = (loss.dice_weight * dice_loss + loss.bce_weight * bce_loss) / num_global
         if pool is not None:
             lesions = compute_lesion_features(fused.image_embedding, batch.mask_low_res)
             pulled = (lesions * pool.by_lesion[batch.positions]).sum()
