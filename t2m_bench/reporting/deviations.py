@@ -65,7 +65,7 @@ class Deviations:
             lines.append("| " + " | ".join(cells) + " |")
         note = (
             "Dice with right text and tight boxes, mean over patients, 95 % bootstrap interval over patients, seeds "
-            "averaged. Worth is the difference to the clean protocol; another split has other test cases, so there it is "
+            "averaged. Worth is the difference to the clean protocol; another split has other test cases: there it is "
             "no paired difference. A protocol that leaks gives no honest test figure."
         )
         return "\n".join([*lines, "", note, ""])

@@ -74,7 +74,9 @@ def test_the_table_says_what_each_is_worth(
     runs = str(tmp_path / "runs")
     command = ["bench", str(tmp_path / "recipe.yaml"), "--deviations", "--runs", runs, "--json"]
     monkeypatch.setattr(sys, "argv", ["t2m-bench", *command])
-    main()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     text = Path(summary["table"]).read_text()
     assert "| bytes | not measured with mini | - |" in text
