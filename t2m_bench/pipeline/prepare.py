@@ -70,7 +70,9 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
     audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection(), book.classes(field))
     check_audit(audit, recipe.allow_leakage)
-    name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}.json"
+    is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
+    as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"
+    name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}{as_published}.json"
     write_privately(folder / name, {"splits": asdict(splits), "audit": asdict(audit)})
     hidden = pseudonymise(cases, load_or_create_pseudonyms(runs / KEY_NAME))
     name_of = {case.case_id: private.case_id for case, private in zip(cases, hidden, strict=True)}
