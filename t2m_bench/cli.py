@@ -207,7 +207,7 @@ def train(
         experiment = open_experiment(loaded, folder, terminal)
         summary = run_train(experiment, loaded.adapter.kind, loaded.seed, terminal, stop)
     _print_run(summary)
-    _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
+    _end(as_json, _shorten(summary))
 
 
 @app.command()
@@ -250,21 +250,23 @@ def evaluate(
     with open_runs(where, cache, place.parent.name, terminal) as folder:
         summary = run_evaluate(folder / place, folder, terminal)
     _print_run(summary)
-    _end(as_json, {key: value for key, value in summary.items() if key != "recipe"})
+    _end(as_json, _shorten(summary))
 
 
 @app.command()
 def bench(
     recipe: RecipeFile,
     overrides: Overrides = None,
+    deviations: Annotated[bool, typer.Option("--deviations", help="Measure each deviation of the recipe.")] = False,
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
-    """Train and evaluate every arm and seed of a recipe, then report."""
+    """Train and evaluate every arm, fold and seed of a recipe, then report."""
     from t2m_bench.config import load_recipe
 
-    _bench(load_recipe(recipe, overrides or ()), runs, cache, as_json)
+    run = _bench_deviations if deviations else _bench
+    run(load_recipe(recipe, overrides or ()), runs, cache, as_json)
 
 
 @app.command()
@@ -333,10 +335,39 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
 
     start, terminal = time.monotonic(), Terminal()
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
-        experiment, summaries = run_bench(recipe, folder, terminal, stop)
-        summary = _report(experiment.folder)
-    shown = [{key: value for key, value in summary.items() if key != "recipe"} for summary in summaries]
-    _end(as_json, summary | {"runs": shown, "seconds": round(time.monotonic() - start, 1)})
+        suite = run_bench(recipe, folder, terminal, stop)
+        summary = _report(suite.experiment.folder) if suite.summaries else {}
+    shown = [_shorten(finished) for finished in suite.summaries]
+    seconds = round(time.monotonic() - start, 1)
+    _end(as_json, summary | {"runs": shown, "failures": suite.failures, "seconds": seconds})
+    _refuse_failures(suite.failures)
+
+
+def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
+    from t2m_bench.pipeline.deviations import bench_deviations
+    from t2m_bench.pipeline.remote_runs import open_runs
+    from t2m_bench.pipeline.signals import catch_signals
+    from t2m_bench.pipeline.terminal import Terminal
+
+    terminal = Terminal()
+    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
+        table, path, failures = bench_deviations(recipe, folder, terminal, stop)
+    print(table.to_markdown())
+    print(f"wrote {path} and deviations.csv beside it")
+    rows = json.loads(table.to_frame().to_json(orient="records"))
+    _end(as_json, {"table": str(path), "protocols": rows, "failures": failures})
+    _refuse_failures(failures)
+
+
+def _refuse_failures(failures: dict[str, str]) -> None:
+    if failures:
+        told = "".join(f"\n  {run}: {reason}" for run, reason in failures.items())
+        raise UserError(f"{len(failures)} cells failed; the same command tries them again:{told}")
+
+
+def _shorten(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return run.json without its recipes."""
+    return {key: value for key, value in summary.items() if key not in ("recipe", "suite")}
 
 
 def _report(folder: Path, formats: tuple[str, ...] | None = None) -> dict[str, Any]:

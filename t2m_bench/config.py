@@ -3,9 +3,10 @@
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from t2m_bench.errors import RecipeError
 
 Zero = Literal["zero1", "zero2"]
-AdapterKind = Literal["text_free", "gated", "hierarchical"]
+AdapterKind = Literal[
+    "text_free", "text_train_only", "label", "shuffled", "gated", "hierarchical", "tuned_decoder", "unet"
+]
+Condition = Literal["right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -25,6 +29,11 @@ NOT_DECISIVE = ("root", "clinical", "strict")
 """Of the dataset section: where it lies and whether it is refused; what it holds stands in the manifest's hash."""
 
 LEVELS = frozenset({"gated", "coarse", "fine"})
+
+TIGHT = "tight"
+BOX_NAME = re.compile(r"tight|(jitter|loose|shift)_([1-9]\d?|100)")
+ARM_NAME = re.compile(r"[a-z][a-z0-9_]*")
+REFERENCE_ARMS = frozenset({"baseline", "floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask"})
 
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 
@@ -71,6 +80,10 @@ class DatasetSection(Section):
     """Of the folds derived where there are no official ones; the test patients of a fold depend on nothing else."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
+    split_by: Literal["patient", "image"] = "patient"
+    """`image` draws images, as was published: patients then stand on both sides. test_fold then numbers the draw."""
+    validation: Literal["apart", "test"] = "apart"
+    """`test` chooses the best epoch on the test cases, as was published; those set apart for it are trained on."""
     phantom: PhantomSection | None = None
 
 
@@ -87,6 +100,16 @@ class ImageEncoderSection(Section):
 
     preset: Literal["mini", "vit_b", "vit_l", "vit_h"] = "mini"
     checkpoint: Path | None = None
+    input_range: Literal["unit", "byte"] = "unit"
+    """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
+
+    @model_validator(mode="after")
+    def _range_means_something(self) -> "ImageEncoderSection":
+        if self.preset == "mini" and self.input_range == "byte":
+            raise ValueError(
+                "image_encoder.input_range = byte asks how MedSAM's weights bear it, which mini cannot say; set unit"
+            )
+        return self
 
 
 class TextEncoderSection(Section):
@@ -138,8 +161,10 @@ class AdapterSection(Section):
 
 
 class LossSection(Section):
-    """L = dice + bce + contrastive_weight * contrastive (the method's lambda)."""
+    """L = dice_weight * dice + bce_weight * bce + contrastive_weight * contrastive (the method's lambda)."""
 
+    dice_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    bce_weight: Annotated[float, Field(ge=0.0)] = 1.0
     contrastive_weight: Annotated[float, Field(ge=0.0)] = 2.0
     temperature: Annotated[float, Field(gt=0.0)] = 0.07
 
@@ -160,13 +185,64 @@ class OptimSection(Section):
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
 
 
-class BenchSection(Section):
-    """What `bench` runs; no single result depends on it."""
+class NamedArm(Section):
+    """An arm of a recipe's own: what differs from the shared recipe.
 
-    arms: tuple[AdapterKind, ...] = ("text_free", "gated", "hierarchical")
+    All arms share the recipe but the adapter block; one whose optim, loss or prompts differ too is compared fairly only
+    with arms given as many trials, so it must say that it is `differently_tuned`.
+    """
+
+    adapter: dict[str, Any] = {}
+    optim: dict[str, Any] = {}
+    loss: dict[str, Any] = {}
+    prompts: dict[str, Any] = {}
+    differently_tuned: bool = False
+    trials: Positive = 1
+    """Trials of the sweep that chose it; the report prints them."""
+
+    @model_validator(mode="after")
+    def _says_what_it_is(self) -> "NamedArm":
+        tuned = [name for name in ("optim", "loss", "prompts") if getattr(self, name)]
+        if tuned and not self.differently_tuned:
+            raise ValueError(
+                f"bench.named: an arm changes {tuned[0]}, which all arms share; say differently_tuned: true there, and "
+                "trials: how many its sweep had"
+            )
+        return self
+
+
+class BenchSection(Section):
+    """What `bench` runs, and which questions a trained arm is asked."""
+
+    arms: tuple[str, ...] = ("text_free", "gated", "hierarchical")
+    named: dict[str, NamedArm] = {}
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
     """Dice within which a difference counts as negligible; fix it before looking at results."""
+    folds: tuple[Annotated[int, Field(ge=1, le=10)], ...] = ()
+    """Test folds in turn; none means dataset.test_fold alone."""
+    conditions: tuple[Condition, ...] = get_args(Condition)
+    boxes: tuple[str, ...] = (TIGHT, "jitter_20", "loose_20")
+
+    @model_validator(mode="after")
+    def _knows_its_names(self) -> "BenchSection":
+        kinds = get_args(AdapterKind)
+        for name in self.named:
+            if not ARM_NAME.fullmatch(name) or name in kinds or name in REFERENCE_ARMS:
+                raise ValueError(f"bench.named.{name}: choose a name of a-z, 0-9 and _ that no arm has yet")
+        for arm in self.arms:
+            if arm not in kinds and arm not in self.named:
+                near = difflib.get_close_matches(arm, [*kinds, *self.named], n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join([*kinds, *self.named])}"
+                raise ValueError(f"bench.arms: {arm} is no arm; {hint}")
+        for box in self.boxes:
+            if not BOX_NAME.fullmatch(box):
+                raise ValueError(
+                    f"bench.boxes: {box} is no box; write tight, jitter_P, loose_P or shift_P, P in percent"
+                )
+        if "right" not in self.conditions or TIGHT not in self.boxes:
+            raise ValueError("bench.conditions needs right and bench.boxes needs tight: all else is compared with them")
+        return self
 
 
 class ClusterSection(Section):
@@ -181,6 +257,8 @@ class ClusterSection(Section):
     compile: bool = False
     """Adapter and decoder through torch.compile; where that fails training goes on without, saying so."""
     num_embed_workers: Annotated[int, Field(ge=0)] = 0
+    num_bench_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes of `bench` that train a run each, side by side; 0 trains one run after the other."""
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     max_failures: Annotated[int, Field(ge=0)] = 3
     shard_mib: Positive = 256
@@ -195,6 +273,11 @@ class ClusterSection(Section):
         if isinstance(self.num_train_workers, tuple) and self.num_train_workers[0] > self.num_train_workers[1]:
             raise ValueError(
                 f"cluster.num_train_workers = {list(self.num_train_workers)}: write [min, max] with min <= max"
+            )
+        if self.num_bench_workers > 0 and self.num_train_workers != 0:
+            raise ValueError(
+                f"cluster.num_bench_workers = {self.num_bench_workers} trains each run in one process; set "
+                "cluster.num_train_workers to 0, or num_bench_workers to 0"
             )
         if self.deepspeed is not None and self.min_train_workers == 0:
             raise ValueError(f"cluster.deepspeed = {self.deepspeed} needs workers; set cluster.num_train_workers")
@@ -216,6 +299,8 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     bench: BenchSection = BenchSection()
     cluster: ClusterSection = ClusterSection()
+    deviations: dict[str, dict[str, Any]] = {}
+    """What this recipe does otherwise than a clean protocol: name -> dotted field -> its clean value."""
 
     @model_validator(mode="after")
     def _half_precision_has_a_gpu(self) -> "Recipe":
@@ -225,26 +310,81 @@ class Recipe(Section):
             raise ValueError("optim.mixed_precision = fp16 is not offered with cluster.deepspeed; use bf16 or no")
         return self
 
-    def with_arm(self, arm: AdapterKind, seed: int) -> "Recipe":
+    @model_validator(mode="after")
+    def _named_arms_are_recipes(self) -> "Recipe":
+        for name in self.bench.named:
+            try:
+                self.with_arm(name, self.seed)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(map(str, problem["loc"]))
+                raise ValueError(f"bench.named.{name}: {where}: {problem['msg']}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _deviations_are_recipes(self) -> "Recipe":
+        for clean in self.deviations.values():
+            self.with_values(clean)
+        return self
+
+    def with_arm(self, arm: str, seed: int) -> "Recipe":
         """Return this recipe for one arm and training seed of a benchmark."""
-        return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
+        named = self.bench.named.get(arm)
+        if named is None:
+            return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
+        changed = {
+            name: type(section).model_validate(_merge(section.model_dump(mode="json"), getattr(named, name)))
+            for name, section in (
+                ("adapter", self.adapter),
+                ("optim", self.optim),
+                ("loss", self.loss),
+                ("prompts", self.prompts),
+            )
+        }
+        return self.model_copy(update={**changed, "seed": seed})
+
+    def with_fold(self, fold: int) -> "Recipe":
+        """Return this recipe with another test fold."""
+        return self.model_copy(update={"dataset": self.dataset.model_copy(update={"test_fold": fold})})
+
+    def with_values(self, values: dict[str, Any]) -> "Recipe":
+        """Return this recipe with values of dotted fields.
+
+        Raises:
+            RecipeError: a field or a value is not allowed.
+        """
+        raw = self.model_dump(mode="json") | {"deviations": {}}
+        for dotted, value in values.items():
+            *parents, leaf = dotted.split(".")
+            place = raw
+            for parent in parents:
+                if not isinstance(place.get(parent), dict):
+                    place[parent] = {}
+                place = place[parent]
+            place[leaf] = value
+        return parse_recipe(raw, source=self.name)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The test folds of a benchmark."""
+        return self.bench.folds or (self.dataset.test_fold,)
 
     def compute_experiment_hash(self, dataset_hash: str) -> str:
-        """Return 8 hex digits of what all runs of one experiment share: all but the arm, the seed and the cluster.
+        """Return 8 hex digits of what all runs of one experiment share: all but arm, test fold, seed and cluster.
 
         Args:
             dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
         """
-        shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster"})
+        shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
         shared["adapter"].pop("kind")
-        for name in NOT_DECISIVE:
+        for name in (*NOT_DECISIVE, "test_fold"):
             shared["dataset"].pop(name)
         shared["image_encoder"].pop("checkpoint")
         return _hash8([dataset_hash, shared])
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
-        decides = self.model_dump(mode="json", exclude={"bench", "cluster"})
+        decides = self.model_dump(mode="json", exclude={"bench", "cluster", "deviations"})
         for name in NOT_DECISIVE:
             decides["dataset"].pop(name)
         decides["image_encoder"].pop("checkpoint")
@@ -323,6 +463,15 @@ def _known_names(location: tuple[Any, ...]) -> list[str]:
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
     return list(model.model_fields)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return base with changes, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if is_section else value
+    return merged
 
 
 def _hash8(value: Any) -> str:

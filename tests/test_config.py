@@ -81,3 +81,46 @@ def test_where_it_runs_changes_no_hash(recipe_file: Path) -> None:
 def test_workers_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe(Path("launch/demo.yaml"), [*overrides])
+
+
+def test_a_named_arm_changes_the_adapter_alone(recipe_file: Path) -> None:
+    named = "bench.named={wide: {adapter: {kind: hierarchical, fine: {heads: 4}}}}"
+    recipe = load_recipe(recipe_file, [named, "bench.arms=[hierarchical, wide]"])
+    wide = recipe.with_arm("wide", seed=2)
+    assert (wide.adapter.fine.heads, wide.adapter.fine.tokens, wide.seed) == (4, 2, 2)
+    assert wide.optim == recipe.optim
+    assert wide.compute_run_hash() != recipe.with_arm("hierarchical", seed=2).compute_run_hash()
+
+
+@pytest.mark.parametrize(
+    ("bench", "message"),
+    [
+        ("bench.named={fast: {optim: {learning_rate: 0.1}}}", "which all arms share; say differently_tuned: true"),
+        ("bench.named={wide: {adapter: {inner_widht: 4}}}", r"bench\.named\.wide: inner_widht: Extra inputs"),
+        ("bench.named={wide: {adapter: {fine: {heads: 3}}}}", r"bench\.named\.wide: .*heads = 3 does not divide"),
+        ("bench.named={gated: {adapter: {}}}", "choose a name"),
+        ("bench.arms=[hierarchicl]", r"hierarchicl is no arm; did you mean hierarchical\?"),
+        ("bench.boxes=[tight, jitter20]", "jitter20 is no box; write tight"),
+        ("bench.boxes=[loose_20]", "bench.boxes needs tight"),
+        ("bench.conditions=[wrong]", "bench.conditions needs right"),
+    ],
+)
+def test_a_suite_that_compares_nothing_fairly_is_refused(recipe_file: Path, bench: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe_file, [bench])
+
+
+def test_a_differently_tuned_arm_says_so(recipe_file: Path) -> None:
+    named = "bench.named={fast: {optim: {learning_rate: 0.1}, differently_tuned: true, trials: 30}}"
+    recipe = load_recipe(recipe_file, [named])
+    assert recipe.with_arm("fast", 0).optim.learning_rate == 0.1
+    assert recipe.bench.named["fast"].trials == 30
+
+
+def test_folds_share_an_experiment_but_not_a_run(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["bench.folds=[1, 3]"])
+    assert recipe.folds == (1, 3)
+    assert load_recipe(recipe_file, ["dataset.test_fold=4"]).folds == (4,)
+    other = recipe.with_fold(3)
+    assert other.compute_experiment_hash("d") == recipe.compute_experiment_hash("d")
+    assert other.compute_run_hash() != recipe.compute_run_hash()

@@ -17,9 +17,9 @@ from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
-from t2m_bench.training.job import Job
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import load_json, write_json
+from t2m_bench.training.setup import Job
 
 ERROR_NAME = "error.json"
 

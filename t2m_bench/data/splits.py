@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from t2m_bench.config import DatasetSection
 from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
 
@@ -21,6 +22,52 @@ class Splits:
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+
+
+def split_cases(cases: Sequence[Case], dataset: DatasetSection, field: str) -> Splits:
+    """Split as the recipe says: by patient and with validation apart, or as was published.
+
+    Raises:
+        DatasetError: as `make_splits`.
+    """
+    if dataset.split_by == "image":
+        splits = make_image_splits(
+            cases, draw=dataset.test_fold, val_fraction=dataset.val_fraction, seed=dataset.split_seed
+        )
+    else:
+        splits = make_splits(
+            cases,
+            test_fold=dataset.test_fold,
+            val_fraction=dataset.val_fraction,
+            seed=dataset.split_seed,
+            field=field,
+            fold_seed=dataset.fold_seed,
+        )
+    if dataset.validation == "test":
+        order = {case.case_id: place for place, case in enumerate(cases)}
+        splits = Splits(tuple(sorted((*splits.train, *splits.val), key=order.__getitem__)), splits.test, splits.test)
+    return splits
+
+
+def make_image_splits(cases: Sequence[Case], *, draw: int, val_fraction: float, seed: int) -> Splits:
+    """Split by image, as Talk2MedSAM published: a fifth to test, whoever else of the patient stays in training.
+
+    Raises:
+        DatasetError: a part would be empty.
+    """
+    shuffled = np.random.default_rng([seed, 4, draw]).permutation(len(cases))
+    num_test = round(TEST_SHARE * len(cases))
+    num_val = round(val_fraction * (len(cases) - num_test))
+    places = dict(zip(("test", "val", "train"), np.split(shuffled, [num_test, num_test + num_val]), strict=True))
+    parts = {name: tuple(cases[place].case_id for place in sorted(drawn)) for name, drawn in places.items()}
+    _check_parts(parts, len(cases))
+    return Splits(**parts)
+
+
+def _check_parts(parts: Mapping[str, Sequence[str]], num_cases: int) -> None:
+    empty = [name for name, case_ids in parts.items() if not case_ids]
+    if empty:
+        raise DatasetError(f"too few patients to split: the {empty[0]} part is empty ({num_cases} cases in all).")
 
 
 def make_splits(
@@ -55,9 +102,7 @@ def make_splits(
     for case in cases:
         side = "test" if case.patient_id in test_patients else "val" if case.patient_id in val_patients else "train"
         parts[side].append(case.case_id)
-    empty = [name for name, case_ids in parts.items() if not case_ids]
-    if empty:
-        raise DatasetError(f"too few patients to split: the {empty[0]} part is empty ({len(cases)} cases in all).")
+    _check_parts(parts, len(cases))
     return Splits(**{name: tuple(case_ids) for name, case_ids in parts.items()})
 
 

@@ -4,7 +4,8 @@ Letters: B cases, N image tokens, D visual width, E text width, K text tokens, H
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -12,23 +13,11 @@ from torch.nn import functional
 
 from t2m_bench.config import IMAGE_WIDTH, AdapterSection, LevelSection
 from t2m_bench.errors import RecipeError
+from t2m_bench.models.arm import Arm, Fused
 from t2m_bench.models.products import compare, lay_out_tokens
 
 BOTTLENECK = 64
 """Hidden width of the default text projection; keeps the hierarchical adapter below 500,000 parameters."""
-
-
-@dataclass
-class Fused:
-    """What an adapter makes of a batch.
-
-    Attributes:
-        image_embedding: (B, D, h, w), for the mask decoder.
-        text_features: (B, D), the last level's text tokens averaged, for the contrastive loss.
-    """
-
-    image_embedding: Tensor
-    text_features: Tensor
 
 
 class LowRankCrossAttention(nn.Module):
@@ -107,24 +96,38 @@ class FusionLevel(nn.Module):
         """The gate's opening in (0, 1)."""
         return torch.sigmoid(self.gate_raw)
 
+    def project(self, text_embedding: Tensor) -> Tensor:
+        """Project text_embedding (B, E) to the text tokens (B, K, D)."""
+        text_tokens: Tensor = self.text_projection(text_embedding).unflatten(-1, (self.num_tokens, IMAGE_WIDTH))
+        return text_tokens
+
     def forward(self, image_tokens: Tensor, text_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Fuse image_tokens (B, N, D) with text_embedding (B, E); return them and the text tokens (B, K, D)."""
-        text_tokens = self.text_projection(text_embedding).unflatten(-1, (self.num_tokens, IMAGE_WIDTH))
+        text_tokens = self.project(text_embedding)
         attended = self.attention(image_tokens, text_tokens)
         if self.norm_form == "branch":
             return image_tokens + self.gate * self.norm(attended), text_tokens
         return self.norm(image_tokens + self.gate * attended), text_tokens
 
 
-class FusionAdapter(nn.Module):
-    """Levels in sequence; `text_free` reads a learned constant in place of the text embedding."""
+class FusionAdapter(Arm):
+    """Levels in sequence.
 
-    def __init__(self, text_width: int, adapter: AdapterSection) -> None:
+    `text_free` reads a learned constant in place of the text embedding. `text_train_only` does too, but the contrastive
+    loss still compares its lesions with the real text, projected as the last level would. `label` reads one learned
+    vector a class: what it is given as text is the class, one-hot (averaged over fields), not a sentence.
+    """
+
+    def __init__(self, text_width: int, adapter: AdapterSection, num_labels: int = 0) -> None:
         super().__init__()
         names = ("gated",) if adapter.kind == "gated" else ("coarse", "fine")
         sections: dict[str, LevelSection] = {name: getattr(adapter, name) for name in names}
+        self.kind = adapter.kind
         self.levels = nn.ModuleDict({name: FusionLevel(text_width, adapter, level) for name, level in sections.items()})
-        self.constant_text = nn.Parameter(torch.randn(text_width) * 0.02) if adapter.kind == "text_free" else None
+        has_constant = adapter.kind in ("text_free", "text_train_only")
+        self.constant_text = nn.Parameter(torch.randn(text_width) * 0.02) if has_constant else None
+        # drawn as wide as the layer-normed output of a BERT, which these vectors stand for
+        self.label_vectors = nn.Parameter(torch.randn(num_labels, text_width)) if adapter.kind == "label" else None
 
     def list_levels(self) -> list[FusionLevel]:
         """Return the levels in order."""
@@ -132,35 +135,55 @@ class FusionAdapter(nn.Module):
 
     @property
     def uses_text(self) -> bool:
-        """Whether the text embedding matters at all."""
+        """Whether the text given at inference matters."""
         return self.constant_text is None
+
+    @property
+    def has_text_loss(self) -> bool:
+        """Whether the contrastive loss with the text applies in training."""
+        return self.kind != "text_free"
 
     def gates(self) -> dict[str, float]:
         """Return each level's opening in (0, 1)."""
         return {name: float(self.get_parameter(f"levels.{name}.gate_raw").detach().sigmoid()) for name in self.levels}
 
     def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
-        """Fuse image_embedding (B, D, h, w) with text_embedding (B, E)."""
+        """Fuse image_embedding (B, D, h, w) with text_embedding (B, E); for `label` (B, number of labels)."""
+        if self.label_vectors is not None:
+            text_embedding = text_embedding @ self.label_vectors
+        given = text_embedding
         if self.constant_text is not None:
-            text_embedding = self.constant_text.expand(image_embedding.shape[0], -1)
+            given = self.constant_text.expand(image_embedding.shape[0], -1)
         height, width = image_embedding.shape[-2:]
         image_tokens = lay_out_tokens(image_embedding)  # (B, N, D)
         text_tokens = image_tokens
         for level in self.list_levels():
-            image_tokens, text_tokens = level(image_tokens, text_embedding)
+            image_tokens, text_tokens = level(image_tokens, given)
+        if self.kind == "text_train_only":
+            text_tokens = self.list_levels()[-1].project(text_embedding)
         fused = image_tokens.transpose(1, 2).unflatten(-1, (height, width))
         return Fused(fused, text_tokens.mean(dim=1))
 
 
-def build_adapter(adapter: AdapterSection, text_width: int, generator: torch.Generator) -> FusionAdapter:
+def build_adapter(
+    adapter: AdapterSection, text_width: int, generator: torch.Generator, num_labels: int = 0
+) -> FusionAdapter:
     """Build an adapter whose start depends on the generator's seed alone.
 
     Args:
         text_width: E of the text encoder, 768 for PubMedBERT and the stand-in.
+        num_labels: values of all text fields together, "unknown" among them; for `label` alone.
     """
+    with seeded(generator):
+        return FusionAdapter(text_width, adapter, num_labels)
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's own initialisation draw from a generator inside this context."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        return FusionAdapter(text_width, adapter)
+        yield
 
 
 def count_trainable_parameters(module: nn.Module) -> int:

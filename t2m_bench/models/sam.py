@@ -27,6 +27,9 @@ PRESETS = ("mini", "vit_b", "vit_l", "vit_h")
 EMBEDDING_WIDTH = 256
 """D of every preset: adapters count the same parameters whichever encoder stands behind them."""
 
+UNIT = "unit"
+"""Pixels from 0 to 1, what every preset was trained with."""
+
 PATCH_PX = 16
 FULL_IMAGE_SIZE = 1024
 MINI_IMAGE_SIZE = 256
@@ -167,17 +170,18 @@ def get_image_size(preset: str) -> int:
     return MINI_IMAGE_SIZE if preset == "mini" else FULL_IMAGE_SIZE
 
 
-def get_preprocessing_id(preset: str) -> str:
+def get_preprocessing_id(preset: str, input_range: str = UNIT) -> str:
     """Name of what `preprocess_image` does for this preset; a change of that function changes this name."""
-    return f"bicubic-minmax-{get_image_size(preset)}-v1"
+    return f"bicubic-{'minmax' if input_range == UNIT else '0to255'}-{get_image_size(preset)}-v1"
 
 
-def preprocess_image(image: NDArray[np.uint8], image_size: int) -> Tensor:
+def preprocess_image(image: NDArray[np.uint8], image_size: int, input_range: str = UNIT) -> Tensor:
     """Bring an image into the encoder's frame as MedSAM does: bicubic to a square, then min-max per image.
 
     Args:
         image: (H, W), or (H, W, 3) where the channels differ (slices of a CT).
         image_size: S; the aspect is not kept.
+        input_range: "byte" leaves the values from 0 to 255, which is wrong and was published so (Talk2MedSAM).
 
     Returns:
         (3, S, S) float32 in [0, 1]; a constant image gives zeros.
@@ -188,19 +192,21 @@ def preprocess_image(image: NDArray[np.uint8], image_size: int) -> Tensor:
         raise ValueError(f"image has dtype {image.dtype}; uint8 is needed")
     resized = Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC)
     pixels = np.asarray(resized, dtype=np.float32)
-    low, high = pixels.min(), pixels.max()
-    pixels = (pixels - low) / max(float(high - low), 1e-8)
+    if input_range == UNIT:
+        low, high = pixels.min(), pixels.max()
+        pixels = (pixels - low) / max(float(high - low), 1e-8)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def encode_images(sam: FrozenSam, images: Tensor) -> Tensor:
+def encode_images(sam: FrozenSam, images: Tensor, input_range: str = UNIT) -> Tensor:
     """Encode preprocessed images.
 
     Args:
         sam: the frozen model.
         images: (B, 3, S, S) in [0, 1].
+        input_range: "byte" lets values from 0 to 255 through.
 
     Returns:
         image_embedding (B, D, g, g), without gradient.
@@ -212,7 +218,7 @@ def encode_images(sam: FrozenSam, images: Tensor) -> Tensor:
     if images.ndim != 4 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"images have shape {tuple(images.shape)}; (B, {', '.join(map(str, expected))}) is needed")
     low, high = float(images.min()), float(images.max())
-    if not (low >= 0.0 and high <= 1.0):  # so written that NaN is refused too
+    if not (low >= 0.0 and high <= (1.0 if input_range == UNIT else 255.0)):  # so written that NaN is refused too
         raise ValueError(f"images run from {low:g} to {high:g}; the encoder expects values in [0, 1]")
     with torch.no_grad():
         embedding: Tensor = sam.image_encoder(images)

@@ -36,7 +36,7 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
 
     def run_ours() -> float:
         losses = accumulate_gradients(adapter, segmenter, [batch], batch_size, LossSection(), group)
-        return losses.total(LossSection().contrastive_weight)
+        return losses.total(LossSection())
 
     def run_plain() -> float:
         with group.autocast():

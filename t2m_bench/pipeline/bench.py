@@ -1,28 +1,161 @@
-"""All arms and seeds of a recipe, one after the other; a finished run is reused."""
+"""All arms, folds and seeds of a recipe; finished cells are reused, a failing one does not stop the others."""
 
-from contextlib import nullcontext
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from t2m_bench.config import Recipe
+from t2m_bench.errors import WorkersLostError
+from t2m_bench.models.box_unet import check_monai
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
-from t2m_bench.pipeline.train import Experiment, open_experiment, train
+from t2m_bench.pipeline.terminal import Advance, Terminal
+from t2m_bench.pipeline.train import (
+    FOLLOW_SECONDS,
+    Experiment,
+    count_epochs,
+    is_finished,
+    open_experiment,
+    run_here,
+    write_reference_once,
+)
+from t2m_bench.training.cell import attempt
+from t2m_bench.training.run_folder import RUN_NAME, load_json
+from t2m_bench.training.setup import Job
 
 
-def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> tuple[Experiment, list[dict[str, Any]]]:
-    """Train and evaluate every arm and seed of `bench`; return each run's run.json.
+@dataclass(frozen=True)
+class Suite:
+    """What a benchmark left.
+
+    Attributes:
+        summaries: run.json of each finished cell. failures: run -> why it failed.
+    """
+
+    experiment: Experiment
+    summaries: tuple[dict[str, Any], ...]
+    failures: dict[str, str]
+
+
+def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> Suite:
+    """Train and evaluate every arm, fold and seed of `bench`.
 
     Raises:
-        UserError: as `open_experiment` and `train`; what was finished stays.
-        StoppedError: the process was asked to stop.
+        UserError: as `open_experiment`; before any training.
+        StoppedError: the process was asked to stop; what was finished stays, and running cells are saved.
+        WorkersLostError: a process died more often than the recipe allows; the other cells are finished.
     """
-    workers = max(recipe.cluster.min_train_workers, recipe.cluster.num_embed_workers)
-    with _keep_ray(workers, recipe.cluster.cpus_per_worker):
+    _check_packages(recipe)
+    cluster = recipe.cluster
+    workers = max(cluster.min_train_workers, cluster.num_embed_workers, cluster.num_bench_workers)
+    with _keep_ray(workers, cluster.cpus_per_worker):
         experiment = open_experiment(recipe, runs, terminal)
-        cells = [(arm, seed) for seed in recipe.bench.seeds for arm in recipe.bench.arms]
-        summaries = [train(experiment, arm, seed, terminal, stop) for arm, seed in cells]
-    return experiment, summaries
+        folds = [experiment.with_fold(fold, runs, terminal) for fold in recipe.folds]
+        for fold in folds:
+            write_reference_once(fold.make_job(recipe.bench.arms[0], recipe.bench.seeds[0]), terminal)
+        jobs = [fold.make_job(arm, seed) for fold in folds for seed in recipe.bench.seeds for arm in recipe.bench.arms]
+        failures = _run_cells([job for job in jobs if not is_finished(job)], len(jobs), recipe, terminal, stop)
+    finished = [load_json(job.run_folder / RUN_NAME, "Run the same command.") for job in jobs if is_finished(job)]
+    return Suite(experiment, tuple(finished), failures)
+
+
+def _check_packages(recipe: Recipe) -> None:
+    if any(recipe.with_arm(arm, recipe.seed).adapter.kind == "unet" for arm in recipe.bench.arms):
+        check_monai()
+
+
+def _run_cells(
+    todo: Sequence[Job], num_cells: int, recipe: Recipe, terminal: Terminal, stop: StopRequest
+) -> dict[str, str]:
+    """Run the cells, side by side or one after the other; return run -> why it failed."""
+    told = _Told(len(todo), num_cells, terminal)
+    if len(todo) < num_cells:
+        terminal.say(f"reused {num_cells - len(todo)} of {num_cells} cells: finished")
+    if not todo:
+        return {}
+    lost: list[Job] = []
+    with terminal.watch(f"epochs of {len(todo)} cells") as advance, _follow(todo, told, advance):
+        if recipe.cluster.num_bench_workers > 0:
+            from t2m_bench.cluster.bench_job import run_cells_with_ray
+
+            lost = run_cells_with_ray(todo, recipe.cluster, told.end_cell, stop.tell, stop.is_set)
+            if stop.is_set():
+                raise stop.make_error()
+        else:
+            for job in todo:
+                told.end_cell(job, attempt(job, partial(run_here, job, stop)))
+    if lost:
+        names = ", ".join(job.run_folder.name for job in lost)
+        raise WorkersLostError(f"processes died more than {recipe.cluster.max_failures} times: {names}")
+    return told.failures
+
+
+@dataclass
+class _Told:
+    """What the user was told of the suite."""
+
+    num_todo: int
+    num_cells: int
+    terminal: Terminal
+    failures: dict[str, str] = field(default_factory=dict)
+    ended: int = 0
+    left_s: float | None = None
+
+    def end_cell(self, job: Job, failure: str | None) -> None:
+        """Tell how a cell ended, how many are done, and how long the rest will take."""
+        self.ended += 1
+        name = job.run_folder.name
+        done = f"{self.num_cells - self.num_todo + self.ended} of {self.num_cells} cells"
+        left = "" if self.left_s is None or self.ended == self.num_todo else f", {_show_time(self.left_s)} left"
+        if failure is not None:
+            self.failures[name] = failure
+            self.terminal.say(f"FAILED {name} ({done}{left}): {failure}")
+        elif (job.run_folder / RUN_NAME).is_file():
+            dice = load_json(job.run_folder / RUN_NAME, "Run the same command.")["test_dice"]
+            self.terminal.say(f"trained {name}: test Dice {dice:.4f} ({done}{left})")
+
+
+def _show_time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+@contextmanager
+def _follow(jobs: Sequence[Job], told: _Told, advance: Advance) -> Iterator[None]:
+    """Tell how many epochs of all cells are done, from their histories, wherever they run."""
+    ended = threading.Event()
+    before = {job.run_folder: count_epochs(job.run_folder) for job in jobs}
+    total = sum(job.recipe.optim.epochs - before[job.run_folder] for job in jobs)
+    start = time.monotonic()
+
+    finished: set[Path] = set()
+
+    def count(job: Job) -> int:
+        if job.run_folder not in finished and is_finished(job):
+            finished.add(job.run_folder)
+        # one stopped early counts as whole: nothing of it is left
+        epochs = job.recipe.optim.epochs if job.run_folder in finished else count_epochs(job.run_folder)
+        return epochs - before[job.run_folder]
+
+    def follow() -> None:
+        last = 0
+        while not ended.wait(FOLLOW_SECONDS):
+            done = sum(map(count, jobs))
+            if done > last:
+                advance(done, total)
+                told.left_s = (time.monotonic() - start) * (total - done) / done
+                last = done
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _keep_ray(workers: int, cpus_per_worker: float) -> Any:

@@ -51,7 +51,7 @@ def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) ->
     signature = Signature(
         encoder.preset,
         compute_weights_sha256(encoder.preset, encoder.checkpoint),
-        get_preprocessing_id(encoder.preset),
+        get_preprocessing_id(encoder.preset, encoder.input_range),
         compute_manifest_hash(prepared.cases),
     )
     folder = runs / "shards" / f"{recipe.name}-{signature.compute_hash()}"
@@ -90,6 +90,7 @@ def _make_tasks(
             plan,
             signature,
             tuple(by_id[case_id] for case_id in plan.case_ids),
+            encoder.input_range,
         )
         for plan in plans
     ]

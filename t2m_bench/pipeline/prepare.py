@@ -10,7 +10,7 @@ from t2m_bench.data.exclusions import check_exclusions
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
 from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
-from t2m_bench.data.splits import Splits, make_splits
+from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.sam import load_seen_image_hashes
 from t2m_bench.pipeline.datasets import load_exclusions, open_dataset, read_cases, write_privately
@@ -66,18 +66,13 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     _check_fields(book, cases)
     field = book.fields[0]  # of several, the first stratifies
-    splits = make_splits(
-        cases,
-        test_fold=dataset.test_fold,
-        val_fraction=dataset.val_fraction,
-        seed=dataset.split_seed,
-        field=field,
-        fold_seed=dataset.fold_seed,
-    )
+    splits = split_cases(cases, dataset, field)
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
     audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection(), book.classes(field))
     check_audit(audit, recipe.allow_leakage)
-    name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}.json"
+    is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
+    as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"
+    name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}{as_published}.json"
     write_privately(folder / name, {"splits": asdict(splits), "audit": asdict(audit)})
     hidden = pseudonymise(cases, load_or_create_pseudonyms(runs / KEY_NAME))
     name_of = {case.case_id: private.case_id for case, private in zip(cases, hidden, strict=True)}

@@ -1,11 +1,12 @@
 """From shards to a trained and evaluated run inside its experiment's folder."""
 
+import fcntl
 import hashlib
 import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 import torch
 
-from t2m_bench.config import AdapterKind, Recipe, parse_recipe
-from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.config import TIGHT, Recipe, parse_recipe
+from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
@@ -24,11 +25,13 @@ from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
+from t2m_bench.training.cell import train_in_process
 from t2m_bench.training.checkpoint import load_progress
-from t2m_bench.training.job import Job
+from t2m_bench.training.conditions import Asking
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.reference import write_reference
 from t2m_bench.training.run_folder import HISTORY_NAME, RUN_NAME, load_json, lock_run, write_json
+from t2m_bench.training.setup import BOXES_NAME, Job, set_up
 
 EXPERIMENT_NAME = "experiment.json"
 
@@ -47,31 +50,69 @@ class Experiment:
     embedded: Embedded
     texts: Texts
 
-    def make_job(self, arm: AdapterKind, seed: int) -> Job:
+    @property
+    def fold(self) -> int:
+        """The test fold that `prepared` is split by."""
+        return self.recipe.dataset.test_fold
+
+    def with_fold(self, fold: int, runs: Path, terminal: Terminal) -> "Experiment":
+        """Return the same experiment split by another test fold, whose audit is noted in its folder.
+
+        Raises:
+            DatasetError: there is no such fold.
+            LeakageError: its splits leak and the recipe does not allow it.
+        """
+        if fold == self.fold:
+            return self
+        recipe = self.recipe.with_fold(fold)
+        other = replace(self, recipe=recipe, prepared=prepare(recipe, runs, terminal))
+        _note_fold(other)
+        return other
+
+    def make_job(self, arm: str, seed: int) -> Job:
         """Return the job of one arm and training seed."""
         recipe = self.recipe.with_arm(arm, seed)
         book, checkpoint = self.texts.book, recipe.image_encoder.checkpoint
-        rows = {
-            field: {
-                value: self.texts.bank.find_rows(book.sentences(field, value, "training"))
-                for value in (*book.classes(field), UNKNOWN)
-            }
-            for field in book.fields
-        }
-        fields_of = {case.case_id: case.text_fields for case in self.prepared.cases}
+        classes = {field: book.classes(field) for field in book.fields}
+        cases, asked = self.prepared.cases, self.recipe.bench
         return Job(
+            arm=arm,
             recipe=recipe,
+            suite=self.recipe,
             root=self.prepared.root.resolve(),
-            cases=tuple(self.prepared.cases),
+            cases=tuple(cases),
             splits=self.prepared.splits,
             shards=self.embedded.folder.resolve(),
             signature=self.embedded.signature,
-            texts=TextTable(torch.from_numpy(self.texts.bank.text_embedding), rows, fields_of),
-            wrong={field: book.wrong(field) for field in book.fields},
-            field=book.fields[0],
+            texts=TextTable(
+                torch.from_numpy(self.texts.bank.text_embedding),
+                self._find_rows("training"),
+                {case.case_id: case.text_fields for case in cases},
+                self._find_rows("held_out"),
+            ),
+            fields=book.fields,
+            asking=Asking(
+                asked.conditions,
+                asked.boxes,
+                {field: book.wrong(field) for field in book.fields},
+                classes,
+                predicted={},
+                places={case.case_id: place for place, case in enumerate(cases)},
+            ),
             checkpoint=checkpoint.resolve() if checkpoint else None,
-            run_folder=(self.folder / f"{arm}-seed{seed}-{recipe.compute_run_hash()}").resolve(),
+            reference=(self.folder / f"reference-fold{self.fold}").resolve(),
+            run_folder=(self.folder / f"{arm}-fold{self.fold}-seed{seed}-{recipe.compute_run_hash()}").resolve(),
         )
+
+    def _find_rows(self, use: Use) -> dict[str, dict[str, tuple[int, ...]]]:
+        """Return field -> value -> rows of the prompt bank of its training or its held-out sentences."""
+        book, bank = self.texts.book, self.texts.bank
+        return {
+            field: {
+                value: bank.find_rows(book.sentences(field, value, use)) for value in (*book.classes(field), UNKNOWN)
+            }
+            for field in book.fields
+        }
 
 
 def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True) -> Experiment:
@@ -97,7 +138,24 @@ def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bo
     if not (folder / EXPERIMENT_NAME).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / EXPERIMENT_NAME, _describe(experiment, hashes))
+    _note_fold(experiment)
     return experiment
+
+
+def _note_fold(experiment: Experiment) -> None:
+    """Add the fold's audit to the experiment's note; runs of several folds may come to do so at once."""
+    path = experiment.folder / EXPERIMENT_NAME
+    with path.with_name(".experiment.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        noted = load_json(path, "Remove the file and run the same command.")
+        folds = noted.get("folds", {})
+        if str(experiment.fold) not in folds:
+            folds[str(experiment.fold)] = {"audit": _describe_audit(experiment)}
+            write_json(path, noted | {"folds": folds})
+
+
+def _describe_audit(experiment: Experiment) -> dict[str, Any]:
+    return {name: value for name, value in asdict(experiment.prepared.audit).items() if name != "examples"}
 
 
 def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
@@ -116,7 +174,7 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
         },
         "test_fold": recipe.dataset.test_fold,
         "models": {"image_encoder": recipe.image_encoder.preset, "text_encoder": recipe.text_encoder.name},
-        "audit": {name: value for name, value in asdict(experiment.prepared.audit).items() if name != "examples"},
+        "audit": _describe_audit(experiment),
         "allow_leakage": recipe.allow_leakage,
         "hashes": hashes,
         "versions": {"python": platform.python_version(), **versions},
@@ -124,7 +182,7 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Terminal, stop: StopRequest) -> dict[str, Any]:
+def train(experiment: Experiment, arm: str, seed: int, terminal: Terminal, stop: StopRequest) -> dict[str, Any]:
     """Train and evaluate one arm, continuing what was stopped and reusing what is finished; return its run.json.
 
     Raises:
@@ -132,14 +190,23 @@ def train(experiment: Experiment, arm: AdapterKind, seed: int, terminal: Termina
         StoppedError: the process was asked to stop; the run is saved.
     """
     job = experiment.make_job(arm, seed)
+    write_reference_once(job, terminal)
     with lock_run(job.run_folder):
-        _write_reference_once(experiment, job, terminal)
-        if (job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file():
+        if is_finished(job):
             terminal.say(f"reused {job.run_folder}: finished")
         else:
             with terminal.watch(f"training {job.run_folder.name}") as advance, follow_epochs(job, advance):
-                _train(job, stop)
+                run_here(job, stop)
         return load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
+
+
+def is_finished(job: Job) -> bool:
+    """Return whether the run is trained and has answered all that it is asked now."""
+    if not ((job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file()):
+        return False
+    noted = load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
+    asked = {*job.asking.boxes, *job.asking.conditions}
+    return asked <= {*noted.get("boxes", ()), *noted.get("conditions", ())}
 
 
 @contextmanager
@@ -150,7 +217,7 @@ def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
     def follow() -> None:
         told = 0
         while not ended.wait(FOLLOW_SECONDS):
-            done = _count_epochs(job.run_folder / HISTORY_NAME)
+            done = count_epochs(job.run_folder)
             if done > told:
                 advance(done, job.recipe.optim.epochs)
                 told = done
@@ -164,33 +231,36 @@ def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
         thread.join()
 
 
-def _count_epochs(history: Path) -> int:
+def count_epochs(run_folder: Path) -> int:
+    """Return how many epochs a run has done so far."""
     try:
-        return len(history.read_text(encoding="utf-8").splitlines())
+        return len((run_folder / HISTORY_NAME).read_text(encoding="utf-8").splitlines())
     except OSError:
         return 0
 
 
-def _train(job: Job, stop: StopRequest) -> None:
+def run_here(job: Job, stop: StopRequest) -> None:
     """Train in this process, or on Ray's workers where the recipe has some."""
     if job.recipe.cluster.min_train_workers > 0:
         from t2m_bench.cluster.train_job import train_with_ray
 
         train_with_ray(job, stop.tell)
     else:
-        ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
         with stop.tell(lambda: None):  # the loop asks after each step
-            run_job.train(job, ranks, stop.is_set)
+            train_in_process(job, stop.is_set)
     if stop.is_set() and not (job.run_folder / RUN_NAME).is_file():
         raise stop.make_error()
 
 
-def _write_reference_once(experiment: Experiment, job: Job, terminal: Terminal) -> None:
-    folder = experiment.folder / f"reference-fold{experiment.recipe.dataset.test_fold}"
-    with lock_run(folder):
-        if not (folder / RESULTS_NAME).is_file():
-            write_reference(job, folder)
-            terminal.say(f"wrote {folder}: floors and baseline")
+def write_reference_once(job: Job, terminal: Terminal) -> None:
+    """Write what all arms of the fold share, where it is lacking or has not all boxes that are asked now."""
+    with lock_run(job.reference):
+        drawn = job.reference / BOXES_NAME
+        there = {TIGHT, *load_json(drawn, "")} if drawn.is_file() else set()
+        wanted = [*job.asking.boxes, *sorted(there - set(job.asking.boxes))]
+        if not (job.reference / RESULTS_NAME).is_file() or not set(wanted) <= there:
+            write_reference(job, wanted)
+            terminal.say(f"wrote {job.reference}: boxes, probe, floors and baseline")
 
 
 def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
@@ -202,12 +272,14 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
     noted = load_json(run / RUN_NAME, "Give a run's folder, as `t2m-bench train RECIPE` names it.")
     if "recipe" not in noted:
         raise RunFolderError(f"{run / RUN_NAME}: names no recipe. Train again with `t2m-bench train`.")
-    recipe = parse_recipe(noted["recipe"], str(run / RUN_NAME))
-    job = open_experiment(recipe, runs, terminal, to_train=False).make_job(recipe.adapter.kind, recipe.seed)
+    recipe = parse_recipe(noted.get("suite", noted["recipe"]), str(run / RUN_NAME))
+    experiment = open_experiment(recipe, runs, terminal, to_train=False)
+    job = experiment.make_job(str(noted["arm"]), int(noted["seed"]))
+    write_reference_once(job, terminal)
     if job.run_folder != run.resolve():
         raise RunFolderError(f"{run}: this recipe and data make {job.run_folder}. Name its --runs, or train again.")
     with lock_run(run):
-        bench = run_job.set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
+        bench = set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
         run_job.evaluate(bench, load_progress(run))
         again = load_json(run / RUN_NAME, "Train again with the same command.")
         kept = {

@@ -1,12 +1,12 @@
 """torch.compile as an option: the same results within rounding, and training goes on without it where it fails."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from t2m_bench.config import IMAGE_WIDTH
-from t2m_bench.models.fusion import FusionAdapter
-from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.models.arm import Arm
 from t2m_bench.training.ranks import Ranks
 
 NOT_ASKED = "not asked"
@@ -14,7 +14,7 @@ COMPILED = "compiled"
 
 
 def compile_forward(
-    adapter: FusionAdapter, segmenter: BoxSegmenter, text_width: int, grid: int, num_cases: int, ranks: Ranks
+    adapter: Arm, segmenter: Any, text_width: int, image_shape: Sequence[int], num_cases: int, ranks: Ranks
 ) -> str:
     """Compile the adapter and the frozen decoder, in place; return COMPILED or why not.
 
@@ -22,13 +22,14 @@ def compile_forward(
     compiler. It takes a minute or more, once a machine; torch keeps what it compiled.
 
     Args:
-        text_width: E. grid: h = w of the image embedding. num_cases: B, as training will have it.
+        segmenter: a module. text_width: E. image_shape: (D, h, w) of what the adapter reads. num_cases: B, as training
+            will have it.
     """
     modules = (adapter, segmenter)
     try:
         for module in modules:
             module.compile()
-        _try_step(adapter, segmenter, text_width, grid, num_cases, ranks)
+        _try_step(adapter, segmenter, text_width, image_shape, num_cases, ranks)
     except Exception as error:  # whatever a compiler, a driver or a missing header brings up
         for module in modules:
             module._compiled_call_impl = None  # what Module.compile set
@@ -40,9 +41,9 @@ def compile_forward(
 
 
 def _try_step(
-    adapter: FusionAdapter, segmenter: BoxSegmenter, text_width: int, grid: int, num_cases: int, ranks: Ranks
+    adapter: Arm, segmenter: Any, text_width: int, image_shape: Sequence[int], num_cases: int, ranks: Ranks
 ) -> None:
-    blank = torch.zeros(num_cases, IMAGE_WIDTH, grid, grid, device=ranks.device)
+    blank = torch.zeros(num_cases, *image_shape, device=ranks.device)
     box_xyxy = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=ranks.device).repeat(num_cases, 1)
     with ranks.autocast():
         fused = adapter(blank, torch.zeros(num_cases, text_width, device=ranks.device))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_image, load_mask
-from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenSam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import EMBEDDING_WIDTH, UNIT, FrozenSam, encode_images, load_sam, preprocess_image
 from t2m_bench.shards.schema import ShardEntry, Signature
 from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, write_shard
 
@@ -34,6 +34,7 @@ class EmbedTask:
     plan: ShardPlan
     signature: Signature
     cases: tuple[Case, ...]
+    input_range: str = UNIT
 
     def run(self, device: torch.device, on_case: Callable[[], None] = lambda: None) -> ShardEntry:
         """Encode and write the file; `on_case` is called after each case.
@@ -42,7 +43,7 @@ class EmbedTask:
             UserError: an image or the weights cannot be read, or the disk is full.
         """
         sam = _load_once(self.preset, self.checkpoint, str(device))
-        made = _tell(embed_cases(sam, self.root, self.cases, device), on_case)
+        made = _tell(embed_cases(sam, self.root, self.cases, device, self.input_range), on_case)
         return write_shard(self.folder, self.plan, self.signature, made)
 
 
@@ -64,13 +65,15 @@ def count_bytes_per_case(grid: int) -> int:
     return EMBEDDING_WIDTH * grid**2 * 2 + (LOW_RES_FACTOR * grid) ** 2 + 16
 
 
-def embed_cases(sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device) -> Iterator[EmbeddedCase]:
+def embed_cases(
+    sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device, input_range: str = UNIT
+) -> Iterator[EmbeddedCase]:
     """Yield the cases in their order, encoded in batches; the encoder is already on the device."""
     size = max(1, PIXELS_AT_ONCE // sam.image_size**2)
     for start in range(0, len(cases), size):
         batch = cases[start : start + size]
-        images = torch.stack([preprocess_image(load_image(root, case), sam.image_size) for case in batch])
-        embeddings = encode_images(sam, images.to(device)).to(torch.float16).cpu().numpy()
+        loaded = [preprocess_image(load_image(root, case), sam.image_size, input_range) for case in batch]
+        embeddings = encode_images(sam, torch.stack(loaded).to(device), input_range).to(torch.float16).cpu().numpy()
         for case, embedding in zip(batch, embeddings, strict=True):
             mask = compute_mask_low_res(load_mask(root, case), LOW_RES_FACTOR * sam.grid)
             yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))

@@ -1,5 +1,6 @@
-"""Evaluation: each question, a case under a condition, is answered once, whatever the number of ranks."""
+"""Evaluation: each distinct case, text and box is decoded once, whatever the number of conditions and of ranks."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,28 +10,33 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from t2m_bench.config import TIGHT
+from t2m_bench.data.boxes import Boxes, scale_to_square
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_mask
 from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
-from t2m_bench.models.fusion import FusionAdapter
-from t2m_bench.models.segmenter import BoxSegmenter, compute_mask_probability
-from t2m_bench.training.batches import UNKNOWN, CaseSource, TextTable, share_positions
+from t2m_bench.models.arm import Arm, Segmenter
+from t2m_bench.models.segmenter import compute_mask_probability
+from t2m_bench.training.batches import CaseSource, share_positions
+from t2m_bench.training.conditions import Exam, Question
 from t2m_bench.training.overlays import CROP_SIDE, cut_out
 from t2m_bench.training.ranks import Ranks
 
 AT_ONCE = 16
 
-TIGHT = "tight"
+ALWAYS_MEASURED = ("dice", "iou", "pred_empty", "ref_empty")
 
 
 @dataclass(frozen=True)
-class Question:
-    """One case under one condition; `given` is the text's field values, None where no text is given."""
+class Cost:
+    """What an exam took on the first rank: of all questions, and of those that would be asked without conditions."""
 
-    case: Case
-    condition: str
-    given: Mapping[str, str] | None
+    questions: int
+    decodes: int
+    seconds: float
+    decodes_one: int
+    seconds_one: float
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,18 @@ class Answers:
 
     scores: NDArray[np.float64]
     crops: NDArray[np.bool_]
+    cost: Cost
 
-    def to_rows(self, questions: Sequence[Question], constant: Mapping[str, Any], field: str) -> list[dict[str, Any]]:
+    def to_rows(
+        self, questions: Sequence[Question], constant: Mapping[str, Any], fields: Sequence[str]
+    ) -> list[dict[str, Any]]:
         """Return rows of the results table; `constant` holds dataset, arm, seed and fold."""
         return [
             {
-                **make_row_head(question.case, field, constant),
-                "given_class": question.given[field] if question.given else "",
+                **make_row_head(question.case, fields, constant),
+                "given_class": join_values(question.given, fields) if question.given else "",
                 "condition": question.condition,
+                "box": question.box,
                 **make_row_scores(dict(zip(MEASURES, scores, strict=True))),
             }
             for question, scores in zip(questions, self.scores.tolist(), strict=True)
@@ -63,12 +73,17 @@ class Answers:
         return column
 
 
-def make_row_head(case: Case, field: str, constant: Mapping[str, Any]) -> dict[str, Any]:
+def join_values(values: Mapping[str, str], fields: Sequence[str]) -> str:
+    """Return the classes of all text fields as tables show them."""
+    return " + ".join(values[name] for name in fields)
+
+
+def make_row_head(case: Case, fields: Sequence[str], constant: Mapping[str, Any]) -> dict[str, Any]:
     """Return what identifies the case in a row of results."""
     return {
         "case": case.case_id,
         "patient": case.patient_id,
-        "text_class": case.text_fields[field],
+        "text_class": join_values(case.text_fields, fields),
         "box": TIGHT,
         "distance_unit": name_distance_unit(case.spacing_mm),
         **constant,
@@ -81,88 +96,110 @@ def make_row_scores(measured: Mapping[str, float]) -> dict[str, Any]:
     return {**measured, **emptiness}
 
 
-def ask(cases: Sequence[Case], uses_text: bool, wrong: Mapping[str, Mapping[str, str]]) -> list[Question]:
-    """Return the questions for an arm: right and wrong text, or the one without text.
-
-    Args:
-        wrong: field -> class -> the wrong class given in its place; a case whose text is unknown has no wrong one.
-    """
-    if not uses_text:
-        return [Question(case, "none", None) for case in cases]
-    questions = []
-    for case in cases:
-        questions.append(Question(case, "right", case.text_fields))
-        if all(case.text_fields[field] != UNKNOWN for field in wrong):
-            replaced = {field: wrong[field][case.text_fields[field]] for field in wrong}
-            questions.append(Question(case, "wrong", replaced))
-    return questions
-
-
 @dataclass(frozen=True)
 class Evaluator:
-    """Answers questions with the frozen parts and, where there is one, an adapter.
+    """Answers questions with the frozen parts and, where there is one, an arm.
 
     Attributes:
         root: the dataset folder, for reference masks.
+        input_size: side of the encoder's square input, pixels.
+        boxes: those other than the tight ones, in original pixels.
     """
 
     root: Path
     source: CaseSource
-    texts: TextTable
-    segmenter: BoxSegmenter
+    segmenter: Segmenter
+    input_size: int
+    boxes: Boxes
     ranks: Ranks
 
-    def answer(
-        self,
-        adapter: FusionAdapter | None,
-        questions: Sequence[Question],
-        shown: Sequence[int] = (),
-        dice_alone: bool = False,
-    ) -> Answers:
-        """Answer each question once; every rank returns all answers.
+    def answer(self, arm: Arm | None, exam: Exam, shown: Sequence[int] = (), dice_alone: bool = False) -> Answers:
+        """Answer each question; every rank returns all answers.
 
         Args:
-            adapter: None for the frozen model alone.
+            arm: None for the frozen model alone.
             shown: positions of the questions whose predictions are returned as crops.
             dice_alone: leave the slower measures out, as for a validation in every epoch.
         """
-        device = self.ranks.device
-        scores = torch.zeros(len(questions), len(MEASURES), dtype=torch.float64, device=device)
+        start, device = time.monotonic(), self.ranks.device
+        main, rest, number_of = _find_distinct(exam.questions)
+        in_full = {
+            number_of[question.key]
+            for question in exam.questions
+            if not dice_alone and is_measured_in_full(question.condition, question.box)
+        }
+        pictured = {number_of[exam.questions[position].key]: place for place, position in enumerate(shown)}
+        scores = torch.zeros(len(main) + len(rest), len(MEASURES), dtype=torch.float64, device=device)
         crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, device=device)
-        share = share_positions(len(questions), self.ranks.rank, self.ranks.world_size)
-        for start in range(share.start, share.stop, AT_ONCE):
-            positions = range(start, min(start + AT_ONCE, share.stop))
-            masks = self._predict(adapter, [questions[position] for position in positions])
-            for position, mask in zip(positions, masks, strict=True):
-                case, condition = questions[position].case, questions[position].condition
-                in_full = not dice_alone and is_measured_in_full(condition, TIGHT)
-                measured = measure_mask(mask, load_mask(self.root, case), case.box_xyxy, case.spacing_mm, in_full)
-                scores[position] = torch.tensor(list(measured.values()), dtype=torch.float64, device=device)
-                if position in shown:
-                    crop = cut_out(mask, case.box_xyxy)
-                    crops[shown.index(position)] = torch.from_numpy(crop).to(crops)
-        return Answers(self.ranks.sum(scores).cpu().numpy(), self.ranks.sum(crops).cpu().numpy() > 0.5)
+        finished = []
+        for part in (main, rest):
+            share = share_positions(len(part), self.ranks.rank, self.ranks.world_size)
+            mine = part[share.start : share.stop]
+            for first in range(0, len(mine), AT_ONCE):
+                batch = mine[first : first + AT_ONCE]
+                for question, mask, reference in self._predict(arm, batch, exam):
+                    number, case = number_of[question.key], question.case
+                    measured = measure_mask(mask, reference, case.box_xyxy, case.spacing_mm, number in in_full)
+                    scores[number] = torch.tensor(list(measured.values()), dtype=torch.float64, device=device)
+                    if number in pictured:
+                        crops[pictured[number]] = torch.from_numpy(cut_out(mask, case.box_xyxy)).to(crops)
+            finished.append(time.monotonic() - start)
+        cost = Cost(len(exam.questions), len(number_of), finished[1], len(main), finished[0])
+        return Answers(self._spread(scores, exam.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0.5, cost)
+
+    def _spread(
+        self, scores: torch.Tensor, questions: Sequence[Question], number_of: Mapping[Any, int]
+    ) -> NDArray[np.float64]:
+        """Return a row of scores a question from a row a distinct question on each rank."""
+        gathered = self.ranks.sum(scores).cpu().numpy()
+        spread: NDArray[np.float64] = gathered[[number_of[question.key] for question in questions]]
+        brief = [not is_measured_in_full(question.condition, question.box) for question in questions]
+        slow = [name not in ALWAYS_MEASURED for name in MEASURES]
+        spread[np.ix_(brief, slow)] = np.nan  # whatever another question with the same answer had measured
+        return spread
 
     @torch.no_grad()
-    def _predict(self, adapter: FusionAdapter | None, questions: Sequence[Question]) -> list[NDArray[np.bool_]]:
+    def _predict(
+        self, arm: Arm | None, questions: Sequence[Question], exam: Exam
+    ) -> list[tuple[Question, NDArray[np.bool_], NDArray[np.bool_]]]:
+        """Return each question with its predicted and its reference mask."""
         device = self.ranks.device
-        stored = self.source.read([question.case.case_id for question in questions])
-        image_embedding = torch.from_numpy(stored.image_embedding).float().to(device)
+        cases = {question.case.case_id: question.case for question in questions}
+        stored = self.source.read(list(cases))
+        rows = [list(cases).index(question.case.case_id) for question in questions]
+        image_embedding = torch.from_numpy(stored.image_embedding).float().to(device)[rows]
+        boxes = [self._find_box(question, stored.box_xyxy[row]) for question, row in zip(questions, rows, strict=True)]
         with self.ranks.autocast():
-            if adapter is not None:
-                given = [question.given or question.case.text_fields for question in questions]
-                text_embedding = torch.stack([self.texts.embed(values) for values in given]).to(device)
-                image_embedding = adapter(image_embedding, text_embedding).image_embedding
-            low_res_logits = self.segmenter(image_embedding, torch.from_numpy(stored.box_xyxy).to(device))
-        return [
-            (compute_mask_probability(logits, question.case.height, question.case.width) > 0.5).cpu().numpy()
-            for logits, question in zip(low_res_logits, questions, strict=True)
-        ]
+            if arm is not None:
+                nothing = torch.zeros(exam.vectors.shape[1])
+                given = [nothing if q.prompt is None else exam.vectors[list(q.prompt)].mean(dim=0) for q in questions]
+                image_embedding = arm(image_embedding, torch.stack(given).to(device)).image_embedding
+            low_res_logits = self.segmenter(image_embedding, torch.from_numpy(np.stack(boxes)).to(device))
+        references = {case_id: load_mask(self.root, case) for case_id, case in cases.items()}
+        answered = []
+        for question, logits in zip(questions, low_res_logits, strict=True):
+            probability = compute_mask_probability(logits, question.case.height, question.case.width)
+            answered.append((question, (probability > 0.5).cpu().numpy(), references[question.case.case_id]))
+        return answered
 
-    def compute_mean_dice(self, adapter: FusionAdapter, cases: Sequence[Case]) -> float:
-        """Return the mean Dice of cases with their right text."""
-        questions = [Question(case, "right", case.text_fields) for case in cases]
-        return float(self.answer(adapter, questions, dice_alone=True).select("dice").mean())
+    def _find_box(self, question: Question, tight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the question's box (4,) in pixels of the encoder's square input."""
+        if question.box == TIGHT:
+            return tight
+        case = question.case
+        return scale_to_square(self.boxes[question.box][case.case_id], case.height, case.width, self.input_size)
+
+    def compute_mean_dice(self, arm: Arm, exam: Exam) -> float:
+        """Return the mean Dice over an exam's questions."""
+        return float(self.answer(arm, exam, dice_alone=True).select("dice").mean())
+
+
+def _find_distinct(questions: Sequence[Question]) -> tuple[list[Question], list[Question], dict[Any, int]]:
+    """Return one question of each key, the main ones apart, and the number of each key in that order."""
+    main = list({question.key: question for question in questions if question.is_main}.values())
+    taken = {question.key for question in main}
+    rest = list({question.key: question for question in questions if question.key not in taken}.values())
+    return main, rest, {question.key: number for number, question in enumerate([*main, *rest])}
 
 
 def untrained(arm: str, dataset: str, fold: int) -> dict[str, Any]:

@@ -1,90 +1,26 @@
 """One run, from its recipe to its results, in whatever processes it is given."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from t2m_bench.config import Recipe
-from t2m_bench.data.case import Case
-from t2m_bench.data.splits import Splits
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
-from t2m_bench.models.fusion import FusionAdapter, build_adapter, count_trainable_parameters
-from t2m_bench.models.sam import FrozenSam, load_sam
-from t2m_bench.models.segmenter import BoxSegmenter
-from t2m_bench.shards.reader import ShardReader
-from t2m_bench.shards.schema import Signature
-from t2m_bench.training.batches import BatchMaker, TextTable
+from t2m_bench.models.fusion import count_trainable_parameters
+from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import Progress, load_adapter
-from t2m_bench.training.compiling import NOT_ASKED, compile_forward
-from t2m_bench.training.evaluate import Answers, Evaluator, Question, ask
-from t2m_bench.training.loop import ShouldStop, Trainer
+from t2m_bench.training.compiling import compile_forward
+from t2m_bench.training.conditions import Exam, Question, ask_all, ask_right, ask_without_text
+from t2m_bench.training.evaluate import Answers
+from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
 from t2m_bench.training.overlays import choose_shown, write_crops
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import RUN_NAME, write_history, write_json
+from t2m_bench.training.setup import Bench, Job, set_up
 
 MASKS_NAME = "masks.npz"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run as every process of it needs it; all paths are absolute.
-
-    Attributes:
-        checkpoint: of the image encoder, None for the shipped one.
-        cases: under pseudonyms. wrong: field -> class -> the wrong class given in its place.
-        field: the text field by whose classes results are told apart.
-    """
-
-    recipe: Recipe
-    root: Path
-    checkpoint: Path | None
-    cases: tuple[Case, ...]
-    splits: Splits
-    shards: Path
-    signature: Signature
-    texts: TextTable
-    wrong: Mapping[str, Mapping[str, str]]
-    field: str
-    run_folder: Path
-
-    def select(self, case_ids: Sequence[str]) -> list[Case]:
-        """Return the cases of a split."""
-        by_id = {case.case_id: case for case in self.cases}
-        return [by_id[case_id] for case_id in case_ids]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the constant columns of this run's results."""
-        dataset, recipe = self.recipe.dataset, self.recipe
-        return {"arm": recipe.adapter.kind, "dataset": dataset.kind, "fold": dataset.test_fold, "seed": recipe.seed}
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a process builds of a job."""
-
-    job: Job
-    sam: FrozenSam
-    reader: ShardReader
-    adapter: FusionAdapter
-    evaluator: Evaluator
-    ranks: Ranks
-    compiled: str = NOT_ASKED
-
-
-def set_up(job: Job, ranks: Ranks) -> Bench:
-    """Build the frozen parts and a fresh adapter on this rank's device."""
-    encoder = job.recipe.image_encoder
-    sam = load_sam(encoder.preset, job.checkpoint)
-    segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
-    reader = ShardReader(job.shards, job.signature)
-    generator = torch.Generator().manual_seed(job.recipe.seed)
-    adapter = build_adapter(job.recipe.adapter, job.texts.embeddings.shape[1], generator).to(ranks.device)
-    evaluator = Evaluator(job.root, reader, job.texts, segmenter, ranks)
-    return Bench(job, sam, reader, adapter, evaluator, ranks)
 
 
 def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Progress:
@@ -93,31 +29,13 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     Asked to stop, it saves and returns a progress that is not `finished`.
     """
     bench = set_up(job, ranks)
-    recipe, optim = job.recipe, job.recipe.optim
-    if recipe.cluster.compile:
-        parts = (bench.adapter, bench.evaluator.segmenter, job.texts.embeddings.shape[1], bench.sam.grid)
-        bench = replace(bench, compiled=compile_forward(*parts, optim.micro_batch_size, ranks))
-    val_cases = job.select(job.splits.val)
-    batches = BatchMaker(
-        source=bench.reader,
-        texts=job.texts,
-        case_ids=job.splits.train,
-        seed=recipe.seed,
-        global_batch_size=optim.global_batch_size,
-        micro_batch_size=optim.micro_batch_size,
-        text_dropout=0.0 if recipe.adapter.preset == "published" else recipe.prompts.text_dropout,
-        box_jitter=optim.box_jitter,
-        input_size=bench.sam.image_size,
-    )
+    if job.recipe.cluster.compile:
+        bench = replace(bench, compiled=_compile(bench))
+    validation = ask_to_validate(bench)
     log = _EpochLog(job.run_folder) if ranks.is_first else None
-    progress = Trainer(
-        recipe,
-        job.run_folder,
-        bench.adapter,
-        bench.evaluator.segmenter,
-        batches,
-        ranks,
-        validate=lambda adapter: bench.evaluator.compute_mean_dice(adapter, val_cases),
+    progress = make_trainer(
+        bench,
+        validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
         on_epoch=log.write if log else lambda history: None,
         should_stop=should_stop,
     ).fit()
@@ -128,47 +46,99 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     return progress
 
 
+def _compile(bench: Bench) -> str:
+    image_shape = bench.source.read(bench.job.splits.train[:1]).image_embedding.shape[1:]
+    text_width, num_cases = bench.texts.embeddings.shape[1], bench.job.recipe.optim.micro_batch_size
+    return compile_forward(bench.arm, bench.evaluator.segmenter, text_width, image_shape, num_cases, bench.ranks)
+
+
+def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_stop: ShouldStop) -> Trainer:
+    """Return the training of a bench's arm on its training cases."""
+    job, recipe, optim = bench.job, bench.job.recipe, bench.job.recipe.optim
+    batches = BatchMaker(
+        source=bench.source,
+        texts=bench.texts,
+        case_ids=job.splits.train,
+        seed=recipe.seed,
+        global_batch_size=optim.global_batch_size,
+        micro_batch_size=optim.micro_batch_size,
+        text_dropout=0.0 if recipe.adapter.preset == "published" else recipe.prompts.text_dropout,
+        box_jitter=optim.box_jitter,
+        input_size=bench.input_size,
+    )
+    return Trainer(
+        recipe,
+        job.run_folder,
+        bench.arm,
+        bench.evaluator.segmenter,
+        batches,
+        bench.ranks,
+        validate=validate,
+        on_epoch=on_epoch,
+        should_stop=should_stop,
+    )
+
+
+def ask_to_validate(bench: Bench) -> Exam:
+    """Return the questions by which the best epoch is chosen: right text, or for `shuffled` the text it trains with."""
+    cases = bench.job.select(bench.job.splits.val)
+    if bench.arm.uses_text:
+        return ask_right(cases, bench.texts)
+    return ask_without_text(cases, text_width=bench.texts.embeddings.shape[1])
+
+
 def evaluate(bench: Bench, progress: Progress) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
-    load_adapter(job.run_folder, bench.adapter)
+    load_adapter(job.run_folder, bench.arm)
+    asking, boxes = job.load_asking()
     cases = job.select(job.splits.test)
-    questions = ask(cases, bench.adapter.uses_text, job.wrong)
-    shown = find_shown(questions)
-    answers = bench.evaluator.answer(bench.adapter, questions, list(shown.values()))
+    if bench.arm.uses_text:
+        exam = ask_all(cases, bench.texts, asking)
+    else:
+        exam = ask_without_text(cases, asking.boxes, bench.texts.embeddings.shape[1])
+    shown = find_shown(exam.questions)
+    answers = replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam, list(shown.values()))
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_first:
-        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(questions, job.describe(), job.field))
+        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.fields))
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
-        summary = summarise(bench, progress, questions, answers)
+        summary = summarise(bench, progress, exam.questions, answers)
         write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
     ranks.wait()
 
 
 def find_shown(questions: Sequence[Question]) -> dict[str, int]:
-    """Return case -> position of its question without a wrong text, for the cases that pictures show."""
-    asked = {q.case.case_id: position for position, q in enumerate(questions) if q.condition != "wrong"}
+    """Return case -> position of its main question, for the cases that pictures show."""
+    asked = {q.case.case_id: position for position, q in enumerate(questions) if q.is_main}
     return {list(asked)[place]: list(asked.values())[place] for place in choose_shown(len(asked))}
 
 
 def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], answers: Answers) -> dict[str, Any]:
     """Return the content of run.json."""
-    recipe, right = bench.job.recipe, [q.condition != "wrong" for q in questions]
+    job, recipe = bench.job, bench.job.recipe
+    named = job.suite.bench.named.get(job.arm)
     return {
-        "run": bench.job.run_folder.name,
-        **bench.job.describe(),
+        "run": job.run_folder.name,
+        **job.describe(),
         "status": "finished",
-        "trainable_parameters": count_trainable_parameters(bench.adapter),
+        "trainable_parameters": count_trainable_parameters(bench.arm),
         "val_dice": progress.best_val_dice,
-        "test_dice": float(answers.select("dice")[right].mean()),
+        "test_dice": float(answers.select("dice")[[question.is_main for question in questions]].mean()),
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 2),
         "world_size": bench.ranks.world_size,
         "mixed_precision": recipe.optim.mixed_precision,
         "compiled": bench.compiled,
+        "differently_tuned": named.differently_tuned if named else False,
+        "trials": named.trials if named else 1,
+        "conditions": list(job.asking.conditions),
+        "boxes": list(job.asking.boxes),
+        "evaluation": asdict(answers.cost),
         "run_hash": progress.run_hash,
         "recipe": recipe.model_dump(mode="json"),
+        "suite": job.suite.model_dump(mode="json"),
     }
 
 

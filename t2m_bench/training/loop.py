@@ -11,16 +11,15 @@ import torch
 
 from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
-from t2m_bench.models.fusion import FusionAdapter
-from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import Progress, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.step import accumulate_gradients
+from t2m_bench.training.step import StepLosses, accumulate_gradients
 from t2m_bench.training.updater import Updater, build_updater
 
-Validate = Callable[[FusionAdapter], float]
+Validate = Callable[[Arm], float]
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 OnStep = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
@@ -39,8 +38,8 @@ class Trainer:
 
     recipe: Recipe
     folder: Path
-    adapter: FusionAdapter
-    segmenter: BoxSegmenter
+    adapter: Arm
+    segmenter: Segmenter
     batches: BatchMaker
     ranks: Ranks
     validate: Validate
@@ -102,7 +101,7 @@ class Trainer:
         losses = accumulate_gradients(
             self.adapter, self.segmenter, micro_batches, num_cases, self.recipe.loss, self.ranks
         )
-        total = losses.total(self.recipe.loss.contrastive_weight)
+        total = losses.total(self.recipe.loss)
         if not math.isfinite(total):
             raise UserError(
                 f"{self.folder}: the loss is {total} at epoch {epoch}, step {step}. Lower optim.learning_rate, "
@@ -118,7 +117,7 @@ class Trainer:
         row = {
             "epoch": progress.epoch,
             "step": (progress.epoch + 1) * self.batches.num_steps,
-            "loss": dice + bce + self.recipe.loss.contrastive_weight * contrastive,
+            "loss": StepLosses(dice, bce, contrastive).total(self.recipe.loss),
             "dice_loss": dice,
             "bce_loss": bce,
             "contrastive_loss": contrastive,

@@ -4,39 +4,56 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from t2m_bench.errors import RunFolderError
 
 RUN_NAME = "run.json"
 HISTORY_NAME = "history.jsonl"
 LOCK_NAME = ".lock"
+LOCK_POLL_SECONDS = 0.2
 
 
 @contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
     """Hold the folder for this process; the lock ends with the process, however it ends.
+
+    Args:
+        patience_s: how long to wait for another process that may be ending.
 
     Raises:
         RunFolderError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK_NAME).open("a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(stream, patience_s):
             stream.seek(0)
             holder = stream.read().strip() or "unknown"
             raise RunFolderError(
                 f"{folder}: another process is writing this run ({holder}). Wait for it, or give another --runs."
-            ) from None
+            )
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
         yield
+
+
+def _take(stream: IO[str], patience_s: float) -> bool:
+    """Lock the file within a time; return whether it is locked."""
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(LOCK_POLL_SECONDS)
+        else:
+            return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from t2m_bench.config import IMAGE_WIDTH, LossSection
-from t2m_bench.models.fusion import FusionAdapter, compute_lesion_features
+from t2m_bench.models.arm import Arm, Segmenter
+from t2m_bench.models.fusion import compute_lesion_features
 from t2m_bench.models.losses import compute_bce_loss, compute_contrastive_gradients, compute_dice_loss
-from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.training.batches import MicroBatch
 
 VALUES_AT_ONCE = 2**20
@@ -43,9 +43,13 @@ class StepLosses:
     bce_loss: float
     contrastive_loss: float
 
-    def total(self, contrastive_weight: float) -> float:
-        """Return L = dice + bce + lambda * contrastive."""
-        return self.dice_loss + self.bce_loss + contrastive_weight * self.contrastive_loss
+    def total(self, loss: LossSection) -> float:
+        """Return the weighted sum that is minimised."""
+        return (
+            loss.dice_weight * self.dice_loss
+            + loss.bce_weight * self.bce_loss
+            + loss.contrastive_weight * self.contrastive_loss
+        )
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ class _Pool:
 
 
 def compute_gradients(
-    adapter: FusionAdapter,
-    segmenter: BoxSegmenter,
+    adapter: Arm,
+    segmenter: Segmenter,
     micro_batches: Sequence[MicroBatch],
     num_global: int,
     loss: LossSection,
@@ -72,8 +76,8 @@ def compute_gradients(
 
 
 def accumulate_gradients(
-    adapter: FusionAdapter,
-    segmenter: BoxSegmenter,
+    adapter: Arm,
+    segmenter: Segmenter,
     micro_batches: Sequence[MicroBatch],
     num_global: int,
     loss: LossSection,
@@ -85,20 +89,22 @@ def accumulate_gradients(
         micro_batches: this rank's share of the global batch, possibly none.
         num_global: cases of the global batch.
     """
-    has_pool = loss.contrastive_weight != 0 and adapter.uses_text
+    has_pool = loss.contrastive_weight != 0 and adapter.has_text_loss
     # what a rank fuses in one go keeps its graph; else it is fused twice, so that one micro-batch is kept at a time
     kept = _fuse(adapter, micro_batches[0], has_pool, ranks) if len(micro_batches) == 1 else None
     pool = _pool_features(adapter, micro_batches, kept, num_global, loss, ranks) if has_pool else None
     sums = torch.zeros(2, device=ranks.device)
     for batch in micro_batches:
         features = kept or _fuse(adapter, batch, has_pool, ranks)
-        by_image, losses = _decode(adapter, segmenter, features.image_embedding, batch, num_global, ranks)
+        by_image, losses = _decode(adapter, segmenter, features.image_embedding, batch, num_global, loss, ranks)
         pulls = [(features.image_embedding, by_image)]
         if pool is not None:
             scaled = ranks.scaler.scale(torch.tensor(loss.contrastive_weight, device=ranks.device))
             pulls.append((features.lesions, scaled * pool.by_lesion[batch.positions]))
             pulls.append((features.texts, scaled * pool.by_text[batch.positions]))
-        _add_gradients(adapter, *zip(*(pull for pull in pulls if pull[0].requires_grad), strict=True))
+        pulls = [pull for pull in pulls if pull[0].requires_grad]  # none where the segmenter alone is trained
+        if pulls:
+            _add_gradients(adapter, *zip(*pulls, strict=True))
         sums += losses
     mean_dice, mean_bce = (ranks.sum(sums) / num_global).tolist()
     return StepLosses(mean_dice, mean_bce, float(pool.loss) if pool is not None else 0.0)
@@ -113,7 +119,7 @@ class _Features:
     texts: Tensor
 
 
-def _fuse(adapter: FusionAdapter, batch: MicroBatch, has_pool: bool, ranks: Group) -> _Features:
+def _fuse(adapter: Arm, batch: MicroBatch, has_pool: bool, ranks: Group) -> _Features:
     with ranks.autocast():
         fused = adapter(batch.image_embedding, batch.text_embedding)
     texts = fused.text_features.float()
@@ -124,11 +130,12 @@ def _fuse(adapter: FusionAdapter, batch: MicroBatch, has_pool: bool, ranks: Grou
 
 
 def _decode(
-    adapter: FusionAdapter,
-    segmenter: BoxSegmenter,
+    adapter: Arm,
+    segmenter: Segmenter,
     image_embedding: Tensor,
     batch: MicroBatch,
     num_global: int,
+    loss: LossSection,
     ranks: Group,
 ) -> tuple[Tensor, Tensor]:
     """Decode a fused embedding, forwards and backwards.
@@ -146,7 +153,7 @@ def _decode(
             low_res_logits = segmenter(part, batch.box_xyxy[rows])
         dice_loss = compute_dice_loss(low_res_logits, batch.mask_low_res[rows]).sum()
         bce_loss = compute_bce_loss(low_res_logits, batch.mask_low_res[rows]).sum()
-        objective = ranks.scaler.scale((dice_loss + bce_loss) / num_global)
+        objective = ranks.scaler.scale((loss.dice_weight * dice_loss + loss.bce_weight * bce_loss) / num_global)
         _add_gradients(adapter, [objective], None, [part] if part.requires_grad else [])
         if part.grad is not None:
             by_image[rows] = part.grad
@@ -163,7 +170,7 @@ def _split_for_cache(image_embedding: Tensor) -> list[slice]:
 
 
 def _add_gradients(
-    adapter: FusionAdapter, outputs: Sequence[Tensor], gradients: Sequence[Tensor] | None, others: Sequence[Tensor] = ()
+    adapter: Arm, outputs: Sequence[Tensor], gradients: Sequence[Tensor] | None, others: Sequence[Tensor] = ()
 ) -> None:
     """Do what `backward()` does, past DeepSpeed's hooks, which would send each micro-batch's part at once."""
     leaves = [*(parameter for parameter in adapter.parameters() if parameter.requires_grad), *others]
@@ -173,7 +180,7 @@ def _add_gradients(
 
 
 def _pool_features(
-    adapter: FusionAdapter,
+    adapter: Arm,
     micro_batches: Sequence[MicroBatch],
     kept: _Features | None,
     num_global: int,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from t2m_bench.config import OptimSection
-from t2m_bench.models.fusion import FusionAdapter
+from t2m_bench.models.arm import Arm
 from t2m_bench.training.optim import build_optimizer, set_learning_rate
 from t2m_bench.training.ranks import Ranks
 
@@ -32,7 +32,7 @@ class Updater(Protocol):
 class PlainUpdater:
     """AdamW with its whole state on every rank."""
 
-    def __init__(self, adapter: FusionAdapter, optim: OptimSection, ranks: Ranks) -> None:
+    def __init__(self, adapter: Arm, optim: OptimSection, ranks: Ranks) -> None:
         self._adapter = adapter
         self._clip_norm = optim.clip_norm
         self._ranks = ranks
@@ -79,7 +79,7 @@ def find_state_keys(tensors: Mapping[str, Tensor], parameter: str) -> list[str]:
     return [key.split("/")[1] for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{parameter}")]
 
 
-def build_updater(adapter: FusionAdapter, optim: OptimSection, ranks: Ranks) -> Updater:
+def build_updater(adapter: Arm, optim: OptimSection, ranks: Ranks) -> Updater:
     """Build the updater that the ranks were set up for."""
     if not ranks.has_deepspeed:
         return PlainUpdater(adapter, optim, ranks)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from t2m_bench.config import OptimSection
-from t2m_bench.models.fusion import FusionAdapter
+from t2m_bench.models.arm import Arm
 from t2m_bench.training.optim import build_optimizer, set_learning_rate
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.updater import find_state_keys
@@ -24,7 +24,7 @@ class ZeroUpdater:
     rank had: so shares may be uneven, and a rank without cases takes part.
     """
 
-    def __init__(self, adapter: FusionAdapter, optim: OptimSection, ranks: Ranks) -> None:
+    def __init__(self, adapter: Arm, optim: OptimSection, ranks: Ranks) -> None:
         self._ranks = ranks
         self._adapter = adapter
         self.engine: Any = ranks.prepare(adapter, build_optimizer(adapter, optim))

@@ -141,3 +141,29 @@ def test_lesion_features_average_the_lesion_only() -> None:
     mask = torch.zeros(1, 8, 8)
     mask[0, :4, :4] = 1.0
     torch.testing.assert_close(compute_lesion_features(embedding, mask), torch.full((1, 256), 3.0))
+
+
+@pytest.mark.parametrize("kind", ["text_free", "text_train_only"])
+def test_arms_with_a_constant_ignore_the_text_they_are_given(kind: str) -> None:
+    adapter = build_adapter(AdapterSection(kind=kind), 768, torch.Generator().manual_seed(0))
+    image = torch.randn(2, 256, 4, 4)
+    one, other = (adapter(image, torch.randn(2, 768)) for _ in range(2))
+    assert torch.equal(one.image_embedding, other.image_embedding)
+    assert not adapter.uses_text
+    # the contrastive loss of text_train_only still sees the real text, that of text_free none
+    assert torch.equal(one.text_features, other.text_features) == (kind == "text_free")
+    assert adapter.has_text_loss == (kind == "text_train_only")
+
+
+def test_a_label_is_one_learned_vector_and_fields_are_averaged() -> None:
+    adapter = build_adapter(AdapterSection(kind="label"), 768, torch.Generator().manual_seed(0), num_labels=5)
+    image = torch.randn(1, 256, 4, 4)
+    mean = torch.tensor([[0.5, 0.0, 0.0, 0.5, 0.0]])  # one value of each of two fields
+    fused = adapter(image, mean).image_embedding
+    plain = build_adapter(AdapterSection(kind="hierarchical"), 768, torch.Generator().manual_seed(1))
+    plain.load_state_dict({k: v for k, v in adapter.state_dict().items() if k != "label_vectors"})
+    vectors = adapter.get_parameter("label_vectors")
+    torch.testing.assert_close(fused, plain(image, (vectors[0] + vectors[3])[None] / 2).image_embedding)
+    fused.sum().backward()
+    moved = vectors.grad.abs().sum(dim=1) > 0
+    assert moved.tolist() == [True, False, False, True, False]

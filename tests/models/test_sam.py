@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import build_sam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import build_sam, encode_images, get_preprocessing_id, load_sam, preprocess_image
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +82,14 @@ def test_images_outside_zero_to_one_never_enter_the_encoder(vit_b_file: Path) ->
     sam = load_sam("vit_b", vit_b_file)
     with pytest.raises(ValueError, match=r"run from 0 to 255; the encoder expects values in \[0, 1\]"):
         encode_images(sam, torch.linspace(0, 255, 3 * 1024 * 1024).view(1, 3, 1024, 1024))
+
+
+def test_published_input_range_has_a_signature_of_its_own_and_is_let_through_only_when_asked() -> None:
+    image = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64).astype(np.uint8)
+    raw = preprocess_image(image, 256, "byte")
+    assert float(raw.max()) == 255
+    assert get_preprocessing_id("vit_b", "byte") != get_preprocessing_id("vit_b")
+    sam = load_sam("mini")
+    with pytest.raises(ValueError, match="run from 0 to 255"):
+        encode_images(sam, raw[None])
+    assert encode_images(sam, raw[None], "byte").shape == (1, 256, 16, 16)

@@ -42,9 +42,14 @@ def test_a_run_holds_what_a_report_needs(experiment: Experiment, run: Path) -> N
     summary = json.loads((run / "run.json").read_text())
     table = load_results(run / "cases.parquet")
     test_cases = set(experiment.prepared.splits.test)
-    right, wrong = (table[table["condition"] == name] for name in ("right", "wrong"))
+    tight = table[table["box"] == "tight"]
+    right, wrong = (tight[tight["condition"] == name] for name in ("right", "wrong"))
     assert set(right["case"]) == set(wrong["case"]) == test_cases
-    assert len(table) == 2 * len(test_cases)
+    counts = tight["condition"].value_counts()
+    assert set(counts[~counts.index.str.startswith("swap")]) == {len(test_cases)}
+    assert counts[counts.index.str.startswith("swap")].sum() == 3 * len(test_cases)
+    assert set(table["condition"]) - set(counts.index) == set()
+    assert set(table["box"]) == {"tight", "jitter_20", "loose_20"}
     assert summary["test_dice"] == pytest.approx(right["dice"].mean())
     assert (right["given_class"] == right["text_class"]).all()
     published = {"2": "5", "3": "5", "4": "2", "5": "2"}
@@ -68,11 +73,42 @@ def test_tensorboard_reads_the_events(run: Path) -> None:
 def test_floors_and_baseline_lie_beside_it(experiment: Experiment, run: Path) -> None:
     table = load_results(experiment.folder / "reference-fold1" / "cases.parquet")
     assert set(table["arm"]) == {"floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline"}
+    table = table[table["box"] == "tight"]
     job = experiment.make_job("gated", 0)
     for case in job.select(job.splits.test):
         (found,) = table[(table["case"] == case.case_id) & (table["arm"] == "floor_ellipse")]["dice"]
         ellipse = predict_ellipse(case.height, case.width, case.box_xyxy)
         assert found == compute_dice(ellipse, load_mask(job.root, case))
+
+
+def test_boxes_and_probe_are_drawn_once_a_fold(experiment: Experiment, run: Path) -> None:
+    reference = experiment.folder / "reference-fold1"
+    boxes = json.loads((reference / "boxes.json").read_text())
+    test_cases = set(experiment.prepared.splits.test)
+    assert set(boxes) == {"jitter_20", "loose_20"}
+    assert all(set(of_case) == test_cases for of_case in boxes.values())
+    probe = json.loads((reference / "probe.json").read_text())
+    assert set(probe["fields"]["birads"]["predicted"]) == test_cases
+    assert 0 <= probe["same_class_donors"] < 1
+    noted = json.loads((experiment.folder / "experiment.json").read_text())
+    assert noted["folds"]["1"]["audit"] == noted["audit"]
+
+
+def test_a_box_that_is_asked_later_is_drawn_and_answered_without_training(
+    experiment: Experiment, run: Path, runs: Path
+) -> None:
+    drawn = json.loads((experiment.folder / "reference-fold1" / "boxes.json").read_text())
+    trained = (run / "adapter.safetensors").stat().st_mtime_ns
+    raw = experiment.recipe.model_dump(mode="json")
+    raw["bench"] |= {"boxes": ["tight", "jitter_20", "loose_20", "shift_10"]}
+    asked = open_experiment(Recipe.model_validate(raw), runs, Terminal())
+    assert asked.folder == experiment.folder
+    summary = train(asked, "gated", 0, Terminal(), StopRequest())
+    assert summary["boxes"] == ["tight", "jitter_20", "loose_20", "shift_10"]
+    now = json.loads((experiment.folder / "reference-fold1" / "boxes.json").read_text())
+    assert {name: now[name] for name in drawn} == drawn
+    assert set(load_results(run / "cases.parquet")["box"]) == {*drawn, "tight", "shift_10"}
+    assert (run / "adapter.safetensors").stat().st_mtime_ns == trained
 
 
 def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment, run: Path) -> None:
@@ -104,7 +140,10 @@ def test_evaluating_again_gives_the_same_rows(run: Path, runs: Path) -> None:
     before = load_results(run / "cases.parquet")
     summary = json.loads((run / "run.json").read_text())
     (run / "cases.parquet").unlink()
-    assert evaluate(run, runs, Terminal()) == summary
+    again = evaluate(run, runs, Terminal())
+    took, before_took = again.pop("evaluation"), summary.pop("evaluation")
+    assert again == summary
+    assert took["decodes"] == before_took["decodes"]
     assert load_results(run / "cases.parquet").equals(before)
 
 

@@ -12,7 +12,7 @@ from t2m_bench.training.compiling import COMPILED, compile_forward
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.step import compute_gradients
 
-GRID = 4
+IMAGE_SHAPE = (256, 4, 4)
 WITHOUT_COMPILER = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -29,7 +29,7 @@ def compute_step(kind: str, compiled: bool) -> tuple[list[float], torch.Tensor, 
     torch.set_num_threads(1)
     recipe = make_recipe(micro_batch_size=10).with_arm(kind, seed=0)
     ranks, adapter, segmenter = Ranks("no", use_gpu=False), make_adapter(recipe), make_segmenter()
-    how = compile_forward(adapter, segmenter, 768, GRID, 10, ranks) if compiled else ""
+    how = compile_forward(adapter, segmenter, 768, IMAGE_SHAPE, 10, ranks) if compiled else ""
     batches = make_batches(recipe)
     losses = compute_gradients(
         adapter, segmenter, list(batches.make(0, 0, 0, 1)), batches.count_cases(0), recipe.loss, ranks

@@ -1,5 +1,6 @@
 """Every question is answered once, on any number of real processes that talk by gloo."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from ranks_bench import (
     make_segmenter,
 )
 
+from t2m_bench.data.boxes import draw_boxes
 from t2m_bench.data.case import Case
 from t2m_bench.metrics.measures import MEASURES
-from t2m_bench.training.evaluate import Evaluator, ask
+from t2m_bench.training.conditions import Asking, Exam, Question, ask_all
+from t2m_bench.training.evaluate import Evaluator
 from t2m_bench.training.overlays import CROP_SIDE, cut_out
 from t2m_bench.training.ranks import Ranks
 
@@ -41,12 +44,20 @@ def make_cases(root: Path) -> list[Case]:
     return cases
 
 
+def make_asking(cases: list[Case], boxes: tuple[str, ...] = ("tight",)) -> Asking:
+    places = {case.case_id: place for place, case in enumerate(cases)}
+    return Asking(("right", "wrong"), boxes, WRONG, {"birads": ("2", "3", "4", "5")}, {}, places)
+
+
+def make_evaluator(root: Path, cases: list[Case]) -> Evaluator:
+    boxes = draw_boxes(cases, ["loose_20"])
+    return Evaluator(root, RandomSource(), make_segmenter(), 64, boxes, Ranks("no", use_gpu=False))
+
+
 def answer_here(root: Path, cases: list[Case]) -> dict[str, torch.Tensor]:
     recipe = make_recipe()
-    ranks = Ranks("no", use_gpu=False)
-    evaluator = Evaluator(root, RandomSource(), make_batches(recipe).texts, make_segmenter(), ranks)
-    questions = ask(cases, True, WRONG)
-    found = evaluator.answer(make_adapter(recipe), questions, shown=[0, 7, 20])
+    exam = ask_all(cases, make_batches(recipe).texts, make_asking(cases))
+    found = make_evaluator(root, cases).answer(make_adapter(recipe), exam, shown=[0, 7, 20])
     return {"scores": torch.from_numpy(found.scores), "crops": torch.from_numpy(found.crops)}
 
 
@@ -58,12 +69,34 @@ def _run(rank: int, world_size: int, port: int, root: Path, cases: list[Case]) -
     torch.distributed.destroy_process_group()
 
 
-def test_unknown_texts_have_no_wrong_one(tmp_path: Path) -> None:
-    questions = ask(make_cases(tmp_path), True, WRONG)
-    assert len(questions) == 2 * 11 - 1
-    given = [(q.case.text_fields["birads"], q.given["birads"]) for q in questions if q.condition == "wrong"]
-    assert all(WRONG["birads"][right] == wrong for right, wrong in given)
-    assert [q.condition for q in ask(make_cases(tmp_path), False, WRONG)] == ["none"] * 11
+def test_each_distinct_text_and_box_is_decoded_once(tmp_path: Path) -> None:
+    recipe, cases = make_recipe(), make_cases(tmp_path)
+    texts, asking = make_batches(recipe).texts, make_asking(cases, ("tight", "loose_20"))
+    asking = replace(asking, conditions=("right", "wrong", "swap", "predicted"))
+    asking = replace(asking, predicted={case.case_id: case.text_fields for case in cases})
+    exam, decoded = ask_all(cases, texts, asking), []
+    segmenter = make_segmenter()
+    segmenter.register_forward_hook(lambda module, given, logits: decoded.append(len(logits)))
+    evaluator = replace(make_evaluator(tmp_path, cases), segmenter=segmenter)
+    answers = evaluator.answer(make_adapter(recipe), exam)
+    # wrong is one of the three others and predicted is right here; the unknown case has no other text
+    assert sum(decoded) == answers.cost.decodes == 10 * (1 + 3 + 2) + 2
+    assert answers.cost.decodes_one == len(cases)
+    assert 0 < answers.cost.seconds_one <= answers.cost.seconds
+    names = [(question.case.case_id, question.condition, question.box) for question in exam.questions]
+    dice = dict(zip(names, answers.select("dice"), strict=True))
+    for case in cases:
+        assert dice[case.case_id, "predicted", "tight"] == dice[case.case_id, "right", "tight"]
+        one = evaluator.answer(
+            make_adapter(recipe),
+            Exam((Question(case, "right", "loose_20", None, texts.pick(case.text_fields)),), texts.embeddings),
+        )
+        assert one.select("dice")[0] == pytest.approx(dice[case.case_id, "right", "loose_20"], abs=1e-3)
+    hd95 = dict(
+        zip(((q.case.case_id, q.condition, q.box) for q in exam.questions), answers.select("hd95"), strict=True)
+    )
+    measured = {key[1:] for key, value in hd95.items() if not np.isnan(value)}
+    assert measured == {("right", "tight"), ("wrong", "tight")}
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

@@ -2,7 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks_bench import compute_one_gradient, run_ranks
+from ranks_bench import compute_one_gradient, make_adapter, make_batches, make_recipe, make_segmenter, run_ranks
+
+from t2m_bench.config import LossSection
+from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.step import StepLosses, compute_gradients
 
 SPLITS = {"2x8": (2, 0, 16), "1x4x4": (1, 0, 4), "2x4x2": (2, 0, 4)}
 
@@ -39,3 +43,19 @@ def test_decoding_a_few_cases_at_a_time_changes_nothing(
     got = compute_one_gradient(step=0, micro_batch_size=16)
     torch.testing.assert_close(got["losses"], whole["losses"], rtol=1e-5, atol=1e-6)
     assert float((got["gradient"] - whole["gradient"]).norm() / whole["gradient"].norm()) < 1e-5
+
+
+def test_weights_of_the_loss_scale_their_terms() -> None:
+    losses = StepLosses(dice_loss=0.5, bce_loss=0.25, contrastive_loss=0.125)
+    assert losses.total(LossSection()) == 0.5 + 0.25 + 2 * 0.125
+    assert losses.total(LossSection(dice_weight=0.7, bce_weight=0.3, contrastive_weight=0)) == pytest.approx(0.425)
+    gradients = {}
+    for dice, bce in ((1.0, 0.0), (0.0, 1.0), (0.7, 0.3)):
+        recipe = make_recipe()
+        adapter, batches = make_adapter(recipe), make_batches(recipe)
+        loss = LossSection(dice_weight=dice, bce_weight=bce, contrastive_weight=0)
+        made = list(batches.make(0, 0, 0, 1))
+        compute_gradients(adapter, make_segmenter(), made, batches.count_cases(0), loss, Ranks("no", use_gpu=False))
+        gradients[dice, bce] = torch.cat([parameter.grad.flatten() for parameter in adapter.parameters()])
+    expected = 0.7 * gradients[1.0, 0.0] + 0.3 * gradients[0.0, 1.0]
+    torch.testing.assert_close(gradients[0.7, 0.3], expected, rtol=1e-3, atol=1e-6)

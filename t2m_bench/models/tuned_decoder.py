@@ -1,0 +1,31 @@
+"""The arm that asks whether an adapter is the right thing at all: SAM's mask decoder trained itself, without text."""
+
+from torch import Tensor, nn
+
+from t2m_bench.models.arm import Arm, Fused
+from t2m_bench.models.segmenter import MULTIMASK_OFF, BoxSegmenter
+
+
+class TunedDecoder(Arm):
+    """Holds, as its parameters, the parts of a segmenter's mask decoder that its decode uses; leaves embeddings alone.
+
+    The segmenter is changed in place, so it must be this arm's own: frozen modules are shared among runs.
+    """
+
+    def __init__(self, segmenter: BoxSegmenter) -> None:
+        super().__init__()
+        decoder = segmenter.mask_decoder
+        self.parts = nn.ModuleDict(
+            {
+                "iou_token": decoder.iou_token,
+                "mask_tokens": decoder.mask_tokens,
+                "transformer": decoder.transformer,
+                "output_upscaling": decoder.output_upscaling,
+                "hypernetwork": decoder.output_hypernetworks_mlps[MULTIMASK_OFF],
+            }
+        )
+        self.parts.requires_grad_(True)
+
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+        """Return image_embedding (B, D, h, w) as it is; no text is read."""
+        return Fused(image_embedding, image_embedding.new_zeros(image_embedding.shape[:2]))

@@ -1,0 +1,61 @@
+"""What each deviation of a recipe from the clean protocol is worth: the clean one, each alone, all of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from t2m_bench.config import Recipe
+from t2m_bench.errors import RecipeError
+from t2m_bench.pipeline.bench import bench
+from t2m_bench.pipeline.signals import StopRequest
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.reporting.deviations import Deviations, ProtocolRow, measure_protocol, write_deviations
+
+CLEAN, ALL = "clean protocol", "all of these (as published)"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One protocol to be run; no recipe where the deviation cannot be measured with this recipe's image encoder."""
+
+    name: str
+    recipe: Recipe | None
+
+
+def bench_deviations(
+    recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest
+) -> tuple[Deviations, Path, dict[str, str]]:
+    """Run every protocol's arms and seeds, reusing what is finished; return the table, its file, and the failures.
+
+    Raises:
+        RecipeError: the recipe names no deviations.
+        StoppedError: the process was asked to stop; the same command goes on.
+    """
+    if not recipe.deviations:
+        raise RecipeError(f"{recipe.name}: names no deviations; see launch/published_bus_bra.yaml.")
+    rows: list[ProtocolRow] = []
+    failures: dict[str, str] = {}
+    for protocol in list_protocols(recipe):
+        terminal.say(f"--- {protocol.name}")
+        if protocol.recipe is None:
+            rows.append(measure_protocol(protocol.name, None, recipe.bench.arms))
+            continue
+        suite = bench(protocol.recipe, runs, terminal, stop)
+        failures |= {f"{protocol.name}: {run}": reason for run, reason in suite.failures.items()}
+        rows.append(measure_protocol(protocol.name, suite.experiment.folder, recipe.bench.arms))
+    table = Deviations(recipe.image_encoder.preset, recipe.bench.arms, tuple(rows))
+    return table, write_deviations(runs / f"{recipe.name}-deviations", table), failures
+
+
+def list_protocols(recipe: Recipe) -> Iterator[Protocol]:
+    """Yield the clean protocol, each deviation alone, and all; only a clean protocol may not leak."""
+    clean: dict[str, Any] = {"allow_leakage": False}
+    for values in recipe.deviations.values():
+        clean |= values
+    yield Protocol(CLEAN, recipe.with_values(clean))
+    for name, values in recipe.deviations.items():
+        others = {field: value for field, value in clean.items() if field not in values}
+        is_there = recipe.with_values(values) != recipe.with_values({})
+        yield Protocol(name, recipe.with_values(others | {"allow_leakage": True}) if is_there else None)
+    yield Protocol(ALL, recipe.with_values({}))

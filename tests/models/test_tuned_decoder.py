@@ -1,0 +1,29 @@
+from copy import deepcopy
+
+import torch
+from ranks_bench import make_batches, make_recipe, make_segmenter
+
+from t2m_bench.models.tuned_decoder import TunedDecoder
+from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.step import compute_gradients
+
+
+def test_every_parameter_takes_a_gradient_and_the_frozen_decoder_stays() -> None:
+    recipe, frozen = make_recipe(), make_segmenter()
+    before = deepcopy(frozen.state_dict())
+    own = deepcopy(frozen)
+    arm, batches = TunedDecoder(own), make_batches(recipe)
+    micro_batches = list(batches.make(0, 0, 0, 1))
+    image, box = micro_batches[0].image_embedding, micro_batches[0].box_xyxy
+    untouched = own(arm(image, image).image_embedding, box)
+    torch.testing.assert_close(untouched, frozen(image, box))
+    compute_gradients(arm, own, micro_batches, batches.count_cases(0), recipe.loss, Ranks("no", use_gpu=False))
+    names = [name for name, parameter in arm.named_parameters() if not parameter.grad.any()]
+    # the bias of attention keys moves all logits of a query alike, so its gradient is zero but for rounding
+    assert all("k_proj.bias" in name for name in names)
+    with torch.no_grad():
+        for parameter in arm.parameters():
+            parameter -= 1e-2 * parameter.grad
+    assert not torch.equal(own(image, box), untouched), "the decode must read what is trained"
+    assert all(torch.equal(frozen.state_dict()[name], value) for name, value in before.items())
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())

@@ -1,0 +1,94 @@
+"""A suite over folds and seeds, with a cell that fails, in this process."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from t2m_bench.cli import main
+from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.errors import RecipeError
+from t2m_bench.metrics.results import load_results
+from t2m_bench.pipeline.bench import bench
+from t2m_bench.pipeline.signals import StopRequest
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.pipeline.train import evaluate
+
+NAMED = {
+    "narrow": {"adapter": {"kind": "gated", "inner_width": 16}},
+    "wild": {"optim": {"learning_rate": 1e30}, "differently_tuned": True, "trials": 7},
+}
+
+
+def make_suite(small_recipe: Recipe, **changes: object) -> Recipe:
+    raw = small_recipe.model_dump(mode="json")
+    raw["optim"] |= {"epochs": 1}
+    raw["bench"] |= {"arms": ["wild", "text_free", "narrow"], "named": NAMED, "folds": [1, 2]}
+    raw["bench"] |= {"conditions": ["right"], "boxes": ["tight"], **changes}
+    return parse_recipe(raw, "test")
+
+
+def run(recipe: Recipe, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    arguments = ["bench", str(folder / "recipe.yaml"), "--runs", str(folder / "runs"), "--json"]
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", *arguments])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_a_failing_cell_is_told_at_the_end_and_the_others_finish(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(make_suite(small_recipe), tmp_path, monkeypatch) == 2
+    printed, errors = capsys.readouterr()
+    assert "2 cells failed" in errors
+    assert "wild-fold2-seed0" in errors
+    assert "the loss is nan" in errors
+    summary = json.loads(printed.splitlines()[-1])
+    assert len(summary["failures"]) == 2
+    cells = {(cell["arm"], cell["fold"]) for cell in summary["runs"]}
+    assert cells == {(arm, fold) for arm in ("text_free", "narrow") for fold in (1, 2)}
+    assert Path(summary["report"]).is_file()
+    experiment = Path(summary["experiment"])
+    assert {path.name for path in experiment.glob("reference-*")} == {"reference-fold1", "reference-fold2"}
+    tables = pd.concat(load_results(path) for path in experiment.glob("*/cases.parquet"))
+    trained = tables[tables["arm"] == "narrow"]
+    noted = json.loads((experiment / "experiment.json").read_text())["folds"]
+    for fold in (1, 2):
+        assert len(trained[trained["fold"] == fold]) == noted[str(fold)]["audit"]["cases"]["test"]
+    assert not trained["case"].duplicated().any(), "a case is a test case in one fold alone"
+    assert run(make_suite(small_recipe, arms=["text_free", "narrow"]), tmp_path, monkeypatch) == 0
+    assert "reused 4 of 4 cells: finished" in capsys.readouterr().out
+
+
+def test_what_no_training_needs_is_refused_before_it(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("t2m_bench.models.box_unet.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"pip install 't2m-bench\[unet\]'"):
+        bench(make_suite(small_recipe, arms=["unet"]), tmp_path / "runs", Terminal(), StopRequest())
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arm", ["text_train_only", "label", "shuffled", "tuned_decoder", "unet"])
+def test_every_arm_trains_answers_and_is_read_back(
+    small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, arm: str
+) -> None:
+    runs = tmp_path_factory.getbasetemp() / "every-arm"  # shared, so that shards are made once
+    recipe = make_suite(small_recipe, arms=[arm], folds=[1], conditions=["right", "wrong", "paraphrase", "random"])
+    suite = bench(recipe, runs, Terminal(), StopRequest())
+    (summary,) = suite.summaries
+    folder = suite.experiment.folder / summary["run"]
+    found = set(load_results(folder / "cases.parquet")["condition"])
+    expected = {"label": {"right", "wrong"}, "shuffled": {"right", "wrong", "paraphrase", "random"}}
+    assert found == expected.get(arm, {"none"})
+    before = load_results(folder / "cases.parquet")
+    (folder / "cases.parquet").unlink()
+    assert evaluate(folder, runs, Terminal())["test_dice"] == summary["test_dice"]
+    assert load_results(folder / "cases.parquet").equals(before)

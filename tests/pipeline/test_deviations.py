@@ -1,0 +1,87 @@
+"""What each deviation is worth: which protocols are run, and a table from two that really were."""
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from t2m_bench.cli import main
+from t2m_bench.config import Recipe, load_recipe, parse_recipe
+from t2m_bench.errors import LeakageError
+from t2m_bench.pipeline.deviations import list_protocols
+from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.pipeline.terminal import Terminal
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "launch" / "published_bus_bra.yaml"
+WITH_MINI = ["image_encoder.preset=mini", "image_encoder.input_range=unit", "text_encoder.name=stand-in"]
+
+
+def test_each_protocol_differs_from_the_clean_one_by_its_deviation_alone() -> None:
+    recipe = load_recipe(PUBLISHED, ["image_encoder.checkpoint=medsam.pth"])
+    clean, *alone, every = (protocol.recipe.model_dump(mode="json") for protocol in list_protocols(recipe))
+    assert len(alone) == len(recipe.deviations) == 6
+    assert every == recipe.model_dump(mode="json") | {"deviations": {}}
+    for values, raw in zip(recipe.deviations.values(), alone, strict=True):
+        differing = {
+            f"{section}.{key}"
+            for section, content in raw.items()
+            if isinstance(content, dict)
+            for key in content
+            if content[key] != clean[section][key]
+        }
+        assert differing == {".".join(field.split(".")[:2]) for field in values}
+    assert not clean["allow_leakage"]
+    defaults = parse_recipe({"name": "x", "dataset": {"root": "x"}}, "test").model_dump(mode="json")
+    for section in ("loss", "adapter", "image_encoder", "dataset"):
+        assert {**clean[section], "root": "x", "preset": "", "checkpoint": ""} == {
+            **defaults[section], "root": "x", "preset": "", "checkpoint": "",
+        }, "the clean protocol is the default one"  # fmt: skip
+    assert {**clean["optim"], "epochs": 0} == {**defaults["optim"], "epochs": 0}
+
+
+def test_what_mini_cannot_say_is_not_measured() -> None:
+    protocols = list(list_protocols(load_recipe(PUBLISHED, WITH_MINI)))
+    assert [protocol.name for protocol in protocols if protocol.recipe is None] == ["images from 0 to 255"]
+
+
+def test_the_published_split_leaks_and_needs_leave(small_recipe: Recipe, tmp_path: Path) -> None:
+    raw = small_recipe.model_dump(mode="json")
+    raw["dataset"] |= {"split_by": "image", "validation": "test"}
+    with pytest.raises(LeakageError, match="patients in both train and test"):
+        prepare(parse_recipe(raw, "test"), tmp_path, Terminal())
+    splits = prepare(parse_recipe(raw | {"allow_leakage": True}, "test"), tmp_path, Terminal()).splits
+    assert splits.val == splits.test
+    assert len(splits.test) == round(0.2 * 63)
+    assert {*splits.train, *splits.test} == {case.case_id for case in prepare(small_recipe, tmp_path, Terminal()).cases}
+    assert not {*splits.train} & {*splits.test}
+
+
+def test_the_table_says_what_each_is_worth(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = small_recipe.model_dump(mode="json") | {"allow_leakage": True}
+    raw["dataset"] |= {"split_by": "image"}
+    raw["optim"] |= {"epochs": 1}
+    raw["bench"] |= {"arms": ["gated"], "conditions": ["right"], "boxes": ["tight"]}
+    raw["deviations"] = {
+        "split by image": {"dataset.split_by": "patient"},
+        "bytes": {"image_encoder.input_range": "unit"},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    runs = str(tmp_path / "runs")
+    command = ["bench", str(tmp_path / "recipe.yaml"), "--deviations", "--runs", runs, "--json"]
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", *command])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    text = Path(summary["table"]).read_text()
+    assert "| bytes | not measured with mini | - |" in text
+    numbers = pd.read_csv(Path(summary["table"]).with_name("deviations.csv")).set_index("protocol")
+    assert list(numbers.index) == ["clean protocol", "split by image", "bytes", "all of these (as published)"]
+    worth = numbers["gated_dice"] - numbers.loc["clean protocol", "gated_dice"]
+    assert numbers["gated_worth"].dropna().to_dict() == pytest.approx(worth.dropna().to_dict(), abs=1e-12)
+    assert numbers.loc["split by image", "gated_dice"] == numbers.loc["all of these (as published)", "gated_dice"]
