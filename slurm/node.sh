@@ -28,7 +28,7 @@ choose_options() { # ROLE HEAD_IP PORT
   memory_mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus))}
   address=$(find_address)
   options=(
-    --block --disable-usage-stats
+    --block --disable-usage-stats --include-log-monitor=false
     --node-ip-address="$address"
     --num-cpus="$cpus"
     --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
@@ -88,5 +88,5 @@ while kill -0 "$shielded_pid" 2>/dev/null; do # `wait` returns early when a trap
   code=0
   wait "$shielded_pid" || code=$?
 done
-[ -z "$ended" ] || code=0
-exit "$code"
+[ -n "$ended" ] || exit "$code"
+rm -rf "/tmp/ray-$SLURM_JOB_ID"

@@ -149,7 +149,6 @@ end_ray() {
   for pid in "${ray_pids[@]}"; do
     while kill -0 "$pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.2; done
   done
-  rm -rf "/tmp/ray-$SLURM_JOB_ID"
   true
 }
 

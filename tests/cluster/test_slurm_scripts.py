@@ -60,9 +60,7 @@ def test_what_ray_is_told_follows_from_slurm(
     assert "--address=10.0.0.1:22345" in told["worker"]
 
 
-def test_jobs_that_share_a_node_get_ports_and_folders_of_their_own(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_jobs_that_share_a_node_get_ports_and_folders_of_their_own(environment: dict[str, str], tmp_path: Path) -> None:
     make_program(tmp_path / "bin", "ray", '#!/bin/sh\nprintf "%s\\n" "$@" > told\n')
     fixed = []
     for job in ("12345", "12346"):
@@ -98,7 +96,9 @@ def test_a_preemption_reaches_the_script_and_ray_goes_on_until_it_is_told(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     """TERM goes to every process of the step, as `proctrack/linuxproc` does it."""
-    child = "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(3)); open(sys.argv[1], 'w'); time.sleep(60)"
+    child = (
+        "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(3)); open(sys.argv[1], 'w'); time.sleep(60)"
+    )
     make_program(
         tmp_path / "bin",
         "ray",
@@ -150,7 +150,7 @@ class Job:
         saved = f"touch {self.checkpoint};" if saves else ""
         script = (
             f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh";'
-            f"before=$(find_newest_work); {saved} decide {code} \"$before\""
+            f'before=$(find_newest_work); {saved} decide {code} "$before"'
         )
         log = self.folder / "requeued"
         log.unlink(missing_ok=True)
