@@ -33,7 +33,7 @@ check: $(INSTALLED)
 perf: $(INSTALLED)
 	$(BIN)/t2m-bench perf --json
 
-# Long trials, kept out of `make test`.
+# Long trials, kept out of `make test`: among them fifty kills, each told with its step.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
 
