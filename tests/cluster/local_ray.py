@@ -15,7 +15,11 @@ from pathlib import Path
 
 from real_runs import find_descendants
 
-HEALTH = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
+SETTINGS = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_worker_niceness": "0",
+}
 
 
 class LocalRay:
@@ -24,7 +28,7 @@ class LocalRay:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="t2m-", dir="/tmp"))  # short: it holds sockets
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        self._environment = {**os.environ, **token, **HEALTH}
+        self._environment = {**os.environ, **token, **SETTINGS}
         self.nodes: list[subprocess.Popen[str]] = []
         self._start("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.folder}")
         printed = self._wait_for(r"ray start --address='([\d.]+:\d+)'")
