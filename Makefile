@@ -34,7 +34,7 @@ perf: $(INSTALLED)
 	$(BIN)/t2m-bench perf step --json
 	$(BIN)/t2m-bench perf metrics --json
 
-# Long trials, kept out of `make test`.
+# Long trials, kept out of `make test`: among them fifty kills, each told with its step.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m soak
 

@@ -1,35 +1,92 @@
 #!/usr/bin/env bash
-# One node's Ray, in the foreground of a Slurm step, so that it ends with the step:  node.sh {head|worker} HEAD_IP PORT
+# What one node does for the job's Ray:
+#   node.sh address                       prints the address by which other nodes reach this one
+#   node.sh {head|worker} HEAD_IP PORT    runs its Ray in the foreground of a Slurm step, so that it ends with the step
+# TERM (a preemption) does not end Ray, since workers have to save first: it goes on to the job's script. USR2 ends Ray.
 set -euo pipefail
 . "$T2M_HOME/slurm/site.sh"
 
-find_ip() {
+find_address() {
+  local name found=""
+  name=${SLURMD_NODENAME:-$(hostname)}
   if [ -n "$T2M_INTERFACE" ]; then
-    ip -4 -o addr show dev "$T2M_INTERFACE" | awk '{split($4, part, "/"); print part[1]; exit}'
+    found=$(ip -4 -o addr show dev "$T2M_INTERFACE" | awk '{split($4, part, "/"); print part[1]; exit}') || true
   else
-    getent ahostsv4 "${SLURMD_NODENAME:-$(hostname)}" | awk '{print $1; exit}'
+    found=$(getent ahostsv4 "$name" | awk '{print $1; exit}') || true
+  fi
+  [ -n "$found" ] || {
+    echo "t2m-bench: $name has no IPv4 address ${T2M_INTERFACE:+on $T2M_INTERFACE }(T2M_INTERFACE, slurm/site.sh)." >&2
+    return 1
+  }
+  echo "$found"
+}
+
+# Set `options` for `ray start` from what Slurm says of this node.
+choose_options() { # ROLE HEAD_IP PORT
+  local cpus memory_mib address
+  cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+  memory_mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus))}
+  address=$(find_address)
+  options=(
+    --block --disable-usage-stats --include-log-monitor=false
+    --node-ip-address="$address"
+    --num-cpus="$cpus"
+    --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
+    --object-store-memory=$((256 * 1024 * 1024)) # embeddings do not pass through it
+    # Two jobs may share this node: any free ports, or ports that follow from the job's number.
+    --min-worker-port=0 --max-worker-port=0 --dashboard-agent-listen-port=0
+  )
+  # Ray reads the root's memory limit only, so it must be told the job's.
+  if [ "$memory_mib" -gt 0 ]; then
+    options+=(--memory=$((memory_mib * 1024 * 1024 / 100 * T2M_MEMORY_SHARE)))
+  fi
+  if [ "$1" = head ]; then
+    options+=(--head --port="$3" --ray-client-server-port=$(($3 - 10000)))
+    options+=(--include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID")
+  else
+    options+=(--address="$2:$3")
   fi
 }
 
-role=$1 head_ip=$2 port=$3
-cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
-memory_mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus))}
-options=(
-  --block --disable-usage-stats
-  --node-ip-address="$(find_ip)"
-  --num-cpus="$cpus"
-  --num-gpus="${SLURM_GPUS_ON_NODE:-0}"
-  --object-store-memory=$((256 * 1024 * 1024)) # embeddings do not pass through it
-  --min-worker-port=0 --max-worker-port=0      # any free ones: two jobs may share this node
-)
-# Ray reads the root's memory limit only, so it must be told the job's.
-if [ "$memory_mib" -gt 0 ]; then
-  options+=(--memory=$((memory_mib * 1024 * 1024 / 100 * T2M_MEMORY_SHARE)))
+# Run a command in the background with TERM blocked, in it and in all that it starts: some of Slurm's ways of tracking
+# processes signal each process of a step, not its first alone.
+start_shielded() { # COMMAND...; sets shielded_pid
+  python -c 'import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.execvp(sys.argv[1], sys.argv[1:])' "$@" &
+  shielded_pid=$!
+}
+
+# Print a process and all that descend from it.
+list_tree() { # PID
+  local child
+  echo "$1"
+  for child in $(ps -o pid= --ppid "$1"); do list_tree "$child"; done
+}
+
+tell_script() {
+  [ "$role" != head ] || kill -USR1 "$T2M_SCRIPT_PID" 2>/dev/null || true # the head's node runs the script too
+}
+
+end_ray() {
+  ended=yes
+  kill -KILL $(list_tree "$shielded_pid") 2>/dev/null || true
+}
+
+role=$1
+if [ "$role" = address ]; then
+  find_address
+  exit
 fi
-if [ "$role" = head ]; then
-  options+=(--head --port="$port" --include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID")
-else
-  options+=(--address="$head_ip:$port")
-fi
+ended=""
+trap tell_script TERM
+choose_options "$@"
 echo "ray start ${options[*]}"
-exec ray start "${options[@]}"
+start_shielded ray start "${options[@]}"
+trap end_ray USR2
+while kill -0 "$shielded_pid" 2>/dev/null; do # `wait` returns early when a trap runs
+  code=0
+  wait "$shielded_pid" || code=$?
+done
+[ -n "$ended" ] || exit "$code"
+rm -rf "/tmp/ray-$SLURM_JOB_ID"

@@ -1,10 +1,9 @@
 # Starts Ray inside this Slurm job, runs one verb of t2m-bench on it, and ends Ray. Sourced by the scripts beside it:
 #   run_on_ray VERB ARGS...
 # The job requeues itself when it was stopped on request (time limit, preemption; the work is saved) and when nodes or
-# workers were lost; after T2M_MAX_LOSSES losses in a row without a newer checkpoint it gives up.
+# workers were lost; after T2M_MAX_LOSSES losses in a row without newer work on disk it gives up.
 
-readonly STOPPED=85 LOST=86
-T2M_MAX_LOSSES="${T2M_MAX_LOSSES:-3}"
+readonly STOPPED=85 # the driver's code when it was asked to stop
 
 run_on_ray() {
   local head_ip port state
@@ -14,10 +13,11 @@ run_on_ray() {
   trap end_ray EXIT
   . "$T2M_HOME/slurm/site.sh"
 
+  export T2M_SCRIPT_PID=$$
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
   RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
   port=$((20000 + SLURM_JOB_ID % 10000))
-  start_ray "$port"
+  start_ray "$port" || exit 1
   export RAY_ADDRESS="$head_ip:$port"
   wait_for_nodes || exit 1
 
@@ -26,37 +26,35 @@ run_on_ray() {
     [ "$previous" != --runs ] || T2M_RUNS=$word
     previous=$word
   done
-  state=$(newest_checkpoint)
+  state=$(find_newest_work)
+  if [ -n "$stop_signal" ]; then
+    decide "$STOPPED" "$state"
+    return
+  fi
   t2m-bench "$@" &
   driver_pid=$!
-  [ -z "$stop_signal" ] || kill -s "$stop_signal" "$driver_pid"
   wait_for_driver
   decide "$driver_code" "$state"
 }
 
 # Pass a stop request on to the driver, which saves and ends with code 85.
-request_stop() {
+request_stop() { # SIGNAL
   stop_signal=$1
   [ -z "$driver_pid" ] || kill -s "$1" "$driver_pid" 2>/dev/null || true
 }
 
 start_ray() { # PORT; sets head_ip
-  local nodes head rest cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
-  mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-  head=${nodes[0]}
+  local node head rest=() cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+  head=$SLURMD_NODENAME # this script's own node, so that a signal to the head's step can reach the script
+  for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
+    [ "$node" = "$head" ] || rest+=("$node")
+  done
   local step=(srun --overlap --no-kill --ntasks-per-node=1 --cpus-per-task="$cpus")
-  head_ip=$("${step[@]}" --nodes=1 --ntasks=1 --nodelist="$head" bash -c '
-    . "$T2M_HOME/slurm/site.sh"
-    if [ -n "$T2M_INTERFACE" ]; then
-      ip -4 -o addr show dev "$T2M_INTERFACE" | awk "{split(\$4, part, \"/\"); print part[1]; exit}"
-    else
-      getent ahostsv4 "${SLURMD_NODENAME:-$(hostname)}" | awk "{print \$1; exit}"
-    fi')
+  head_ip=$(bash "$T2M_HOME/slurm/node.sh" address) || return 1
   "${step[@]}" --nodes=1 --ntasks=1 --nodelist="$head" bash "$T2M_HOME/slurm/node.sh" head "$head_ip" "$1" &
   ray_pids+=($!)
-  if [ "${#nodes[@]}" -gt 1 ]; then
-    rest=$(IFS=,; echo "${nodes[*]:1}")
-    "${step[@]}" --nodes=$((${#nodes[@]} - 1)) --ntasks=$((${#nodes[@]} - 1)) --nodelist="$rest" \
+  if [ "${#rest[@]}" -gt 0 ]; then
+    "${step[@]}" --nodes="${#rest[@]}" --ntasks="${#rest[@]}" --nodelist="$(IFS=, && echo "${rest[*]}")" \
       bash "$T2M_HOME/slurm/node.sh" worker "$head_ip" "$1" &
     ray_pids+=($!)
   fi
@@ -64,7 +62,7 @@ start_ray() { # PORT; sets head_ip
 
 # Return when every node of the job has joined; fail, saying which have not, when that takes too long.
 wait_for_nodes() {
-  python -m t2m_bench.cluster.nodes "$SLURM_JOB_NUM_NODES" &
+  python -m t2m_bench.cluster.nodes "$SLURM_JOB_NUM_NODES" "$T2M_JOIN_SECONDS" &
   local waiting=$!
   while kill -0 "$waiting" 2>/dev/null; do
     for pid in "${ray_pids[@]}"; do
@@ -93,50 +91,64 @@ wait_for_driver() { # sets driver_code
   done
   driver_code=0
   wait "$driver_pid" || driver_code=$?
+  # A request that came before the driver could hear of it ended it, with nothing begun.
+  if [ -n "$stop_signal" ] && [ "$driver_code" -eq $((128 + $(kill -l "$stop_signal"))) ]; then
+    driver_code=$STOPPED
+  fi
 }
 
-newest_checkpoint() {
-  find "${T2M_RUNS:-runs}" -name state.safetensors -printf '%T@\n' 2>/dev/null | sort -n | tail -1
+# Print when the newest checkpoint or file of embeddings was written.
+find_newest_work() {
+  find "${T2M_RUNS:-runs}" \( -name state.safetensors -o -name 'shard-*.h5' \) -printf '%T@\n' 2>/dev/null | sort -n | tail -1
 }
 
 # Requeue or end, by the driver's code: 0 done, 2 wrong input, 85 stopped on request, else something was lost.
-decide() { # CODE CHECKPOINT_BEFORE
-  local losses_file="${T2M_RUNS:-runs}/.slurm-$SLURM_JOB_ID.losses" losses
+decide() { # CODE NEWEST_WORK_BEFORE
+  local losses_file=".t2m-$SLURM_JOB_ID.losses" losses # beside the log
   case $1 in
     0) rm -f "$losses_file" ;;
     2) exit 2 ;;
     "$STOPPED")
       rm -f "$losses_file"
-      requeue "stopped on request, the work is saved"
+      requeue "stopped on request, the work is saved" "$1"
       ;;
     *)
       losses=$(($(cat "$losses_file" 2>/dev/null || echo 0) + 1))
-      [ "$(newest_checkpoint)" = "$2" ] || losses=1
-      mkdir -p "$(dirname "$losses_file")"
-      echo "$losses" > "$losses_file"
+      [ "$(find_newest_work)" = "$2" ] || losses=1
       if [ "$losses" -ge "$T2M_MAX_LOSSES" ]; then
+        rm -f "$losses_file"
         echo "t2m-bench: lost $losses times in a row without a newer checkpoint; giving up (code $1)." >&2
         exit "$1"
       fi
-      requeue "nodes or workers were lost (code $1), $losses in a row without a newer checkpoint"
+      echo "$losses" > "$losses_file"
+      requeue "nodes or workers were lost (code $1), $losses in a row without a newer checkpoint" "$1"
       ;;
   esac
 }
 
-requeue() { # REASON
-  echo "t2m-bench: $1; requeueing job $SLURM_JOB_ID (restart ${SLURM_RESTART_COUNT:-0})." >&2
+requeue() { # REASON CODE
+  local job_state
   end_ray
-  scontrol requeue "$SLURM_JOB_ID"
-  sleep 60 # Slurm ends this script
+  job_state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p')
+  if [ "${job_state:-RUNNING}" != RUNNING ]; then
+    echo "t2m-bench: $1; not requeued, the job is $job_state." >&2 # cancelled, or requeued by Slurm already
+    exit "$2"
+  fi
+  echo "t2m-bench: $1; requeueing job $SLURM_JOB_ID (restart ${SLURM_RESTART_COUNT:-0})." >&2
+  trap - TERM USR1
+  scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script
+  exit "$2"
 }
 
-# End the steps that we started, by their id; never `ray stop`, which would end other jobs' Ray too.
+# End the steps that we started, by their id; never `ray stop`, which would end other jobs' Ray too. A node that is gone
+# does not answer, so the wait is bounded; the end of the job ends what is left.
 end_ray() {
   trap - EXIT
-  local pid
-  for pid in "${ray_pids[@]}"; do kill -TERM "$pid" 2>/dev/null; done
-  for pid in "${ray_pids[@]}"; do wait "$pid" 2>/dev/null; done
-  rm -rf "/tmp/ray-$SLURM_JOB_ID"
+  local pid deadline=$((SECONDS + 10))
+  for pid in "${ray_pids[@]}"; do kill -USR2 "$pid" 2>/dev/null; done
+  for pid in "${ray_pids[@]}"; do
+    while kill -0 "$pid" 2>/dev/null && [ "$SECONDS" -lt "$deadline" ]; do sleep 0.2; done
+  done
   true
 }
 

@@ -12,3 +12,20 @@ T2M_INTERFACE="${T2M_INTERFACE:-}"
 
 # Memory of a node that Ray may plan with, in per cent of what the job has there; the rest is for the driver and caches.
 T2M_MEMORY_SHARE="${T2M_MEMORY_SHARE:-80}"
+
+# Seconds that nodes get to join Ray before the job fails.
+T2M_JOIN_SECONDS="${T2M_JOIN_SECONDS:-60}"
+
+# Losses in a row, of nodes or workers, without a newer checkpoint, after which a job is not requeued any more.
+T2M_MAX_LOSSES="${T2M_MAX_LOSSES:-3}"
+
+# How soon Ray notices a host that answers nothing: after 4 times 2 + 4 s. Its own settings take 65 s.
+export RAY_health_check_period_ms="${RAY_health_check_period_ms:-2000}"
+export RAY_health_check_timeout_ms="${RAY_health_check_timeout_ms:-4000}"
+export RAY_health_check_failure_threshold="${RAY_health_check_failure_threshold:-4}"
+
+# Seconds that a run waits for lost nodes to come back to Ray before it ends, so that the job is requeued.
+export T2M_LOST_SECONDS="${T2M_LOST_SECONDS:-30}"
+
+# Priority of workers: at Ray's own 15 they starve beside other jobs of a shared node.
+export RAY_worker_niceness="${RAY_worker_niceness:-0}"

@@ -1,5 +1,6 @@
 """Training on many processes: Ray Train starts them and their process group, Accelerate runs in each."""
 
+import os
 import shutil
 import threading
 import time
@@ -25,7 +26,7 @@ ERROR_NAME = "error.json"
 
 POLL_SECONDS = 1.0
 TALK_SECONDS = 1800.0
-LOST_SECONDS = 30.0
+LOST_SECONDS = float(os.environ.get("T2M_LOST_SECONDS", "30"))
 """How long the cluster may be too small before the driver gives up and lets its job be started again."""
 
 Work = Callable[[dict[str, Any]], None]

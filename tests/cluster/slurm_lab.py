@@ -1,12 +1,16 @@
 """A real Slurm of several hosts on this machine: each slurmd has its own network, host name, mounts and process ids.
 
-Needs root and Debian's Slurm, which it installs where it is absent. Ends what it started, by id.
+Needs root and Debian's Slurm, which it installs where it is absent. All that it makes is named by the process that made
+it, so several labs may run at once. Its processes die with that process, and the next lab removes the names it left.
 """
 
 import contextlib
+import itertools
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
-SUBNET = "10.91.0"
-BRIDGE = "t2mbr0"
+COUNT = itertools.count()
 
 
 def run(*command: object, check: bool = True, **more: object) -> str:
@@ -40,6 +43,36 @@ def install() -> str:
     return ""
 
 
+def make_tag(process: int, number: int) -> str:
+    """Return what marks the names of one lab of a process; with a host's number it fits an interface's 15 letters."""
+    return f"t2m{process}{'abcdefgh'[number]}"
+
+
+def remove_leftovers() -> None:
+    """Remove the names of labs whose process is gone."""
+    found = {
+        *re.findall(r"\b(t2m\d+[a-h])\b", run("ip", "-oneline", "link", "show", "type", "bridge")),
+        *re.findall(r"^(t2m\d+[a-h])-n\d+", run("ip", "netns", "list"), re.MULTILINE),
+    }
+    for tag in found:
+        if not Path("/proc", tag[3:-1]).exists():
+            remove_names(tag)
+
+
+def remove_names(tag: str) -> None:
+    """Remove a lab's network; the ends of its cables go with the hosts' own networks."""
+    for space in re.findall(rf"^({tag}-n\d+)", run("ip", "netns", "list"), re.MULTILINE):
+        run("ip", "netns", "delete", space, check=False)
+        shutil.rmtree(Path("/etc/netns", space), ignore_errors=True)
+    run("ip", "link", "delete", tag, check=False)
+
+
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass
 class SlurmLab:
     """Hosts n1 to nN with a controller here."""
@@ -47,13 +80,21 @@ class SlurmLab:
     folder: Path
     num_hosts: int = 2
     cpus: int = 2
+    tag: str = field(default_factory=lambda: make_tag(os.getpid(), next(COUNT)))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def subnet(self) -> str:
+        """The first three parts of the lab's addresses, by process and lab."""
+        process, letter = int(self.tag[3:-1]), "abcdefgh".index(self.tag[-1])
+        return f"10.{64 + process // 32 % 128}.{process % 32 * 8 + letter}"
 
     @property
     def environment(self) -> dict[str, str]:
         return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def start(self) -> None:
+        remove_leftovers()
         for name in ("state", "spool", "log", "hosts"):
             (self.folder / name).mkdir(parents=True)
         self._start_munge()
@@ -85,13 +126,28 @@ class SlurmLab:
             "-c",
             script,
         ]
-        self._spawn(f"n{number}", "ip", "netns", "exec", f"t2m-n{number}", *inside)
+        self._switch_cable(number, "up")
+        self._spawn(f"n{number}", "ip", "netns", "exec", f"{self.tag}-n{number}", *inside)
 
     def power_off(self, number: int) -> None:
-        """Take a host's power: every process of it is gone at once."""
+        """Take a host's power: every process of it is gone at once, and none says goodbye to the others."""
+        self._switch_cable(number, "down")
         process = self.processes.pop(f"n{number}")
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+    def _switch_cable(self, number: int, way: str) -> None:
+        run("ip", "link", "set", f"{self.tag}{number}", way)
+
+    def block_ray(self, number: int, head: int) -> None:
+        """Drop what Ray on the host `head` answers to another host, as a firewall would."""
+        selector = ["to", f"{self.subnet}.{10 + number}", "ipproto", "tcp", "sport", "20000-29999"]
+        run("ip", "-n", f"{self.tag}-n{head}", "rule", "add", *selector, "blackhole")
+
+    def list_processes(self, number: int) -> list[str]:
+        """Return the command lines of what runs on a host."""
+        pids = run("ip", "netns", "pids", f"{self.tag}-n{number}").split()
+        return run("ps", "-o", "args=", "-p", ",".join(pids), check=False).splitlines() if pids else []
 
     def command(self, *arguments: object, **more: object) -> str:
         return run(*arguments, env=self.environment, **more)
@@ -114,59 +170,50 @@ class SlurmLab:
         return f"still {self.state(job)}"
 
     def stop(self) -> None:
-        with contextlib.suppress(RuntimeError, FileNotFoundError):
-            self.command("scancel", "--user=root")
-        for process in self.processes.values():
+        for process in reversed(self.processes.values()):
             process.send_signal(signal.SIGKILL)
             process.wait()
-        for number in range(1, self.num_hosts + 1):
-            run("ip", "netns", "delete", f"t2m-n{number}", check=False)
-            shutil.rmtree(f"/etc/netns/t2m-n{number}", ignore_errors=True)
-        run("ip", "link", "delete", BRIDGE, check=False)
+        remove_names(self.tag)
 
-    def _spawn(self, name: str, *command: object, **more: str) -> None:
-        log = (self.folder / "log" / f"{name}.out").open("ab")
-        self.processes[name] = subprocess.Popen(
-            [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=self.environment,
-            start_new_session=True,
-            **more,
-        )
+    def _spawn(self, name: str, *command: object) -> None:
+        """Start a process that dies with this one."""
+        with (self.folder / "log" / f"{name}.out").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *(str(part) for part in command)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+            )
 
     def _start_munge(self) -> None:
-        """One munged serves all hosts, whose mounts share its socket."""
-        if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
-            return
-        for path, mode in (("/run/munge", "755"), ("/var/log/munge", "700"), ("/var/lib/munge", "700")):
-            run("install", "-d", "-o", "munge", "-g", "munge", "-m", mode, path)
-        if not Path("/etc/munge/munge.key").is_file():
-            run("install", "-d", "-o", "munge", "-g", "munge", "-m", "700", "/etc/munge")
-            run("runuser", "-u", "munge", "--", "mungekey", "--create")
-        self._spawn("munged", "munged", "--foreground", user="munge", group="munge")
+        """One munged of this lab serves all hosts, whose mounts share its socket."""
+        run("mungekey", "--create", f"--keyfile={self.folder}/munge.key")
+        names = {"key-file": "munge.key", "socket": "munge.sock", "pid-file": "munge.pid", "log-file": "munge.log"}
+        options = [f"--{option}={self.folder / name}" for option, name in names.items()]
+        self._spawn("munged", "munged", "--foreground", "--force", f"--seed-file={self.folder}/munge.seed", *options)
         for _ in range(100):
-            if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+            if subprocess.run(["munge", "-n", "-S", self.folder / "munge.sock"], capture_output=True).returncode == 0:
                 return
             time.sleep(0.1)
         raise RuntimeError("munged does not answer")
 
     def _make_network(self) -> None:
-        run("ip", "link", "add", BRIDGE, "type", "bridge")
-        run("ip", "address", "add", f"{SUBNET}.1/24", "dev", BRIDGE)
-        run("ip", "link", "set", BRIDGE, "up")
-        names = [f"{SUBNET}.{10 + number} n{number}" for number in range(1, self.num_hosts + 1)]
-        hosts = "\n".join(["127.0.0.1 localhost", f"{SUBNET}.1 {os.uname().nodename}", *names, ""])
+        run("ip", "link", "add", self.tag, "type", "bridge")
+        run("ip", "address", "add", f"{self.subnet}.1/24", "dev", self.tag)
+        run("ip", "link", "set", self.tag, "up")
+        names = [f"{self.subnet}.{10 + number} n{number}" for number in range(1, self.num_hosts + 1)]
+        hosts = "\n".join(["127.0.0.1 localhost", f"{self.subnet}.1 {os.uname().nodename}", *names, ""])
         for number in range(1, self.num_hosts + 1):
-            space, cable = f"t2m-n{number}", f"t2mv{number}"
+            space, cable = f"{self.tag}-n{number}", f"{self.tag}{number}"
             run("ip", "netns", "add", space)
             own = Path("/etc/netns") / space
             own.mkdir(parents=True, exist_ok=True)
             (own / "hosts").write_text(hosts)
             run("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", space)
-            run("ip", "link", "set", cable, "master", BRIDGE, "up")
-            run("ip", "-n", space, "address", "add", f"{SUBNET}.{10 + number}/24", "dev", "eth0")
+            run("ip", "link", "set", cable, "master", self.tag, "up")
+            run("ip", "-n", space, "address", "add", f"{self.subnet}.{10 + number}/24", "dev", "eth0")
             for device in ("eth0", "lo"):
                 run("ip", "-n", space, "link", "set", device, "up")
 
@@ -174,12 +221,14 @@ class SlurmLab:
         here = os.uname().nodename
         lines = [
             "ClusterName=t2m",
-            f"SlurmctldHost={here}({SUBNET}.1)",
+            f"SlurmctldHost={here}({self.subnet}.1)",
+            f"SlurmctldPort={find_free_port()}",
             "SlurmUser=root",
             "SlurmdUser=root",
             "AuthType=auth/munge",
             "CredType=cred/munge",
-            "AuthInfo=cred_expire=5",  # how long a requeued job waits; 120 s by default
+            # a requeued job waits until its credential expires, by default 120 s
+            f"AuthInfo=socket={self.folder}/munge.sock,cred_expire=5",
             f"StateSaveLocation={self.folder}/state",
             f"SlurmdSpoolDir={self.folder}/spool/%n",
             f"SlurmctldPidFile={self.folder}/slurmctld.pid",
@@ -203,7 +252,7 @@ class SlurmLab:
             "JobRequeue=1",
             f"NodeName=DEFAULT CPUs={self.cpus} CoresPerSocket={self.cpus} RealMemory=8000 State=UNKNOWN",
         ]
-        lines += [f"NodeName=n{number} NodeAddr={SUBNET}.{10 + number}" for number in range(1, self.num_hosts + 1)]
+        lines += [f"NodeName=n{number} NodeAddr={self.subnet}.{10 + number}" for number in range(1, self.num_hosts + 1)]
         lines += ["PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP", ""]
         (self.folder / "slurm.conf").write_text("\n".join(lines))
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")  # a new /sys has none

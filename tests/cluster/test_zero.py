@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from real_runs import finish, load_history, make_recipe, restart, start, wait_for_epochs
-
-STEPS_AN_EPOCH = 6
+from real_runs import STEPS_AN_EPOCH, finish, load_history, make_recipe, restart, start, wait_for_epochs
 
 
 def list_losses(folder: Path, epochs: int) -> list[object]:
@@ -20,7 +18,7 @@ def list_updaters(folder: Path) -> list[object]:
 
 @pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_zero_trains_the_same_and_is_the_real_engine(root: Path, undisturbed: Path, tmp_path: Path, stage: int) -> None:
-    finish(start(make_recipe(root, deepspeed=f"zero{stage}"), tmp_path / "a"))
+    finish(start(make_recipe(root, deepspeed=f"zero{stage}"), tmp_path / "a", undisturbed))
     assert list_updaters(undisturbed) == ["AdamW"]
     assert list_updaters(tmp_path / "a") == [f"DeepSpeedEngine ZeRO {stage}"]
     assert load_history(undisturbed)[3]["step"] == 4 * STEPS_AN_EPOCH
@@ -38,7 +36,7 @@ def test_a_run_goes_on_with_another_updater_and_elastic_workers(
     root: Path, undisturbed: Path, tmp_path: Path, first: str | None, second: str | None, names: list[str]
 ) -> None:
     folder = tmp_path / "a"
-    process = start(make_recipe(root, deepspeed=first), folder)
+    process = start(make_recipe(root, deepspeed=first), folder, undisturbed)
     wait_for_epochs(folder, 2, process)
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=120)
@@ -55,6 +53,7 @@ def test_a_run_goes_on_with_another_updater_and_elastic_workers(
 def test_the_number_of_workers_changes_nothing_but_rounding(
     root: Path, undisturbed: Path, tmp_path: Path, workers: int
 ) -> None:
-    summary = finish(start(make_recipe(root, num_train_workers=workers, cpus_per_worker=0.5), tmp_path / "a"))
+    recipe = make_recipe(root, num_train_workers=workers, cpus_per_worker=0.5)
+    summary = finish(start(recipe, tmp_path / "a", undisturbed))
     assert summary["world_size"] == workers
     assert list_losses(tmp_path / "a", 6) == pytest.approx(list_losses(undisturbed, 6), rel=1e-4)

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Trains and evaluates every arm and seed of a recipe on a Slurm allocation, then reports; goes on where it was stopped.
+# Command:  sbatch slurm/bench.sh RECIPE [OVERRIDES...]
+# Costs:    arms times seeds times one training (slurm/train.sh); run after run, each on the whole allocation.
+#SBATCH --job-name=t2m-bench
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=4G
+#SBATCH --time=12:00:00
+#SBATCH --signal=B:USR1@300
+#SBATCH --requeue
+#SBATCH --no-kill
+#SBATCH --open-mode=append
+#SBATCH --output=t2m-bench-%j.log
+set -uo pipefail
+
+script=$(scontrol show job "$SLURM_JOB_ID" | awk -F= '/^ *Command=/ {split($2, word, " "); print word[1]; exit}')
+T2M_HOME="${T2M_HOME:-$(cd "$(dirname "$script")/.." && pwd)}"
+export T2M_HOME
+. "$T2M_HOME/slurm/ray.sh"
+
+[ $# -gt 0 ] || { echo "t2m-bench: sbatch slurm/bench.sh RECIPE [OVERRIDES...]" >&2; exit 2; }
+recipe=$1
+shift
+run_on_ray bench "$recipe" $(worker_overrides) "$@"

@@ -1,0 +1,102 @@
+"""A Ray cluster of several nodes on this machine, without a Slurm: each node a `ray start` of this process."""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from real_runs import find_descendants
+
+SETTINGS = {
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+    "RAY_worker_niceness": "0",
+}
+
+
+class LocalRay:
+    """A head and further nodes, one CPU each; none listens without the token."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="t2m-", dir="/tmp"))  # short: it holds sockets
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._environment = {**os.environ, **token, **SETTINGS}
+        self.nodes: list[subprocess.Popen[str]] = []
+        self._start("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.folder}")
+        printed = self._wait_for(r"ray start --address='([\d.]+:\d+)'")
+        self.environment = {**token, "RAY_ADDRESS": printed, "T2M_LOST_SECONDS": "3"}
+
+    def _start(self, *options: str) -> None:
+        common = [
+            "--block",
+            "--disable-usage-stats",
+            "--include-log-monitor=false",
+            "--num-cpus=1",
+            "--num-gpus=0",
+            "--dashboard-agent-listen-port=0",
+        ]
+        common += ["--object-store-memory=80000000", "--min-worker-port=0", "--max-worker-port=0"]
+        log = self.folder / f"node-{len(self.nodes)}.log"
+        with log.open("w") as stream:
+            command = [Path(sys.executable).with_name("ray"), "start", *common, *options]
+            self.nodes.append(subprocess.Popen(command, stdout=stream, stderr=stream, env=self._environment))
+
+    def _wait_for(self, pattern: str) -> str:
+        log = self.folder / f"node-{len(self.nodes) - 1}.log"
+        for _ in range(1200):
+            found = re.search(pattern, log.read_text())
+            if found:
+                return found[1]
+            if self.nodes[-1].poll() is not None:
+                break
+            time.sleep(0.1)
+        raise RuntimeError(log.read_text())
+
+    def set_nodes(self, count: int) -> None:
+        """Have so many nodes alive; the head stays."""
+        self.nodes = [node for node in self.nodes if node.poll() is None]
+        for node in self.nodes[count:]:
+            self._end(node)
+        while len(self.nodes) < count:
+            self._start(f"--address={self.environment['RAY_ADDRESS']}")
+            self._wait_for("(Ray runtime started)")
+        self.nodes = self.nodes[:count]
+
+    def kill_raylet_beside_head(self) -> None:
+        """Kill -9 the raylet of a node that a training worker runs on."""
+        for node in self.nodes[1:]:
+            if find_descendants(node.pid, "TrainWorker"):
+                (raylet,) = find_descendants(node.pid, "raylet/raylet ")
+                os.kill(raylet, signal.SIGKILL)
+                node.wait(60)
+                return
+        raise RuntimeError("no node beside the head trains")
+
+    def _end(self, node: subprocess.Popen[str]) -> None:
+        for pid in [node.pid, *find_descendants(node.pid, "")]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        node.wait()
+
+    def stop(self) -> None:
+        for node in reversed(self.nodes):
+            self._end(node)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def local_ray() -> Iterator[LocalRay]:
+    """Run a Ray, with a head alone at first."""
+    ray = LocalRay()
+    try:
+        yield ray
+    finally:
+        ray.stop()

@@ -1,0 +1,196 @@
+"""The job scripts' own decisions, without a Slurm: what they tell Ray, what signals do, when a job is requeued."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NODE_SCRIPT = REPOSITORY / "slurm" / "node.sh"
+
+
+def make_program(folder: Path, name: str, text: str) -> None:
+    program = folder / name
+    program.write_text(text)
+    program.chmod(0o755)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What a job's step finds: a PATH whose first folder the test fills, and no variable of another Slurm."""
+    (tmp_path / "bin").mkdir()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "T2M", "RAY"))}
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "T2M_HOME": str(REPOSITORY), "VIRTUAL_ENV": "any", "SLURM_JOB_ID": "12345"}
+
+
+@pytest.mark.parametrize(
+    ("given", "flags"),
+    [
+        ({}, ["--num-cpus=1", "--num-gpus=0"]),
+        ({"SLURM_CPUS_ON_NODE": "6"}, ["--num-cpus=6", "--num-gpus=0"]),
+        (
+            {"SLURM_CPUS_ON_NODE": "6", "SLURM_CPUS_PER_TASK": "4", "SLURM_GPUS_ON_NODE": "2"},
+            ["--num-cpus=4", "--num-gpus=2"],
+        ),
+        ({"SLURM_MEM_PER_NODE": "4000"}, [f"--memory={4000 * 2**20 // 100 * 80}"]),
+        ({"SLURM_CPUS_PER_TASK": "4", "SLURM_MEM_PER_CPU": "500"}, [f"--memory={2000 * 2**20 // 100 * 80}"]),
+        ({"SLURM_MEM_PER_NODE": "4000", "T2M_MEMORY_SHARE": "50"}, [f"--memory={4000 * 2**20 // 100 * 50}"]),
+        ({"T2M_INTERFACE": "lo"}, ["--node-ip-address=127.0.0.1"]),
+        ({"SLURMD_NODENAME": "localhost"}, ["--node-ip-address=127.0.0.1"]),
+    ],
+)
+def test_what_ray_is_told_follows_from_slurm(
+    environment: dict[str, str], tmp_path: Path, given: dict[str, str], flags: list[str]
+) -> None:
+    make_program(tmp_path / "bin", "ray", '#!/bin/sh\nprintf "%s\\n" "$@" > told\n')
+    told = {}
+    for role in ("head", "worker"):
+        command = ["bash", NODE_SCRIPT, role, "10.0.0.1", "22345"]
+        subprocess.run(command, cwd=tmp_path, env=environment | given, check=True, capture_output=True)
+        told[role] = (tmp_path / "told").read_text().splitlines()
+        assert told[role][:2] == ["start", "--block"]
+        assert set(flags) <= set(told[role])
+        assert any("memory=" in flag for flag in told[role] if "store" not in flag) == any("MEM_" in n for n in given)
+    assert {"--head", "--port=22345", "--temp-dir=/tmp/ray-12345", "--include-dashboard=false"} <= set(told["head"])
+    assert "--address=10.0.0.1:22345" in told["worker"]
+
+
+def test_jobs_that_share_a_node_get_ports_and_folders_of_their_own(environment: dict[str, str], tmp_path: Path) -> None:
+    make_program(tmp_path / "bin", "ray", '#!/bin/sh\nprintf "%s\\n" "$@" > told\n')
+    fixed = []
+    for job in ("12345", "12346"):
+        command = ["bash", NODE_SCRIPT, "head", "10.0.0.1", str(20000 + int(job) % 10000)]
+        subprocess.run(command, cwd=tmp_path, env=environment | {"SLURM_JOB_ID": job}, check=True, capture_output=True)
+        flags = (tmp_path / "told").read_text().splitlines()
+        fixed.append({f for f in flags if ("port=" in f and not f.endswith("port=0")) or "dir=" in f})
+    assert len(fixed[0]) == 3  # the head's port, the client server's, the folder
+    assert not fixed[0] & fixed[1]
+
+
+def test_an_interface_that_is_not_there_is_named(environment: dict[str, str]) -> None:
+    given = environment | {"T2M_INTERFACE": "ib7", "SLURMD_NODENAME": "n1"}
+    done = subprocess.run(["bash", NODE_SCRIPT, "address"], env=given, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "n1 has no IPv4 address on ib7 (T2M_INTERFACE, slurm/site.sh)" in done.stderr
+
+
+def list_tree(pid: int) -> list[int]:
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [pid, *(below for child in listing.split() for below in list_tree(int(child)))]
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_preemption_reaches_the_script_and_ray_goes_on_until_it_is_told(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """TERM goes to every process of the step, as `proctrack/linuxproc` does it."""
+    child = (
+        "import signal, sys, time; signal.signal(15, lambda *a: sys.exit(3)); open(sys.argv[1], 'w'); time.sleep(60)"
+    )
+    make_program(
+        tmp_path / "bin",
+        "ray",
+        f'#!/bin/sh\n"{sys.executable}" -c "{child}" started &\necho ready; wait\n',
+    )
+    asked = "trap 'echo asked to stop' USR1; echo $$; while :; do read -t 1 line; [ \"$line\" != end ] || exit; done"
+    script = subprocess.Popen(
+        ["bash", "-c", asked], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert script.stdout is not None
+    given = environment | {"T2M_SCRIPT_PID": script.stdout.readline().strip()}
+    node = subprocess.Popen(["bash", NODE_SCRIPT, "head", "10.0.0.1", "22345"], cwd=tmp_path, env=given)
+    for _ in range(200):
+        if (tmp_path / "started").exists():
+            break
+        time.sleep(0.05)
+    step = list_tree(node.pid)
+    assert len(step) == 3  # the script, ray, ray's child
+    for pid in step:
+        os.kill(pid, signal.SIGTERM)
+    assert script.stdout.readline() == "asked to stop\n"
+    script.communicate("end\n")
+    time.sleep(0.3)
+    assert all(map(is_alive, step))
+    node.send_signal(signal.SIGUSR2)
+    assert node.wait(10) == 0
+    assert not any(map(is_alive, step))
+
+
+SCONTROL = """#!/bin/sh
+case $1 in
+  show) echo "   JobState=${STATE:-RUNNING} Reason=None" ;;
+  requeue) echo "$2" >> requeued; exit "${REQUEUE_CODE:-0}" ;;
+esac
+"""
+
+
+class Job:
+    """A job whose driver ends with given codes, one attempt after another."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder, self.environment = folder, environment
+        self.checkpoint = folder / "runs" / "a" / "state.safetensors"
+        self.checkpoint.parent.mkdir(parents=True)
+        make_program(folder / "bin", "scontrol", SCONTROL)
+
+    def end(self, code: int, saves: bool = False, **more: str) -> tuple[int, bool]:
+        """Return the job script's exit code and whether it requeued the job."""
+        saved = f"touch {self.checkpoint};" if saves else ""
+        script = (
+            f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh";'
+            f'before=$(find_newest_work); {saved} decide {code} "$before"'
+        )
+        log = self.folder / "requeued"
+        log.unlink(missing_ok=True)
+        done = subprocess.run(["bash", "-c", script], cwd=self.folder, env=self.environment | more)
+        return done.returncode, log.exists() and log.read_text() == "12345\n"
+
+
+@pytest.fixture
+def job(tmp_path: Path, environment: dict[str, str]) -> Job:
+    return Job(tmp_path, environment)
+
+
+def test_losses_in_a_row_without_newer_work_end_the_job(job: Job) -> None:
+    assert [job.end(86) for _ in range(3)] == [(86, True), (86, True), (86, False)]
+
+
+def test_losses_after_newer_work_are_the_first_of_their_row(job: Job) -> None:
+    ends = [job.end(code, saves) for code, saves in [(86, False), (137, False), (86, True), (1, False), (86, False)]]
+    assert [requeued for _, requeued in ends] == [True, True, True, True, False]
+
+
+def test_time_limits_and_preemptions_are_no_losses(job: Job) -> None:
+    assert all(job.end(85) == (85, True) for _ in range(5))
+    assert [job.end(code)[1] for code in (86, 86, 85, 86, 86)] == [True] * 5
+    assert job.end(86) == (86, False)
+
+
+def test_embeddings_are_work_too(job: Job) -> None:
+    shard = job.folder / "runs" / "shards" / "shard-00003.h5"
+    shard.parent.mkdir()
+    job.checkpoint = shard
+    assert [job.end(86, saves=True)[1] for _ in range(4)] == [True] * 4
+
+
+def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:
+    assert job.end(0) == (0, False)
+    assert job.end(2) == (2, False)
+    assert job.end(85, STATE="COMPLETING") == (85, False)
+    assert job.end(86, STATE="PENDING") == (86, False)  # Slurm has requeued it already
+
+
+def test_a_site_that_forbids_requeues_gets_the_drivers_code(job: Job) -> None:
+    assert job.end(86, REQUEUE_CODE="1")[0] == 86
