@@ -40,18 +40,22 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def judge(contrast: Contrast, margin: float) -> Outcome:
+def judge(contrast: Contrast, margin: float, p_adjusted: float | None = None) -> Outcome:
     """Return what a difference's intervals say of it.
 
     helps: the 95 % interval is above 0; negligible: the 90 % interval is within the margin; hurts: the 95 % interval is
     below 0; else undecided. So a small loss is negligible, whereas a small gain that is surely above 0 helps.
+
+    Args:
+        p_adjusted: of a family's member; where it is not below ALPHA, the contrast neither helps nor hurts.
     """
-    if contrast.low > 0:
+    is_sure = p_adjusted is None or p_adjusted < ALPHA
+    if contrast.low > 0 and is_sure:
         return Outcome.HELPS
     low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
     if -margin < low and high < margin:
         return Outcome.NEGLIGIBLE
-    return Outcome.HURTS if contrast.high < 0 else Outcome.UNDECIDED
+    return Outcome.HURTS if contrast.high < 0 and is_sure else Outcome.UNDECIDED
 
 
 def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -96,7 +100,7 @@ def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:
     contrast = comparison.contrast
-    outcome = judge(contrast, margin)
+    outcome = judge(contrast, margin, comparison.p_adjusted)
     what = comparison.question.removeprefix("does it rely on ").rstrip("?")
     headline = {
         Outcome.HELPS: f"The model relies on {what}: wrong text costs.",
@@ -104,7 +108,8 @@ def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, 
         Outcome.NEGLIGIBLE: f"The model hardly looks at {what}: wrong text costs nothing that matters.",
         Outcome.UNDECIDED: f"Undecided whether the model relies on {what}.",
     }[outcome]
-    sentences = [f"{method}, right minus wrong text: {_tell(contrast)}, given these trained models."]
+    told = f"{_tell(contrast)} (Holm p {show_p(comparison.p_adjusted)}), given these trained models"
+    sentences = [f"{method}, right minus wrong text: {told}."]
     if outcome is Outcome.HELPS and help_ not in {None, Outcome.HELPS}:
         sentences.append(
             "Reliance without help: the model depends on the text without a shown benefit from it, a liability "
@@ -116,7 +121,7 @@ def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, 
 
 
 def _judge_language(comparison: Comparison, margin: float) -> Verdict:
-    outcome = judge(comparison.contrast, margin)
+    outcome = judge(comparison.contrast, margin, comparison.p_adjusted)
     headline = {
         Outcome.HELPS: "Sentences help beyond the bare category.",
         Outcome.HURTS: "A bare category does better than sentences.",

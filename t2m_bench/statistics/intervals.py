@@ -29,13 +29,6 @@ def compute_patient_means(table: pd.DataFrame, column: str) -> pd.Series:
     return cases.groupby("patient", sort=True).mean()
 
 
-def compute_differences(table: pd.DataFrame, other: pd.DataFrame, column: str) -> pd.Series:
-    """Return patient -> mean difference, over the cases that both tables have."""
-    means = [part.groupby(["patient", "case"], sort=True)[column].mean() for part in (table, other)]
-    paired = pd.concat(means, axis=1, join="inner", keys=["one", "other"])
-    return (paired["one"] - paired["other"]).groupby("patient", sort=True).mean()
-
-
 def estimate_mean(patient_means: pd.Series, rng: np.random.Generator) -> Estimate:
     """Return the mean and its bootstrap interval over patients (BCa, Efron 1987, by scipy).
 

@@ -272,3 +272,34 @@ def test_a_report_needs_no_torch() -> None:
 def test_words_stand_to_the_left() -> None:
     table = Table("t", "T", "", ("a", "b", "c"), (("x", "word", "+0.1"),), pd.DataFrame())
     assert [table.is_text(column) for column in range(3)] == [True, True, False]
+
+
+def test_two_text_fields_and_millimetres(experiment: Path) -> None:
+    """As NSCLC has them: values joined in order, wrong text of each field alone, distances in mm."""
+    for path in experiment.glob("*/cases.parquet"):
+        table = pd.read_parquet(path)
+        second = table["case"].str[-2].map(lambda digit: "A" if digit in "02468ace" else "S")
+        table["text_class"] = "T" + table["text_class"] + " + " + second
+        table["condition"] = table["condition"].str.replace("swap:birads=", "swap:t_stage=T")
+        wrong = table[table["condition"] == "wrong"]
+        of_fields = [wrong.assign(condition=f"wrong:{field}") for field in ("t_stage", "histology")]
+        of_fields[1]["dice"] += 0.03  # the second field alone costs half
+        table = pd.concat([table, *of_fields]).assign(
+            distance_unit="mm", surface_dice_2=lambda rows: rows["surface_dice"]
+        )
+        write_results(path, table.assign(surface_dice_1=np.nan, surface_dice_5=np.nan).to_dict("records"))
+    note = json.loads((experiment / "experiment.json").read_text())
+    note["dataset"]["text_field"] = "t_stage + histology"
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    results = load_experiment(experiment)
+    written = write_report(results, ("csv",))
+    assert [verdict.question for verdict in written.verdicts if verdict.key == "reliance"] == [
+        "Does the model rely on t_stage?",
+        "Does the model rely on histology?",
+    ]
+    tables = {table.name: table for table in written.tables}
+    assert list(tables["classes_histology"].columns) == ["Arm", "A", "S", "Macro-average"]
+    assert set(tables["swaps"].numbers["own"]) == {"T2", "T3", "T4", "T5"}
+    assert "Surface Dice, 2 mm" in tables["measures"].columns
+    costs = tables["counterfactual"].numbers.set_index(["arm", "condition"])["cost"]
+    assert costs["hierarchical", "wrong:histology"] == pytest.approx(COST["wrong"] - 0.03, abs=0.002)

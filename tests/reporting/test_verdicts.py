@@ -33,6 +33,12 @@ def test_the_three_outcomes_and_the_loss(mean: float, error: float, outcome: Out
     assert judge(contrast(mean, error), margin=0.005) is outcome
 
 
+def test_a_member_of_the_family_must_stand_after_adjustment() -> None:
+    assert judge(contrast(0.02, 0.008), 0.005, p_adjusted=0.03) is Outcome.HELPS
+    assert judge(contrast(0.02, 0.008), 0.005, p_adjusted=0.06) is Outcome.UNDECIDED
+    assert judge(contrast(-0.02, 0.008), 0.005, p_adjusted=0.06) is Outcome.UNDECIDED
+
+
 def test_without_an_interval_nothing_is_decided() -> None:
     assert judge(estimate_crossed([np.zeros((2, 5))]), 0.005) is Outcome.UNDECIDED
 

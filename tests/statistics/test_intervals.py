@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from t2m_bench.statistics.intervals import compute_differences, compute_patient_means, estimate_mean
+from t2m_bench.statistics.intervals import compute_patient_means, estimate_mean
 
 
 def make_table(rows: list[tuple[str, str, int, float]]) -> pd.DataFrame:
@@ -14,12 +14,6 @@ def test_a_patient_counts_once_however_many_images_and_seeds() -> None:
     rows = [("a", "a1", 0, 0.8), ("a", "a1", 1, 0.6), ("a", "a2", 0, 0.9), ("a", "a2", 1, 0.9), ("b", "b1", 0, 0.5)]
     means = compute_patient_means(make_table([*rows, ("b", "b1", 1, 0.7)]), "dice")
     assert means.to_dict() == pytest.approx({"a": 0.8, "b": 0.6})
-
-
-def test_differences_pair_the_cases() -> None:
-    one = make_table([("a", "a1", 0, 0.8), ("a", "a2", 0, 0.9), ("b", "b1", 0, 0.5)])
-    other = make_table([("a", "a1", -1, 0.7), ("b", "b1", -1, 0.6)])
-    assert compute_differences(one, other, "dice").to_dict() == pytest.approx({"a": 0.1, "b": -0.1})
 
 
 def test_the_interval_covers_as_promised() -> None:
