@@ -54,7 +54,7 @@ def _load(path: Path, mode: str) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             return np.asarray(image.convert(mode), dtype=np.uint8)
     except FileNotFoundError:
-        raise DatasetError(f"{path}: absent. Unpack the data set again.") from None
+        raise DatasetError(f"{path}: absent. Unpack the data set again, or prepare it again.") from None
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{path}: cannot be read as an image ({error}). Unpack the data set again.") from None
 

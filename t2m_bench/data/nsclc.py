@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.ct_volume import CtVolume, build_volume, load_hounsfield
+from t2m_bench.data.ct_volume import GAP_FACTOR, CtVolume, build_volume, load_hounsfield
 from t2m_bench.data.dicom_series import Header, PatientFiles, find_patients
 from t2m_bench.data.exclusions import Exclusion, Reason
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box, write_png
@@ -224,8 +224,7 @@ def _find_series(files: PatientFiles, seg: Header, dataset: Any) -> list[Header]
 
 def _make_case(out: Path, rule: SliceRule, patient: Patient, source: _Source, index: int, case_id: str) -> Case:
     volume, mask = source.volume, source.masks[index]
-    last = len(volume.slices) - 1
-    neighbours = (max(index - 1, 0), index, min(index + 1, last))
+    neighbours = (max(index - 1, 0), index, min(index + 1, len(volume.slices) - 1))
     image = np.stack([apply_window(load_hounsfield(volume, i), rule.window_hu) for i in neighbours], axis=-1)
     image_path, mask_path = Path(IMAGES, f"{case_id}.png"), Path(MASKS, f"{case_id}.png")
     write_png(out / image_path, image)
@@ -243,7 +242,7 @@ def _make_case(out: Path, rule: SliceRule, patient: Patient, source: _Source, in
         text_fields=patient.text_fields,
         fold=None,
         spacing_mm=volume.spacing_mm,
-        flags=(*volume.flags, *source.flags, *_find_flags(mask, index, last)),
+        flags=(*volume.flags, *source.flags, *_find_flags(volume, mask, index)),
         image_sha256=compute_image_sha256(image),
         mask_sha256=compute_image_sha256(mask.astype(np.uint8)),
         channels=len(neighbours),
@@ -251,10 +250,11 @@ def _make_case(out: Path, rule: SliceRule, patient: Patient, source: _Source, in
     )
 
 
-def _find_flags(mask: NDArray[np.bool_], index: int, last: int) -> Sequence[str]:
-    flags = []
-    if index in (0, last):
-        flags.append("first_or_last_slice")  # stands for the neighbour that it lacks
-    if ndimage.label(mask, structure=np.ones((3, 3)))[1] > 1:
-        flags.append("several_parts")
-    return flags
+def _find_flags(volume: CtVolume, mask: NDArray[np.bool_], index: int) -> Sequence[str]:
+    steps = np.diff(volume.distances_mm)[max(index - 1, 0) : index + 1]
+    marks = {
+        "first_or_last_slice": len(steps) < 2,  # it stands for the neighbour that it lacks
+        "gap_beside_slice": bool((steps > GAP_FACTOR * volume.slice_distance_mm).any()),
+        "several_parts": ndimage.label(mask, structure=np.ones((3, 3)))[1] > 1,
+    }
+    return [name for name, marked in marks.items() if marked]

@@ -14,7 +14,7 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.dicom_series import list_files
 from t2m_bench.data.exclusions import Exclusion, Reason
 from t2m_bench.data.nsclc import WINDOWS_HU, SliceRule, read_nsclc
-from t2m_bench.data.nsclc_clinical import find_clinical_table
+from t2m_bench.data.nsclc_clinical import find_clinical_table, read_clinical
 from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
 from t2m_bench.data.phantom import write_bus_bra_phantom
 from t2m_bench.errors import DatasetError
@@ -106,7 +106,7 @@ def load_exclusions(folder: Path) -> list[Exclusion]:
 
 
 def count_images(recipe: Recipe) -> tuple[int, str]:
-    """Return about how many images a data set has, and in words what was counted.
+    """Return how many images a data set has, at most, and in words what was counted.
 
     Raises:
         DatasetError: the folder does not exist or is of another kind.
@@ -115,9 +115,10 @@ def count_images(recipe: Recipe) -> tuple[int, str]:
     if recipe.dataset.kind == "bus_bra":
         count = sum(1 for _ in (root / "Images").glob("*.png"))
         return count, f"{count} images in {root}"
-    num_files = len(list_files(root))
     table = recipe.dataset.clinical or find_clinical_table(root)
-    return num_files, f"{num_files} files in {root}, clinical table {table}"
+    num_patients = len(read_clinical(table))
+    most = num_patients * recipe.dataset.ct.slices_per_patient
+    return most, f"{num_patients} patients in {table}, at most {most} slices"
 
 
 def make_slice_rule(recipe: Recipe) -> SliceRule:

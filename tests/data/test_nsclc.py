@@ -281,9 +281,52 @@ def test_a_truncated_slice_leaves_a_gap_and_its_mask_is_not_moved_to_another(fol
     cases, _ = read_nsclc(folder, None, tmp_path / "out", RULE)
     truth = draw_scan(SEED, draw_patients(SEED, 1, False)[0]).masks
     hurt = [case for case in cases if case.patient_id == "R01-001"]
-    assert {case.flags for case in hurt} == {("gap", "marked_slices_missing")}
+    beside = [case.case_id for case in hurt if "gap_beside_slice" in case.flags]
+    assert len(beside) < len(hurt)
+    assert {case.flags[:2] for case in hurt} == {("gap", "marked_slices_missing")}
     for case in hurt:
         assert any(np.array_equal(load_mask(tmp_path / "out", case), mask) for mask in truth)
+
+
+def forget_series(dataset: pydicom.Dataset) -> None:
+    del dataset.ReferencedSeriesSequence
+
+
+def forget_images(dataset: pydicom.Dataset) -> None:
+    forget_series(dataset)
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        del group.DerivationImageSequence
+
+
+def name_another_series(dataset: pydicom.Dataset) -> None:
+    dataset.ReferencedSeriesSequence[0].SeriesInstanceUID = "1.2.3"
+
+
+@pytest.mark.parametrize("change", [forget_series, forget_images, name_another_series])
+def test_a_seg_finds_its_ct_by_whatever_it_names(folder: Path, tmp_path: Path, made: tuple, change: object) -> None:
+    write_ct(folder / "NSCLC-Radiogenomics", scan_of(2), Style(without=(0, 1, 2)), study=2)
+    edit_seg(change)(folder)
+    cases, excluded = read_nsclc(folder, None, tmp_path / "out", RULE)
+    assert [e.reason for e in excluded if e.reason != Reason.NO_IMAGES] == [Reason.FURTHER_STUDY]
+    found, before = ([c.source for c in all_of if c.patient_id == "R01-002"] for all_of in (cases, made[1]))
+    assert found == before
+
+
+def test_slices_at_the_ends_and_in_parts_are_flagged(folder: Path, tmp_path: Path) -> None:
+    def mark_ends(dataset: pydicom.Dataset) -> None:
+        frames = np.zeros_like(dataset.pixel_array)
+        frames[[0, 1, 17], 40:50, 40:50] = 1
+        frames[0, 60:70, 60:70] = 1
+        dataset.PixelData = np.packbits(frames.ravel(), bitorder="little").tobytes()
+
+    path = list_series(folder / "NSCLC-Radiogenomics" / "R01-001", "SEG")[0] / "1-1.dcm"
+    dataset = pydicom.dcmread(path)
+    mark_ends(dataset)
+    dataset.save_as(path)
+    cases, _ = read_nsclc(folder, None, tmp_path / "out", RULE)
+    flags = [case.flags for case in cases if case.patient_id == "R01-001"]
+    # frames descend: the first frame is the highest slice
+    assert flags == [("first_or_last_slice",), (), ("first_or_last_slice", "several_parts")]
 
 
 def test_of_two_segs_the_newest_is_used(folder: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -7,7 +8,7 @@ import pytest
 from scans import make_scan, read_back, read_segment
 
 from t2m_bench.data.ct_volume import build_volume, load_hounsfield
-from t2m_bench.data.dicom_series import find_patients
+from t2m_bench.data.dicom_series import find_patients, read_header
 from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.nsclc_phantom_dicom import Style, list_written, write_scan
 from t2m_bench.data.seg import SegError, find_source_instances, find_source_series, load_seg, read_masks
@@ -193,3 +194,33 @@ def test_a_real_single_frame_lies_on_its_only_slice(real_dicom: Path) -> None:
     dataset = load_seg(real_dicom / "highdicom" / "seg_image_ct_binary_single_frame.dcm")
     segments, _ = read_masks(dataset, build_volume(series))
     assert np.array_equal(segments[1][0], dataset.pixel_array > 0)
+
+
+@pytest.mark.parametrize("name", ["binary", "binary_fractional", "binary_overlap", "true_fractional"])
+def test_real_segs_on_slices_where_their_frames_lie(real_dicom: Path, name: str) -> None:
+    path = real_dicom / "highdicom" / f"seg_image_ct_{name}.dcm"
+    dataset = load_seg(path)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    orientation = tuple(map(float, shared.PlaneOrientationSequence[0].ImageOrientationPatient))
+    spacing = tuple(map(float, shared.PixelMeasuresSequence[0].PixelSpacing))
+    places = [
+        (
+            int(group.SegmentIdentificationSequence[0].ReferencedSegmentNumber),
+            tuple(map(float, group.PlanePositionSequence[0].ImagePositionPatient)),
+        )
+        for group in dataset.PerFrameFunctionalGroupsSequence
+    ]
+    header = read_header(path)
+    headers = [
+        replace(header, position=position, orientation=orientation, spacing_mm=spacing, sop_uid=str(position))
+        for position in sorted({position for _, position in places}, reverse=True)
+    ]
+    volume = build_volume(headers)
+    segments, lost = read_masks(dataset, volume)
+    assert lost == 0
+    half = dataset.MaximumFractionalValue / 2 if dataset.SegmentationType == "FRACTIONAL" else 1
+    frames = dataset.pixel_array >= half
+    for (number, position), frame in zip(places, frames, strict=True):
+        index = [header.position for header in volume.slices].index(position)
+        assert np.array_equal(segments.get(number, {}).get(index, np.zeros_like(frame)), frame)
+    assert frames.any()
