@@ -67,6 +67,8 @@ class DatasetSection(Section):
     """Refuse a data set of which anything is left out."""
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
+    fold_seed: Annotated[int, Field(ge=0)] = 0
+    """Of the folds derived where there are no official ones; the test patients of a fold depend on nothing else."""
     split_seed: Annotated[int, Field(ge=0)] = 0
     """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
     phantom: PhantomSection | None = None

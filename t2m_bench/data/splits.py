@@ -23,11 +23,17 @@ class Splits:
     test: tuple[str, ...]
 
 
-def make_splits(cases: Sequence[Case], *, test_fold: int | None, val_fraction: float, seed: int, field: str) -> Splits:
+def make_splits(
+    cases: Sequence[Case], *, test_fold: int | None, val_fraction: float, seed: int, field: str, fold_seed: int = 0
+) -> Splits:
     """Split by patient: the test fold where given (else a fifth), validation drawn from the rest.
 
     Folds are the official ones; where the data set has none, patients are dealt over five, class by class. A patient
     with several classes counts for the last of them in sorted order (for BI-RADS the most severe).
+
+    Args:
+        seed: of the validation patients, and of the test patients where there is no fold.
+        fold_seed: of derived folds; apart from `seed`, so that no draw of validation patients trains on test patients.
 
     Raises:
         DatasetError: the fold does not exist, or a part would be empty.
@@ -38,7 +44,7 @@ def make_splits(cases: Sequence[Case], *, test_fold: int | None, val_fraction: f
     else:
         folds = {case.patient_id: case.fold for case in cases}
         if not any(folds.values()):
-            folds = derive_folds(cases, seed, field)
+            folds = derive_folds(cases, fold_seed, field)
         test_patients = {patient for patient, fold in folds.items() if fold == test_fold}
         if not test_patients:
             known = sorted({str(fold) for fold in folds.values()})

@@ -72,6 +72,7 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
         val_fraction=dataset.val_fraction,
         seed=dataset.split_seed,
         field=field,
+        fold_seed=dataset.fold_seed,
     )
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
     audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection(), book.classes(field))

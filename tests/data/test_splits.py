@@ -1,3 +1,4 @@
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,24 @@ def test_a_fold_that_does_not_exist_is_named() -> None:
     cases = make_cases([(1, "2", 1)] * 10)
     with pytest.raises(DatasetError, match="test_fold = 7: no case has it; folds here: 1"):
         make_splits(cases, test_fold=7, val_fraction=0.2, seed=0, field="birads")
+
+
+def test_derived_folds_spread_each_class_and_do_not_move_with_the_validation_patients() -> None:
+    drawn = [(3, name, None) for name in ("T1a",) * 20 + ("T2a",) * 11 + ("T4",) * 3]
+    cases = make_cases(drawn)
+    class_of = {case.case_id: case.text_fields["birads"] for case in cases}
+    tested = []
+    for fold in range(1, 6):
+        parts = [make_splits(cases, test_fold=fold, val_fraction=0.2, seed=seed, field="birads") for seed in range(3)]
+        assert len({splits.test for splits in parts}) == 1
+        assert len({splits.val for splits in parts}) == 3
+        counts = Counter(class_of[case_id] for case_id in parts[0].test)
+        assert counts["T1a"] == 3 * 4
+        assert counts["T2a"] in (3 * 2, 3 * 3)
+        assert counts["T4"] in (0, 3)
+        tested += parts[0].test
+    assert sorted(tested) == sorted(class_of)
+    other = make_splits(cases, test_fold=1, val_fraction=0.2, seed=0, field="birads", fold_seed=1)
+    assert other.test != make_splits(cases, test_fold=1, val_fraction=0.2, seed=0, field="birads").test
+    turned = make_splits(cases[::-1], test_fold=1, val_fraction=0.2, seed=0, field="birads", fold_seed=1)
+    assert sorted(turned.test) == sorted(other.test)
