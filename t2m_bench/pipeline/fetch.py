@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,8 +119,8 @@ def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
             f"NSCLC-Radiogenomics cannot be fetched from the Imaging Data Commons ({_shorten(error)}). "
             "Run the same command where there is a network; it goes on from there."
         ) from None
-    count = sum(1 for _ in folder.rglob("*.dcm"))
-    return Fetched(count, f"dataset.root={folder}")
+    check_series(folder, wanted)
+    return Fetched(int(wanted["instanceCount"].sum()), f"dataset.root={folder}")
 
 
 def select_series(index: pd.DataFrame) -> pd.DataFrame:
@@ -131,6 +132,23 @@ def select_series(index: pd.DataFrame) -> pd.DataFrame:
     own = index[(index["collection_id"] == NSCLC_COLLECTION) & index["analysis_result_id"].isna()]
     segmented = own.loc[own["Modality"] == "SEG", "StudyInstanceUID"]
     return own[own["StudyInstanceUID"].isin(segmented) & own["Modality"].isin(["CT", "SEG"])]
+
+
+def check_series(folder: Path, wanted: pd.DataFrame) -> None:
+    """See that every file of every series came: the client reports a failed download in its log alone.
+
+    Raises:
+        FetchError: files are missing; says of how many series.
+    """
+    there = Counter(path.parent.name.partition("_")[2] for path in folder.rglob("*.dcm"))
+    expected = dict(zip(wanted["SeriesInstanceUID"], wanted["instanceCount"], strict=True))
+    lacking = [uid for uid, count in expected.items() if there[uid] < count]
+    if lacking:
+        missing = sum(int(expected[uid]) - there[uid] for uid in lacking)
+        raise FetchError(
+            f"{folder}: {missing:,} files of {len(lacking)} of {len(expected)} series did not come "
+            f"(series {lacking[0]}, for instance). Run the same command again; it fetches what is missing."
+        )
 
 
 FETCHERS: dict[str, Callable[[Path, Terminal], Fetched]] = {

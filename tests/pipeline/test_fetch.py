@@ -18,7 +18,7 @@ from t2m_bench.data.phantom import write_bus_bra_phantom
 from t2m_bench.errors import FetchError
 from t2m_bench.pipeline import fetch
 from t2m_bench.pipeline.download import CHUNK_BYTES, Source, download
-from t2m_bench.pipeline.fetch import fetch_bus_bra, fetch_medsam, fetch_nsclc, select_series
+from t2m_bench.pipeline.fetch import check_series, fetch_bus_bra, fetch_medsam, fetch_nsclc, select_series
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.unpack import unpack_zip
 
@@ -208,13 +208,24 @@ def test_only_the_authors_own_segmentations_and_their_studies_are_wanted() -> No
     assert list(wanted["SeriesInstanceUID"]) == ["ct-1", "seg-1"]
 
 
+def test_series_of_which_files_are_missing_are_noticed(tmp_path: Path) -> None:
+    wanted = pd.DataFrame({"SeriesInstanceUID": ["1.2", "1.3"], "instanceCount": [2, 1]})
+    for series, name in (("CT_1.2", "a"), ("CT_1.2", "b"), ("SEG_1.3", "c")):
+        with pytest.raises(FetchError, match=r"files of [12] of 2 series did not come .series 1\.[23], .*missing"):
+            check_series(tmp_path, wanted)
+        (tmp_path / "R01-001" / "study" / series).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "R01-001" / "study" / series / f"{name}.dcm").touch()
+    check_series(tmp_path, wanted)
+
+
 def test_the_real_index_has_a_segmentation_of_144_patients() -> None:
     idc_index_data = pytest.importorskip("idc_index_data", reason="idc-index (extra nsclc) is not installed")
-    columns = ["collection_id", "Modality", "StudyInstanceUID", "analysis_result_id", "PatientID"]
+    columns = ["collection_id", "Modality", "StudyInstanceUID", "analysis_result_id", "PatientID", "instanceCount"]
     wanted = select_series(pd.read_parquet(idc_index_data.IDC_INDEX_PARQUET_FILEPATH, columns=columns))
     segs = wanted[wanted["Modality"] == "SEG"]
     assert len(segs) == segs["PatientID"].nunique() == 144
     assert set(wanted["PatientID"]) == set(segs["PatientID"])
+    assert (segs["instanceCount"] == 1).all()
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
