@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from t2m_bench.config import DatasetSection
 from t2m_bench.data.case import Case
-from t2m_bench.data.splits import make_splits
+from t2m_bench.data.splits import make_splits, split_cases
 from t2m_bench.errors import DatasetError
 
 patients = st.lists(st.tuples(st.integers(1, 3), st.sampled_from("2345"), st.integers(1, 3)), min_size=12, max_size=60)
@@ -93,3 +94,19 @@ def test_derived_folds_spread_each_class_and_do_not_move_with_the_validation_pat
     assert other.test != make_splits(cases, test_fold=1, val_fraction=0.2, seed=0, field="birads").test
     turned = make_splits(cases[::-1], test_fold=1, val_fraction=0.2, seed=0, field="birads", fold_seed=1)
     assert sorted(turned.test) == sorted(other.test)
+
+
+def test_published_splits_draw_images_and_choose_on_the_test_cases() -> None:
+    cases = make_cases([(2, "2345"[number % 4], 1 + number % 3) for number in range(60)])
+    dataset = DatasetSection(root=Path("x"), split_by="image")
+    splits = split_cases(cases, dataset, "birads")
+    assert sorted([*splits.train, *splits.val, *splits.test]) == sorted(case.case_id for case in cases)
+    assert len(splits.test) == 24
+    patient_of = {case.case_id: case.patient_id for case in cases}
+    shared = {patient_of[name] for name in splits.train} & {patient_of[name] for name in splits.test}
+    assert len(shared) > 5, "images of a patient fall on both sides"
+    assert split_cases(cases, dataset, "birads") == splits
+    assert split_cases(cases, dataset.model_copy(update={"test_fold": 2}), "birads") != splits
+    on_test = split_cases(cases, dataset.model_copy(update={"validation": "test"}), "birads")
+    assert on_test.val == on_test.test == splits.test
+    assert set(on_test.train) == {*splits.train, *splits.val}

@@ -54,10 +54,11 @@ def change(raw: dict, **values: object) -> Recipe:
 def test_an_adapter_trains_on_slices_and_is_asked_wrong_texts(experiment: Experiment) -> None:
     summary = train(experiment, "hierarchical", 0, Terminal(), StopRequest())
     table = load_results(experiment.folder / summary["run"] / "cases.parquet")
-    right = table[table["condition"] == "right"]
+    right = table[(table["condition"] == "right") & (table["box"] == "tight")]
     assert set(right["case"]) == set(experiment.prepared.splits.test)
     assert right["dice"].between(0.3, 1.0).all()
-    assert (table["condition"] == "wrong").any()
+    assert {"wrong", "wrong:t_stage", "wrong:histology", "swap:histology=NSCLC NOS"} <= set(table["condition"])
+    assert table["text_class"].str.contains(r"^\w+ \+ ", regex=True).all(), "both fields, joined"
     noted = json.loads((experiment.folder / "experiment.json").read_text())
     assert noted["dataset"]["kind"] == "nsclc"
     assert noted["dataset"]["num_cases"] == 3 * NUM_PATIENTS
