@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from t2m_bench.config import IMAGE_WIDTH, AdapterSection, LevelSection
 from t2m_bench.errors import RecipeError
+from t2m_bench.models.products import compare, lay_out_tokens
 
 BOTTLENECK = 64
 """Hidden width of the default text projection; keeps the hierarchical adapter below 500,000 parameters."""
@@ -62,18 +63,18 @@ class LowRankCrossAttention(nn.Module):
         num_text_tokens = text_tokens.shape[1]
         value = self.value(text_tokens).unflatten(-1, (self.heads, -1))  # (B, K, H, C/H)
         out_weight = self.out.weight.unflatten(1, (self.heads, -1))  # (D, H, C/H)
-        mixed = torch.einsum("bkhc,dhc->bhkd", value, out_weight)  # (B, H, K, D)
+        mixed = torch.einsum("bkhc,dhc->bkhd", value, out_weight)  # (B, K, H, D)
         if num_text_tokens == 1:
-            return mixed.sum(dim=1) + self.out.bias
+            return mixed.sum(dim=2) + self.out.bias
         key = self.key(text_tokens).unflatten(-1, (self.heads, -1))  # (B, K, H, C/H)
         query_weight = self.query.weight.unflatten(0, (self.heads, -1))  # (H, C/H, D)
         query_bias = self.query.bias.unflatten(0, (self.heads, -1))  # (H, C/H)
-        probe = torch.einsum("bkhc,hcd->bhkd", key, query_weight).flatten(1, 2)  # (B, H*K, D)
-        offset = torch.einsum("bkhc,hc->bhk", key, query_bias).flatten(1)  # (B, H*K)
         scale = 1.0 / math.sqrt(key.shape[-1])
-        logits = (image_tokens @ probe.transpose(1, 2) + offset.unsqueeze(1)) * scale  # (B, N, H*K)
-        attention = logits.unflatten(-1, (self.heads, num_text_tokens)).softmax(dim=-1).flatten(2).to(mixed.dtype)
-        attended: Tensor = attention @ mixed.flatten(1, 2) + self.out.bias
+        probe = torch.einsum("bkhc,hcd->bkhd", key, query_weight).flatten(1, 2) * scale  # (B, K*H, D)
+        offset = torch.einsum("bkhc,hc->bkh", key, query_bias).flatten(1).unsqueeze(-1) * scale  # (B, K*H, 1)
+        logits = (compare(probe, image_tokens) + offset).unflatten(1, (num_text_tokens, self.heads))
+        shares = logits.softmax(dim=1).flatten(1, 2).to(mixed.dtype)  # (B, K*H, N)
+        attended: Tensor = shares.mT @ (mixed.flatten(1, 2) + self.out.bias / self.heads)  # shares sum to 1 a head
         return attended
 
 
@@ -143,7 +144,7 @@ class FusionAdapter(nn.Module):
         if self.constant_text is not None:
             text_embedding = self.constant_text.expand(image_embedding.shape[0], -1)
         height, width = image_embedding.shape[-2:]
-        image_tokens = image_embedding.flatten(2).transpose(1, 2)  # (B, N, D)
+        image_tokens = lay_out_tokens(image_embedding)  # (B, N, D)
         text_tokens = image_tokens
         for level in self.list_levels():
             image_tokens, text_tokens = level(image_tokens, text_embedding)
@@ -178,5 +179,5 @@ def compute_lesion_features(image_embedding: Tensor, mask_low_res: Tensor) -> Te
     """
     height, width = image_embedding.shape[-2:]
     weight = functional.adaptive_avg_pool2d(mask_low_res.float().unsqueeze(1), (height, width))
-    total = (image_embedding.float() * weight).sum(dim=(2, 3))
+    total = (weight.flatten(2) @ lay_out_tokens(image_embedding.float())).squeeze(1)
     return total / weight.sum(dim=(2, 3)).clamp_min(1e-6)

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2m_bench.models.products import lay_out_tokens, weigh_channels
+from t2m_bench.models.two_way import run_two_way
+
 MULTIMASK_OFF = 0
 """Index of the mask token that SAM uses when asked for a single mask (segment_anything/modeling/mask_decoder.py)."""
 
@@ -14,10 +17,11 @@ class BoxSegmenter(nn.Module):
     """SAM's frozen prompt encoder and mask decoder for one box a case, batched over cases.
 
     segment_anything's own `predict_masks` repeats every image embedding for every prompt, so B images with a box each
-    become B * B rows. This decode runs the same submodules over B rows and leaves out masks 1 to 3 and the IoU head.
+    become B * B rows, and decodes masks 1 to 3 and their quality too. Here are the same weights over B rows, for mask 0
+    alone, in the order of products that costs least.
     """
 
-    image_pe: Tensor
+    positions: Tensor
     prompt_encoder: Any  # segment_anything has no types
     mask_decoder: Any
 
@@ -26,7 +30,8 @@ class BoxSegmenter(nn.Module):
         self.prompt_encoder = prompt_encoder.requires_grad_(False).eval()
         self.mask_decoder = mask_decoder.requires_grad_(False).eval()
         with torch.no_grad():
-            self.register_buffer("image_pe", prompt_encoder.get_dense_pe(), persistent=False)  # (1, D, h, w)
+            image_pe = prompt_encoder.get_dense_pe()  # (1, D, h, w)
+            self.register_buffer("positions", image_pe[0].flatten(1).mT.contiguous(), persistent=False)  # (N, D)
 
     def train(self, mode: bool = True) -> "BoxSegmenter":
         """Stay in evaluation mode: these parts are frozen."""
@@ -36,24 +41,48 @@ class BoxSegmenter(nn.Module):
         """Decode one mask a case.
 
         Args:
-            image_embedding: (B, D, h, w), fused or not.
+            image_embedding: (B, D, h, w), fused or not; fastest with its channels last in memory.
             box_xyxy: (B, 4) in pixels of the encoder's square input.
 
         Returns:
             low_res_logits (B, 4h, 4w).
         """
         decoder = self.mask_decoder
+        num_cases, _, height, width = image_embedding.shape
         sparse, dense = self.prompt_encoder(points=None, boxes=box_xyxy, masks=None)  # (B, 2, D), (B, D, h, w)
-        num_cases = image_embedding.shape[0]
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(num_cases, -1, -1), sparse], dim=1)
-        positions = self.image_pe.expand(num_cases, -1, -1, -1)
-        hidden, source = decoder.transformer(image_embedding + dense, positions, tokens)
-        mask_token = hidden[:, 1 + MULTIMASK_OFF]  # (B, D); token 0 is the IoU token
-        source = source.transpose(1, 2).view_as(image_embedding)
-        upscaled = decoder.output_upscaling(source)  # (B, D/8, 4h, 4w)
+        image_tokens = (
+            lay_out_tokens(image_embedding) + dense[0, :, 0, 0]
+        )  # no mask is given: one vector for all tokens
+        kept = 1 + MULTIMASK_OFF  # token 0 is the IoU token
+        mask_token, image_tokens = run_two_way(decoder.transformer, image_tokens, self.positions, tokens, kept)
         weights = decoder.output_hypernetworks_mlps[MULTIMASK_OFF](mask_token)  # (B, D/8)
-        return torch.einsum("bc,bchw->bhw", weights, upscaled)
+        return _upscale(decoder.output_upscaling, image_tokens.unflatten(1, (height, width)), weights)
+
+
+def _upscale(layers: Any, image_tokens: Tensor, weights: Tensor) -> Tensor:
+    """Return low_res_logits (B, 4h, 4w) of image_tokens (B, h, w, D) and the mask's weights (B, D/8).
+
+    The two transposed convolutions have stride 2 and a kernel of 2 x 2: no outputs overlap, so each is one product with
+    the channels last, and their pixels are put in order at the end, when a pixel is one number.
+    """
+    first, norm, activation, second, last_activation = layers
+    num_cases, height, width, _ = image_tokens.shape
+    upscaled = _multiply_out(first, image_tokens.flatten(0, 2))  # (B*h*w*4, D/4)
+    upscaled = functional.layer_norm(upscaled, upscaled.shape[-1:], norm.weight, norm.bias, norm.eps)
+    upscaled = last_activation(_multiply_out(second, activation(upscaled)))  # (B*h*w*16, D/8)
+    logits = weigh_channels(upscaled.view(num_cases, -1, upscaled.shape[-1]), weights)  # (B, h*w*16)
+    pixels = logits.view(num_cases, height, width, 2, 2, 2, 2)  # y, x, then (dy, dx) of each convolution
+    return pixels.permute(0, 1, 3, 5, 2, 4, 6).reshape(num_cases, 4 * height, 4 * width)
+
+
+def _multiply_out(convolution: nn.ConvTranspose2d, rows: Tensor) -> Tensor:
+    """Return (4M, out) of rows (M, in): what a transposed convolution of stride and kernel 2 makes of each."""
+    weight = convolution.weight.permute(0, 2, 3, 1)  # (in, dy, dx, out)
+    bias = convolution.bias
+    assert bias is not None
+    return torch.addmm(bias.repeat(4), rows, weight.flatten(1)).view(-1, weight.shape[-1])
 
 
 def compute_mask_probability(low_res_logits: Tensor, height: int, width: int) -> Tensor:

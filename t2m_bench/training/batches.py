@@ -133,7 +133,7 @@ class BatchMaker:
             boxes.append(jitter_box(stored.box_xyxy[row], self.box_jitter, self.input_size, rng))
         return MicroBatch(
             torch.tensor(list(positions)),
-            torch.from_numpy(stored.image_embedding).float(),
+            torch.from_numpy(stored.image_embedding).to(torch.float32, memory_format=torch.channels_last),
             torch.stack(texts),
             torch.tensor(classes),
             torch.from_numpy(stored.mask_low_res).float() / 255.0,

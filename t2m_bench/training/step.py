@@ -13,6 +13,10 @@ from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.training.batches import MicroBatch
 from t2m_bench.training.ranks import Ranks
 
+VALUES_AT_ONCE = 2**20
+"""Values of fused embeddings that a CPU decodes in one go, one case of 64x64x256: what is kept for the way back then
+stays in its cache. Sixteen cases in one go take 1.5 times as long (one core of an EPYC 7003)."""
+
 
 @dataclass(frozen=True)
 class StepLosses:
@@ -64,46 +68,107 @@ def accumulate_gradients(
         micro_batches: this rank's share of the global batch, possibly none.
         num_global: cases of the global batch.
     """
-    pool = _pool_features(adapter, micro_batches, num_global, loss, ranks)
+    has_pool = loss.contrastive_weight != 0 and adapter.uses_text
+    # what a rank fuses in one go keeps its graph; else it is fused twice, so that one micro-batch is kept at a time
+    kept = _fuse(adapter, micro_batches[0], has_pool, ranks) if len(micro_batches) == 1 else None
+    pool = _pool_features(adapter, micro_batches, kept, num_global, loss, ranks) if has_pool else None
     sums = torch.zeros(2, device=ranks.device)
     for batch in micro_batches:
-        with ranks.autocast():
-            fused = adapter(batch.image_embedding, batch.text_embedding)
-            low_res_logits = segmenter(fused.image_embedding, batch.box_xyxy)
-        dice_loss = compute_dice_loss(low_res_logits, batch.mask_low_res).sum()
-        bce_loss = compute_bce_loss(low_res_logits, batch.mask_low_res).sum()
-        objective = (dice_loss + bce_loss) / num_global
+        features = kept or _fuse(adapter, batch, has_pool, ranks)
+        by_image, losses = _decode(adapter, segmenter, features.image_embedding, batch, num_global, ranks)
+        pulls = [(features.image_embedding, by_image)]
         if pool is not None:
-            lesions = compute_lesion_features(fused.image_embedding, batch.mask_low_res)
-            pulled = (lesions * pool.by_lesion[batch.positions]).sum()
-            pulled = pulled + (fused.text_features.float() * pool.by_text[batch.positions]).sum()
-            objective = objective + loss.contrastive_weight * pulled
-        _add_gradients(adapter, ranks.scaler.scale(objective))
-        sums += torch.stack([dice_loss, bce_loss]).detach()
+            scaled = ranks.scaler.scale(torch.tensor(loss.contrastive_weight, device=ranks.device))
+            pulls.append((features.lesions, scaled * pool.by_lesion[batch.positions]))
+            pulls.append((features.texts, scaled * pool.by_text[batch.positions]))
+        _add_gradients(adapter, *zip(*(pull for pull in pulls if pull[0].requires_grad), strict=True))
+        sums += losses
     mean_dice, mean_bce = (ranks.sum(sums) / num_global).tolist()
     return StepLosses(mean_dice, mean_bce, float(pool.loss) if pool is not None else 0.0)
 
 
-def _add_gradients(adapter: FusionAdapter, objective: Tensor) -> None:
-    """Do what `objective.backward()` does, past DeepSpeed's hooks, which would send each micro-batch's part at once."""
-    parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
-    for parameter, part in zip(parameters, torch.autograd.grad(objective, parameters, allow_unused=True), strict=True):
+@dataclass(frozen=True)
+class _Features:
+    """A fused micro-batch: image_embedding (B, D, h, w); lesions and texts (B, D) float32 where they are compared."""
+
+    image_embedding: Tensor
+    lesions: Tensor
+    texts: Tensor
+
+
+def _fuse(adapter: FusionAdapter, batch: MicroBatch, has_pool: bool, ranks: Ranks) -> _Features:
+    with ranks.autocast():
+        fused = adapter(batch.image_embedding, batch.text_embedding)
+    texts = fused.text_features.float()
+    lesions = (
+        compute_lesion_features(fused.image_embedding, batch.mask_low_res) if has_pool else torch.zeros_like(texts)
+    )
+    return _Features(fused.image_embedding, lesions, texts)
+
+
+def _decode(
+    adapter: FusionAdapter,
+    segmenter: BoxSegmenter,
+    image_embedding: Tensor,
+    batch: MicroBatch,
+    num_global: int,
+    ranks: Ranks,
+) -> tuple[Tensor, Tensor]:
+    """Decode a fused embedding, forwards and backwards.
+
+    What of the adapter lies in the segmenter gets its gradient here.
+
+    Returns:
+        the gradient of Dice and cross-entropy by image_embedding, and their sums over the cases (2,).
+    """
+    by_image = torch.zeros_like(image_embedding)
+    sums = torch.zeros(2, device=ranks.device)
+    for rows in _split_for_cache(image_embedding):
+        part = image_embedding.detach()[rows].requires_grad_(image_embedding.requires_grad)
+        with ranks.autocast():
+            low_res_logits = segmenter(part, batch.box_xyxy[rows])
+        dice_loss = compute_dice_loss(low_res_logits, batch.mask_low_res[rows]).sum()
+        bce_loss = compute_bce_loss(low_res_logits, batch.mask_low_res[rows]).sum()
+        objective = ranks.scaler.scale((dice_loss + bce_loss) / num_global)
+        _add_gradients(adapter, [objective], None, [part] if part.requires_grad else [])
+        if part.grad is not None:
+            by_image[rows] = part.grad
+        sums += torch.stack([dice_loss, bce_loss]).detach()
+    return by_image, sums
+
+
+def _split_for_cache(image_embedding: Tensor) -> list[slice]:
+    """Cut a batch into what a CPU's cache holds with all that is kept for the way back; a GPU takes it whole."""
+    num_cases = image_embedding.shape[0]
+    values = max(1, image_embedding[:1].numel())
+    at_once = num_cases if image_embedding.is_cuda else max(1, VALUES_AT_ONCE // values)
+    return [slice(start, start + at_once) for start in range(0, num_cases, at_once)]
+
+
+def _add_gradients(
+    adapter: FusionAdapter, outputs: Sequence[Tensor], gradients: Sequence[Tensor] | None, others: Sequence[Tensor] = ()
+) -> None:
+    """Do what `backward()` does, past DeepSpeed's hooks, which would send each micro-batch's part at once."""
+    leaves = [*(parameter for parameter in adapter.parameters() if parameter.requires_grad), *others]
+    for leaf, part in zip(leaves, torch.autograd.grad(outputs, leaves, gradients, allow_unused=True), strict=True):
         if part is not None:
-            parameter.grad = part if parameter.grad is None else parameter.grad + part
+            leaf.grad = part if leaf.grad is None else leaf.grad + part
 
 
 def _pool_features(
-    adapter: FusionAdapter, micro_batches: Sequence[MicroBatch], num_global: int, loss: LossSection, ranks: Ranks
-) -> _Pool | None:
-    """Gather every case's features without a graph; None where no contrastive loss applies."""
-    if loss.contrastive_weight == 0 or not adapter.uses_text:
-        return None
+    adapter: FusionAdapter,
+    micro_batches: Sequence[MicroBatch],
+    kept: _Features | None,
+    num_global: int,
+    loss: LossSection,
+    ranks: Ranks,
+) -> _Pool:
+    """Gather every case's features without a graph, and what the contrastive loss makes of them."""
     rows = torch.zeros(num_global, 2 * IMAGE_WIDTH + 1, device=ranks.device)
     for batch in micro_batches:
-        with torch.no_grad(), ranks.autocast():
-            fused = adapter(batch.image_embedding, batch.text_embedding)
-        lesions = compute_lesion_features(fused.image_embedding, batch.mask_low_res)
-        columns = [lesions, fused.text_features.float(), batch.text_class[:, None].float()]
-        rows[batch.positions] = torch.cat(columns, dim=1)
+        with torch.no_grad():
+            features = kept or _fuse(adapter, batch, True, ranks)
+            columns = [features.lesions, features.texts, batch.text_class[:, None].float()]
+            rows[batch.positions] = torch.cat(columns, dim=1)
     lesions, texts, classes = ranks.sum(rows).split([IMAGE_WIDTH, IMAGE_WIDTH, 1], dim=1)
     return _Pool(*compute_contrastive_gradients(lesions, texts, classes[:, 0].long(), loss.temperature))
