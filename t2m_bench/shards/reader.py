@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from t2m_bench.errors import ShardError
 from t2m_bench.shards.schema import Signature, check_signature, compute_file_sha256, load_index, write_json
 
+ARRAYS = ("image_embedding", "mask_low_res", "box_xyxy")
+
+MAX_OPEN_FILES = 64
+"""HDF5 keeps some hundred KiB an open file, and a process may open 1,024: thousands of shards are opened in turn."""
+
 
 @dataclass(frozen=True)
 class EmbeddedBatch:
@@ -42,7 +47,7 @@ class ShardReader:
             for number, entry in enumerate(self.index.entries)
             for row, case_id in enumerate(entry.case_ids)
         }
-        self._files: dict[int, h5py.File] = {}
+        self._opened: dict[int, _OpenFile] = {}
         self._process = os.getpid()
         verify_files(folder)
 
@@ -56,28 +61,58 @@ class ShardReader:
         Raises:
             ShardError: a case is not in these shards.
         """
-        rows = [self._read_case(case_id) for case_id in case_ids]
-        return EmbeddedBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
+        lacking = [case_id for case_id in case_ids if case_id not in self._place]
+        if lacking:
+            raise ShardError(f"{self.folder}: case {lacking[0]} is not in these shards. Run `t2m-bench embed` again.")
+        if not case_ids:
+            raise ValueError("no case is asked for, so there is no shape to return")
+        places = [self._place[case_id] for case_id in case_ids]
+        first = self._open(places[0][0])
+        batch = EmbeddedBatch(
+            *(np.empty((len(places), *first.rows[name].shape[1:]), first.rows[name].dtype) for name in ARRAYS)
+        )
+        for position, (number, row) in enumerate(places):
+            opened = self._open(number)
+            for name in ARRAYS:
+                opened.rows[name].read_row(row, getattr(batch, name)[position])
+        return batch
 
-    def _read_case(self, case_id: str) -> tuple[NDArray[Any], ...]:
-        if case_id not in self._place:
-            raise ShardError(f"{self.folder}: case {case_id} is not in these shards. Run `t2m-bench embed` again.")
-        number, row = self._place[case_id]
-        file = self._open(number)
-        arrays = []
-        for name in ("image_embedding", "mask_low_res", "box_xyxy"):
-            dataset = file[name]
-            array = np.empty(dataset.shape[1:], dataset.dtype)
-            dataset.read_direct(array, np.s_[row])
-            arrays.append(array)
-        return tuple(arrays)
-
-    def _open(self, number: int) -> h5py.File:
+    def _open(self, number: int) -> "_OpenFile":
         if self._process != os.getpid():  # HDF5 handles do not survive a fork
-            self._files, self._process = {}, os.getpid()
-        if number not in self._files:
-            self._files[number] = h5py.File(self.folder / self.index.entries[number].file, "r")
-        return self._files[number]
+            self._opened, self._process = {}, os.getpid()
+        opened = self._opened.pop(number, None)
+        if opened is None:
+            if len(self._opened) >= MAX_OPEN_FILES:
+                oldest = next(iter(self._opened))
+                self._opened.pop(oldest).file.close()
+            opened = _OpenFile(self.folder / self.index.entries[number].file)
+        self._opened[number] = opened  # the newest is last
+        return opened
+
+
+class _OpenFile:
+    """A file with its three datasets looked up, which takes HDF5 longer than reading a small row."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = h5py.File(path, "r")
+        self.rows = {name: _Rows(self.file[name]) for name in ARRAYS}
+
+
+class _Rows:
+    """One dataset, read a row at a time through HDF5's own calls: h5py's indexing takes longer than a small row."""
+
+    def __init__(self, dataset: h5py.Dataset) -> None:
+        self.shape, self.dtype = dataset.shape, dataset.dtype
+        self._dataset = dataset
+        self._start = (0,) * len(self.shape[1:])
+        self._count = (1, *self.shape[1:])
+        self._in_memory = h5py.h5s.create_simple(self.shape[1:])
+        self._in_file = dataset.id.get_space()
+
+    def read_row(self, row: int, into: NDArray[Any]) -> None:
+        """Read one row into an array of its shape and type."""
+        self._in_file.select_hyperslab((row, *self._start), self._count)
+        self._dataset.id.read(self._in_memory, self._in_file, into)
 
 
 def verify_files(

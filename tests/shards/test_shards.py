@@ -51,6 +51,17 @@ def test_what_is_written_is_read_back_in_any_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.box_xyxy[row], want.box_xyxy)
 
 
+def test_more_files_than_may_be_open_are_opened_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(tmp_path)
+    monkeypatch.setattr("t2m_bench.shards.reader.MAX_OPEN_FILES", 2)
+    reader = ShardReader(tmp_path, SIGNATURE)
+    order = CASE_IDS * 2 + ["case-0", "case-3", "case-6"] * 3
+    boxes = reader.read(order).box_xyxy
+    np.testing.assert_array_equal(boxes, np.stack([make_case(case_id).box_xyxy for case_id in order]))
+    opened = [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if str(tmp_path) in link]
+    assert len(opened) == 2
+
+
 def test_an_interrupted_embedding_keeps_what_it_finished(tmp_path: Path) -> None:
     plans = plans_of_three()
     write_shard(tmp_path, plans[0], SIGNATURE, map(make_case, plans[0].case_ids))
