@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 PLAIN, OURS, LIMIT = "plain", "ours", "limit"
@@ -22,11 +22,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One piece of work, measured in all its ways."""
+    """One piece of work, measured in all its ways; `others` is the same work in other settings."""
 
     name: str
     setting: str
     rows: tuple[Row, ...]
+    others: tuple["Measurement", ...] = ()
+
+    def with_others(self, *others: "Measurement") -> "Measurement":
+        """Return this measurement with the same work in other settings beside it."""
+        return replace(self, others=others)
 
     def median(self, way: str) -> float:
         """Return the median seconds of a way; of several plain ways the fastest."""
@@ -45,7 +50,9 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """Return the summary as JSON takes it."""
         rows = [asdict(row) for row in self.rows]
-        return {"name": self.name, "speedup": self.speedup, "of_limit": self.of_limit, "rows": rows}
+        others = [other.to_json() for other in self.others]
+        summary = {"name": self.name, "setting": self.setting, "speedup": self.speedup, "of_limit": self.of_limit}
+        return summary | {"rows": rows} | ({"others": others} if others else {})
 
 
 def measure(name: str, setting: str, ways: Mapping[tuple[str, str], Callable[[], object]], repeats: int) -> Measurement:

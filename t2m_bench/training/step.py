@@ -1,21 +1,38 @@
 """The gradient of one global batch, equal however it is split over ranks and micro-batches."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from t2m_bench.config import IMAGE_WIDTH, LossSection
 from t2m_bench.models.fusion import FusionAdapter, compute_lesion_features
 from t2m_bench.models.losses import compute_bce_loss, compute_contrastive_gradients, compute_dice_loss
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.training.batches import MicroBatch
-from t2m_bench.training.ranks import Ranks
 
 VALUES_AT_ONCE = 2**20
 """Values of fused embeddings that a CPU decodes in one go, one case of 64x64x256: what is kept for the way back then
 stays in its cache. Sixteen cases in one go take 1.5 times as long (one core of an EPYC 7003)."""
+
+
+class Group(Protocol):
+    """What a step asks of the processes that train together; `Ranks` is one, a lone process needs no Accelerate."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler: ...
+
+    def autocast(self) -> AbstractContextManager[None]: ...
+
+    def sum(self, tensor: Tensor) -> Tensor: ...
+
+    def sum_gradients(self, module: nn.Module) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,7 @@ def compute_gradients(
     micro_batches: Sequence[MicroBatch],
     num_global: int,
     loss: LossSection,
-    ranks: Ranks,
+    ranks: Group,
 ) -> StepLosses:
     """Leave the gradient of the global batch's loss in the adapter's parameters, on every rank."""
     losses = accumulate_gradients(adapter, segmenter, micro_batches, num_global, loss, ranks)
@@ -60,7 +77,7 @@ def accumulate_gradients(
     micro_batches: Sequence[MicroBatch],
     num_global: int,
     loss: LossSection,
-    ranks: Ranks,
+    ranks: Group,
 ) -> StepLosses:
     """Add to the adapter's gradients this rank's share of the gradient of the global batch's loss.
 
@@ -96,7 +113,7 @@ class _Features:
     texts: Tensor
 
 
-def _fuse(adapter: FusionAdapter, batch: MicroBatch, has_pool: bool, ranks: Ranks) -> _Features:
+def _fuse(adapter: FusionAdapter, batch: MicroBatch, has_pool: bool, ranks: Group) -> _Features:
     with ranks.autocast():
         fused = adapter(batch.image_embedding, batch.text_embedding)
     texts = fused.text_features.float()
@@ -112,7 +129,7 @@ def _decode(
     image_embedding: Tensor,
     batch: MicroBatch,
     num_global: int,
-    ranks: Ranks,
+    ranks: Group,
 ) -> tuple[Tensor, Tensor]:
     """Decode a fused embedding, forwards and backwards.
 
@@ -161,7 +178,7 @@ def _pool_features(
     kept: _Features | None,
     num_global: int,
     loss: LossSection,
-    ranks: Ranks,
+    ranks: Group,
 ) -> _Pool:
     """Gather every case's features without a graph, and what the contrastive loss makes of them."""
     rows = torch.zeros(num_global, 2 * IMAGE_WIDTH + 1, device=ranks.device)

@@ -2,9 +2,11 @@ import subprocess
 import sys
 
 import pytest
+from torch import Tensor
 
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, measure
-from t2m_bench.perf.step import measure_step
+from t2m_bench.perf.plain import PlainLevel
+from t2m_bench.perf.step import measure_one
 
 
 def test_ratios_are_of_medians_and_against_the_fastest_peer() -> None:
@@ -27,20 +29,23 @@ def test_the_ways_take_turns_and_the_first_turn_does_not_count() -> None:
     assert all(0 <= row.fastest_s <= row.median_s <= row.slowest_s for row in found.rows)
 
 
-def test_the_step_compares_equal_numerics() -> None:
-    found = measure_step("cpu", batch_size=2, grid=8, repeats=1)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_step_compares_equal_numerics(bf16: bool) -> None:
+    found = measure_one("cpu", batch_size=2, grid=4, bf16=bf16, repeats=1)
     assert {row.way for row in found.rows} == {PLAIN, OURS, LIMIT}
 
 
 def test_unequal_ways_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("t2m_bench.perf.plain.PlainLevel.forward", lambda self, tokens, text: tokens + self.level.gate)
+    def add_the_gate(self: PlainLevel, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return tokens + self.level.gate, self.level.text_projection(text)[:, None, :256]
+
+    monkeypatch.setattr(PlainLevel, "forward", add_the_gate)
     with pytest.raises(AssertionError):
-        measure_step("cpu", batch_size=2, grid=8, repeats=1)
+        measure_one("cpu", batch_size=2, grid=4, bf16=False, repeats=1)
 
 
 def test_the_step_can_be_measured_without_ray_and_transformers() -> None:
     code = (
-        "import sys, t2m_bench.perf.step;"
-        "print({'ray', 'accelerate', 'deepspeed', 'transformers', 'h5py'} & set(sys.modules))"
+        "import sys, t2m_bench.perf.step;print({'ray', 'accelerate', 'deepspeed', 'transformers'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
