@@ -19,6 +19,7 @@ SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_failure_threshold": "4",
     "RAY_worker_niceness": "0",
+    "RAY_raylet_start_wait_time_s": "120",
 }
 
 
