@@ -1,5 +1,6 @@
 """What the training loop needs of its process group, through Accelerate; one process is a group of one."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -121,6 +122,8 @@ def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | Non
         raise RecipeError("cluster.deepspeed would use the GPUs here; set cluster.use_gpu=true, or deepspeed to null.")
     if not use_gpu and not any(map(shutil.which, ("c++", "g++"))):
         raise RecipeError("cluster.deepspeed on a CPU compiles a part of DeepSpeed: install a C++ compiler (g++).")
+    if not use_gpu:
+        _compile_once()
     file = Path(__file__).resolve().parents[2] / "launch" / "deepspeed" / f"{zero}.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -135,3 +138,20 @@ def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | Non
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         raise RuntimeError(f"asked for DeepSpeed, Accelerate set up {accelerator.distributed_type}")
     return accelerator
+
+
+def _compile_once() -> None:
+    """Compile DeepSpeed's part for CPUs where that is not done yet, one process after another.
+
+    PyTorch guards a compilation by a file, which a killed process leaves behind and all later ones would wait on for
+    ever. Our lock ends with its process: whoever holds it knows that the file is nobody's.
+    """
+    from deepspeed.comm.torch import build_shm_op
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+    from torch.utils.cpp_extension import _get_build_directory
+
+    folder = Path(_get_build_directory(ShareMemCommBuilder.NAME, verbose=False))
+    with (folder / ".t2m-bench.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        (folder / "lock").unlink(missing_ok=True)
+        build_shm_op()

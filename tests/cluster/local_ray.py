@@ -1,6 +1,7 @@
 """A Ray cluster of several nodes on this machine, without a Slurm: each node a `ray start` of this process."""
 
 import contextlib
+import itertools
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ SETTINGS = {
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_failure_threshold": "4",
     "RAY_worker_niceness": "0",
+    "RAY_raylet_start_wait_time_s": "120",
 }
 
 
@@ -29,6 +31,7 @@ class LocalRay:
         self.folder = Path(tempfile.mkdtemp(prefix="t2m-", dir="/tmp"))  # short: it holds sockets
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._environment = {**os.environ, **token, **SETTINGS}
+        self._numbers = itertools.count(1)
         self.nodes: list[subprocess.Popen[str]] = []
         self._start("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.folder}")
         printed = self._wait_for(r"ray start --address='([\d.]+:\d+)'")
@@ -66,7 +69,9 @@ class LocalRay:
         for node in self.nodes[count:]:
             self._end(node)
         while len(self.nodes) < count:
-            self._start(f"--address={self.environment['RAY_ADDRESS']}")
+            # an address of its own, so that no driver takes it for the head, which has the machine's
+            address = f"--node-ip-address=127.0.1.{next(self._numbers)}"
+            self._start(f"--address={self.environment['RAY_ADDRESS']}", address)
             self._wait_for("(Ray runtime started)")
         self.nodes = self.nodes[:count]
 

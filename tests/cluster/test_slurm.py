@@ -33,6 +33,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmLab]:
         patch.setenv("RAY_health_check_timeout_ms", "2500")
         patch.setenv("RAY_health_check_period_ms", "1000")
         patch.setenv("T2M_LOST_SECONDS", "4")
+        patch.setenv("T2M_JOIN_SECONDS", "150")  # this machine has six hosts on its processors
         with slurm_lab(tmp_path_factory.mktemp("slurm"), num_hosts=6) as lab:
             yield lab
 
@@ -82,7 +83,9 @@ def unreachable(lab: SlurmLab, tmp_path_factory: pytest.TempPathFactory) -> tupl
     """A job behind a firewall: one host hears no answer from Ray on the other. It only waits, beside the other jobs."""
     lab.block_ray(6, head=5)
     folder = tmp_path_factory.mktemp("unreachable")
-    return folder, submit(lab, folder, "5,6", *SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("T2M_JOIN_SECONDS", "60")
+        return folder, submit(lab, folder, "5,6", *SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def join_ranks(rank: int, world_size: int, port: int) -> None:
         "WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
+        "OMP_NUM_THREADS": 1,  # unset, Accelerate shares out the machine's, whose threads spin where others work too
     }
     os.environ.update({name: str(value) for name, value in names.items()})
 
