@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.counterfactuals import find_box_conditions, list_swaps
@@ -134,6 +135,7 @@ def draw_learning_curves(results: Results) -> Figure | None:
             if column == "val_dice":
                 ends.append(f"{arm} {np.nanmax(means):.3f}")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -155,6 +157,7 @@ def draw_gates(results: Results) -> Figure | None:
     for (label, (epochs, means)), colour in zip(curves.items(), COLOURS * 9, strict=False):
         axes.plot(epochs, means, marker=".", color=colour, label=label)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("opening of the gate")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))

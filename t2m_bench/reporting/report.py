@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,7 @@ def _render(kind: str, results: Results, report: Report) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = _to_uri
-    environment.filters["break_interval"] = lambda cell: cell.replace(" [", "\n[", 1)
+    environment.filters["break_interval"] = _break_interval
     content: dict[str, Any] = {
         "title": _title(results),
         "dataset": results.experiment["dataset"]["kind"],
@@ -92,6 +93,11 @@ def _render(kind: str, results: Results, report: Report) -> str:
         "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
     }
     return environment.get_template(f"report.{kind}.j2").render(content)
+
+
+def _break_interval(cell: str) -> str:
+    """Put an interval on a line of its own, so that wide tables fit a screen: x [a, b], p y -> x, p y / [a, b]."""
+    return re.sub(r"^([^\[]+) (\[[^\]]*\])(.*)$", r"\1\3\n\2", cell)
 
 
 def _to_uri(png: bytes) -> str:

@@ -122,7 +122,13 @@ def make_harm_table(results: Results) -> Table | None:
         "right text "
         f"against {REFERENCE}. {BOXES}"
     )
-    columns = ("Arm", "Harmed by wrong text", "Largest loss", "Worse than without text", "Largest loss ")
+    columns = (
+        "Arm",
+        "Harmed by wrong text",
+        "Largest loss by it",
+        "Worse than without text",
+        "Largest loss against none",
+    )
     return make_table("harm", "Harm", note, columns, rows, numbers)
 
 

@@ -18,7 +18,7 @@ from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.parts import Part, make_parts
-from t2m_bench.reporting.report import Report, write_report
+from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_experiments, load_experiment
 from t2m_bench.reporting.strata import make_harm_table
 from t2m_bench.reporting.table import Table
@@ -267,6 +267,19 @@ def test_the_verb_writes_what_it_is_asked_for_and_needs_no_torch(experiment: Pat
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, t2m_bench.reporting.report; print({'torch', 'ray', 'monai'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("cell", "broken"),
+    [
+        ("+0.01 [+0.00, +0.02], p 0.010", "+0.01, p 0.010\n[+0.00, +0.02]"),
+        ("0.90 ± 0.01 [0.8, 1.0]", "0.90 ± 0.01\n[0.8, 1.0]"),
+        ("[0.8, 1.0]", "[0.8, 1.0]"),
+        ("-", "-"),
+    ],
+)
+def test_intervals_take_a_line_of_their_own(cell: str, broken: str) -> None:
+    assert _break_interval(cell) == broken
 
 
 def test_words_stand_to_the_left() -> None:
