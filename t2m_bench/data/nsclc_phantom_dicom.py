@@ -50,6 +50,7 @@ class Style:
         seg: "old" has the groups of the published files (all but the position shared, a frame for every slice, a
             segment labelled Heart); "modern" those of highdicom (all by frame, empty frames left out).
         frames: order of the frames along the stack.
+        signed: stored as signed numbers without an intercept, as most of the real scans are signed.
         slope: rescale slope; -1 stores the values turned over, as MONOCHROME1 shows them.
         compressed: RLE Lossless.
         without: slices left out, so that a gap is left. nudged: slices moved up by a third of the slice distance.
@@ -59,6 +60,7 @@ class Style:
     seg: Literal["old", "modern"] = "old"
     frames: Literal["ascending", "descending", "shuffled"] = "descending"
     slope: int = 1
+    signed: bool = False
     compressed: bool = False
     without: tuple[int, ...] = ()
     nudged: tuple[int, ...] = ()
@@ -68,7 +70,7 @@ class Style:
 STYLES = (
     Style(),
     Style(seg="modern", frames="ascending"),
-    Style(frames="ascending", slope=2),
+    Style(frames="ascending", slope=2, signed=True),
     Style(seg="modern", frames="shuffled", compressed=True),
     Style(frames="shuffled", nudged=(1,)),
     Style(seg="modern", frames="descending", slope=-1),
@@ -166,6 +168,8 @@ def _make_dataset(scan: Scan, sop_class: str, what: str, study: int, index: int)
 
 def _fill_slice(dataset: Any, hounsfield: NDArray[np.int16], style: Style, index: int) -> None:
     stored, intercept = (hounsfield.astype(np.int32) + 1024) // abs(style.slope), -1024
+    if style.signed:
+        stored, intercept = hounsfield.astype(np.int32) // style.slope, 0
     if style.slope < 0:
         stored, intercept = HIGHEST_STORED - stored, HIGHEST_STORED - 1024
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
@@ -179,8 +183,13 @@ def _fill_slice(dataset: Any, hounsfield: NDArray[np.int16], style: Style, index
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME1" if style.slope < 0 else "MONOCHROME2"
     dataset.Rows, dataset.Columns = hounsfield.shape
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
-    dataset.PixelData = stored.astype("<u2").tobytes()
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = (
+        16,
+        16,
+        15,
+        int(style.signed),
+    )
+    dataset.PixelData = stored.astype("<i2" if style.signed else "<u2").tobytes()
     dataset["PixelData"].VR = "OW"
 
 

@@ -16,6 +16,8 @@ from t2m_bench.errors import DatasetError
     [
         (Style(), ()),
         (Style(slope=2), ()),
+        (Style(signed=True), ()),
+        (Style(slope=2, signed=True), ()),
         (Style(slope=-1), ("monochrome1",)),
         (Style(compressed=True), ()),
         (Style(without=(4,)), ("gap",)),
