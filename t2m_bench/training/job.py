@@ -18,7 +18,7 @@ from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import Signature
 from t2m_bench.training.batches import BatchMaker, TextTable
-from t2m_bench.training.checkpoint import Progress, load_adapter
+from t2m_bench.training.checkpoint import Progress, load_best_adapter
 from t2m_bench.training.evaluate import Answers, Evaluator, Question, ask
 from t2m_bench.training.loop import ShouldStop, Trainer
 from t2m_bench.training.overlays import choose_shown, write_crops
@@ -126,7 +126,7 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
 def evaluate(bench: Bench, progress: Progress) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
-    load_adapter(job.run_folder, bench.adapter)
+    load_best_adapter(job.run_folder, bench.adapter, progress)
     cases = job.select(job.splits.test)
     questions = ask(cases, bench.adapter.uses_text, job.wrong)
     shown = find_shown(questions)

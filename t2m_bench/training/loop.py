@@ -14,7 +14,7 @@ from t2m_bench.errors import UserError
 from t2m_bench.models.fusion import FusionAdapter
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.checkpoint import Progress, load_state, save_adapter, save_state
+from t2m_bench.training.checkpoint import Progress, check_state, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.step import accumulate_gradients
@@ -73,6 +73,7 @@ class Trainer:
         progress = Progress(run_hash)
         if found is not None:
             tensors, progress = found
+            check_state(self.folder, tensors, self.adapter)
             updater.set_state(tensors)
         if progress.scaler:
             self.ranks.scaler.load_state_dict(progress.scaler)

@@ -19,6 +19,7 @@ from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
+from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
 from t2m_bench.training.run_folder import lock_run
 
 
@@ -106,6 +107,16 @@ def test_evaluating_again_gives_the_same_rows(run: Path, runs: Path) -> None:
     (run / "cases.parquet").unlink()
     assert evaluate(run, runs, Terminal()) == summary
     assert load_results(run / "cases.parquet").equals(before)
+
+
+def test_the_adapter_of_another_run_is_not_evaluated(run: Path, runs: Path) -> None:
+    adapter = run / ADAPTER_NAME
+    kept = adapter.read_bytes()
+    tensors, note = load_tensors(adapter)
+    save_tensors(adapter, tensors, note | {"run_hash": "0ther"})
+    with pytest.raises(RunFolderError, match="its run_hash is 0ther, but state.safetensors beside it says"):
+        evaluate(run, runs, Terminal())
+    adapter.write_bytes(kept)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
