@@ -100,7 +100,7 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
         seed=recipe.seed,
         global_batch_size=optim.global_batch_size,
         micro_batch_size=optim.micro_batch_size,
-        text_dropout=0.0 if recipe.adapter.preset == "published" else recipe.prompts.text_dropout,
+        text_dropout=recipe.prompts.text_dropout,
         box_jitter=optim.box_jitter,
         input_size=bench.sam.image_size,
     )
