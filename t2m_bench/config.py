@@ -3,13 +3,25 @@
 import difflib
 import hashlib
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from t2m_bench.errors import RecipeError
 
@@ -20,6 +32,8 @@ AdapterKind = Literal[
 Condition = Literal["right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What torch's generators take."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 IMAGE_WIDTH = 256
@@ -38,17 +52,37 @@ REFERENCE_ARMS = frozenset({"baseline", "floor_box", "floor_ellipse", "floor_mea
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 
 
-class Section(BaseModel):
-    """A part of the recipe: immutable, unknown keys refused."""
+def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise PydanticCustomError("repeated", "{value} stands more than once", {"value": str(repeated[0])})
+    return values
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+DISTINCT = (Field(min_length=1), AfterValidator(_refuse_repeats))
+"""At least one value, none twice."""
+
+
+class Section(BaseModel):
+    """A part of the recipe: immutable, unknown keys refused, numbers finite, true and false no numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes true for 1, and so would pydantic."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise PydanticCustomError("truth", "true and false mean nothing here")
+        return value
 
 
 class PhantomSection(Section):
     """Phantoms written into `dataset.root` when it does not exist yet; `cases` are images, or patients with CT."""
 
     cases: Annotated[int, Field(ge=5)]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     text_effect: Fraction = 1.0
     text_visible: bool = False
 
@@ -61,7 +95,7 @@ class CtSection(Section):
     slices_per_patient: Positive = 5
     min_pixels: Positive = 16
     """Slices on which fewer are marked are never chosen."""
-    slice_seed: Annotated[int, Field(ge=0)] = 0
+    slice_seed: Seed = 0
 
 
 class DatasetSection(Section):
@@ -76,9 +110,9 @@ class DatasetSection(Section):
     """Refuse a data set of which anything is left out."""
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
-    fold_seed: Annotated[int, Field(ge=0)] = 0
+    fold_seed: Seed = 0
     """Of the folds derived where there are no official ones; the test patients of a fold depend on nothing else."""
-    split_seed: Annotated[int, Field(ge=0)] = 0
+    split_seed: Seed = 0
     """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
     split_by: Literal["patient", "image"] = "patient"
     """`image` draws images, as was published: patients then stand on both sides. test_fold then numbers the draw."""
@@ -119,6 +153,20 @@ class TextEncoderSection(Section):
     pooling: Literal["cls", "mean"] = "cls"
 
 
+def _sigmoid(raw: float) -> float:
+    return 1.0 / (1.0 + math.exp(-raw))
+
+
+PUBLISHED_ADAPTER: dict[str, Any] = {
+    "norm": "output",
+    "inner_width": IMAGE_WIDTH,
+    "gated": {"tokens": 1, "heads": 1, "gate_init": _sigmoid(1.0)},
+    "coarse": {"tokens": 1, "heads": 4, "gate_init": _sigmoid(0.5)},
+    "fine": {"tokens": 2, "heads": 8, "gate_init": _sigmoid(0.8)},
+}
+"""What `adapter.preset: published` stands for wherever the recipe says nothing else (Talk2MedSAM's code)."""
+
+
 class LevelSection(Section):
     """One level of an adapter: K text tokens, H heads, the gate's opening at the start."""
 
@@ -140,14 +188,16 @@ class AdapterSection(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_levels(cls, raw: Any) -> Any:
-        """Let a recipe name one key of a level and keep the level's other defaults."""
+    def _fill_in(cls, raw: Any) -> Any:
+        """Let a recipe name one key of a level and keep the level's other defaults, which the preset decides."""
         if not isinstance(raw, dict):
             return raw
-        filled = dict(raw)
+        published = raw.get("preset") == "published"
+        filled = (PUBLISHED_ADAPTER if published else {}) | raw
         for name in LEVELS & filled.keys():
             if isinstance(filled[name], dict):
-                filled[name] = cls.model_fields[name].get_default().model_dump() | filled[name]
+                default = cls.model_fields[name].get_default().model_dump()
+                filled[name] = default | (PUBLISHED_ADAPTER[name] if published else {}) | filled[name]
         return filled
 
     @model_validator(mode="after")
@@ -214,9 +264,9 @@ class NamedArm(Section):
 class BenchSection(Section):
     """What `bench` runs, and which questions a trained arm is asked."""
 
-    arms: tuple[str, ...] = ("text_free", "gated", "hierarchical")
+    arms: Annotated[tuple[str, ...], *DISTINCT] = ("text_free", "gated", "hierarchical")
     named: dict[str, NamedArm] = {}
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
     """Dice within which a difference counts as negligible; fix it before looking at results."""
     folds: tuple[Annotated[int, Field(ge=1, le=10)], ...] = ()
@@ -268,12 +318,22 @@ class ClusterSection(Section):
         """The fewest workers that train; with fewer the run waits, then gives up."""
         return self.num_train_workers if isinstance(self.num_train_workers, int) else self.num_train_workers[0]
 
+    @field_validator("num_train_workers", mode="before")
+    @classmethod
+    def _is_number_or_range(cls, raw: Any) -> Any:
+        """Say in one sentence what may be written; pydantic would say it once for each form."""
+        low, high = raw if isinstance(raw, list | tuple) and len(raw) == 2 else (raw, raw)
+        are_counts = all(isinstance(count, int) and not isinstance(count, bool) for count in (low, high))
+        if not are_counts or low < (0 if low is raw else 1) or low > high:
+            shown = list(raw) if isinstance(raw, tuple) else raw
+            raise ValueError(
+                f"cluster.num_train_workers = {shown}: write a number of workers (0 trains in the calling process), or "
+                "[min, max] with 1 <= min <= max"
+            )
+        return raw
+
     @model_validator(mode="after")
     def _workers_fit(self) -> "ClusterSection":
-        if isinstance(self.num_train_workers, tuple) and self.num_train_workers[0] > self.num_train_workers[1]:
-            raise ValueError(
-                f"cluster.num_train_workers = {list(self.num_train_workers)}: write [min, max] with min <= max"
-            )
         if self.num_bench_workers > 0 and self.num_train_workers != 0:
             raise ValueError(
                 f"cluster.num_bench_workers = {self.num_bench_workers} trains each run in one process; set "
@@ -288,7 +348,7 @@ class Recipe(Section):
     """A whole recipe; see `launch/` for examples."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     allow_leakage: bool = False
     dataset: DatasetSection
     prompts: PromptsSection = PromptsSection()
@@ -301,6 +361,16 @@ class Recipe(Section):
     cluster: ClusterSection = ClusterSection()
     deviations: dict[str, dict[str, Any]] = {}
     """What this recipe does otherwise than a clean protocol: name -> dotted field -> its clean value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_drops_no_text(cls, raw: Any) -> Any:
+        """Show in the resolved recipe that the published adapter trained without text dropout."""
+        sections = [raw.get(name) or {} for name in ("adapter", "prompts")] if isinstance(raw, dict) else []
+        if not sections or not all(isinstance(section, dict) for section in sections):
+            return raw
+        adapter, prompts = sections
+        return raw | {"prompts": {"text_dropout": 0.0} | prompts} if adapter.get("preset") == "published" else raw
 
     @model_validator(mode="after")
     def _half_precision_has_a_gpu(self) -> "Recipe":

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2m_bench.config import Recipe, load_recipe
 from t2m_bench.errors import RecipeError
@@ -34,6 +35,21 @@ def test_a_typo_is_answered_with_the_nearest_name(recipe_file: Path) -> None:
         ("adapter.kind=gatd", r"adapter\.kind: .*gatd"),
         ("noequals", "write it as field.name=value"),
         ("name.deeper=1", "name is a value, not a section"),
+        ("seed=9223372036854775808", r"seed: .*less than or equal to 9223372036854775807"),
+        ("bench.seeds=[9223372036854775808]", r"bench\.seeds\.0: .*less than or equal to"),
+        ("dataset.split_seed=9223372036854775808", r"dataset\.split_seed: .*less than or equal to"),
+        ("optim.epochs=true", r"optim\.epochs: true and false mean nothing here"),
+        ("optim.learning_rate=true", r"optim\.learning_rate: true and false mean nothing here"),
+        ("optim.learning_rate=.inf", r"optim\.learning_rate: .*finite"),
+        ("loss.temperature=.nan", r"loss\.temperature: "),
+        ("bench.arms=[]", r"bench\.arms: .*at least 1"),
+        ("bench.seeds=[]", r"bench\.seeds: .*at least 1"),
+        ("bench.seeds=[0, 1, 0]", r"bench\.seeds: 0 stands more than once"),
+        ("bench.arms=[gated, gated]", r"bench\.arms: gated stands more than once"),
+        ("cluster.num_train_workers=x", r"num_train_workers = x: write a number of workers \(0 .*or \[min, max\]"),
+        ("cluster.num_train_workers=[1, 2, 3]", r"= \[1, 2, 3\]: write a number"),
+        ("cluster.num_train_workers=[0, 2]", r"= \[0, 2\]: write a number"),
+        ("cluster.num_train_workers=true", "mean nothing here|write a number of workers"),
     ],
 )
 def test_bad_overrides_name_the_field(recipe_file: Path, override: str, message: str) -> None:
@@ -57,6 +73,32 @@ def test_arms_and_seeds_share_an_experiment_but_not_a_run(recipe_file: Path) -> 
     slower = load_recipe(recipe_file, ["optim.learning_rate=0.5"])
     assert slower.compute_experiment_hash("d") != recipe.compute_experiment_hash("d")
     assert recipe.compute_experiment_hash("other data") != recipe.compute_experiment_hash("d")
+
+
+def test_the_largest_seed_is_one_that_torch_takes(recipe_file: Path) -> None:
+    torch.Generator().manual_seed(load_recipe(recipe_file, [f"seed={2**63 - 1}"]).seed)
+
+
+def test_the_published_preset_says_in_the_resolved_recipe_what_it_does(recipe_file: Path) -> None:
+    published = load_recipe(recipe_file, ["adapter.preset=published"])
+    assert published.adapter.norm == "output"
+    assert published.adapter.inner_width == 256
+    assert published.prompts.text_dropout == 0.0
+    levels = [published.adapter.gated, published.adapter.coarse, published.adapter.fine]
+    assert [level.heads for level in levels] == [1, 4, 8]
+    assert [level.tokens for level in levels] == [1, 1, 2]
+    assert [round(level.gate_init, 3) for level in levels] == [0.731, 0.622, 0.690]
+    again = Recipe.model_validate(published.model_dump(mode="json"))
+    assert again == published
+
+
+def test_what_the_user_sets_goes_before_the_published_preset(recipe_file: Path) -> None:
+    changes = ["adapter.norm=branch", "adapter.fine.heads=2", "prompts.text_dropout=0.2"]
+    recipe = load_recipe(recipe_file, ["adapter.preset=published", *changes])
+    assert (recipe.adapter.norm, recipe.prompts.text_dropout) == ("branch", 0.2)
+    assert (recipe.adapter.fine.heads, round(recipe.adapter.fine.gate_init, 3)) == (2, 0.690)
+    plain = load_recipe(recipe_file)
+    assert (plain.adapter.norm, plain.prompts.text_dropout, plain.adapter.fine.gate_init) == ("branch", 0.1, 0.8)
 
 
 def test_where_it_runs_changes_no_hash(recipe_file: Path) -> None:

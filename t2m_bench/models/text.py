@@ -2,12 +2,13 @@
 
 import hashlib
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from t2m_bench.errors import WeightsError
@@ -18,6 +19,15 @@ STAND_IN_FOLDER = Path(__file__).parent / "weights" / "stand-in-text"
 AT_ONCE = 64
 
 Pooling = Literal["cls", "mean"]
+
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, EOFError, ImportError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+"""What transformers raises of files that are damaged, or something else under their name."""
+
+NEVER_READ = "pooler."
+"""Of a Hugging Face encoder: the head over [CLS], which sentences are not taken from."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +90,34 @@ def load_text_encoder(name: str, pooling: Pooling) -> FrozenText:
 
     logging.set_verbosity_error()  # a missing pooling head is told as a warning, and [CLS] is read before it
     logging.disable_progress_bar()
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         # safetensors, or a .bin that transformers reads with weights_only: neither can run code
-        model = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, ImportError) as error:
+        model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
+    except UNREADABLE as error:
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise WeightsError(f"{folder}: cannot be read as a text encoder ({reason}). Fetch {name} again.") from None
+    _check_complete(folder, name, loading)
     model.eval().requires_grad_(False)
     max_tokens = min(int(getattr(model.config, "max_position_embeddings", 512)), int(tokenizer.model_max_length))
     return FrozenText(name, pooling, int(model.config.hidden_size), max_tokens, tokenizer, model)
+
+
+def _check_complete(folder: Path, name: str, loading: Mapping[str, Any]) -> None:
+    """Refuse weights that lack a parameter: transformers fills it with random numbers and goes on.
+
+    Args:
+        loading: what `from_pretrained` says of the keys.
+    """
+    missing = [key for key in sorted(loading["missing_keys"]) if not key.startswith(NEVER_READ)]
+    mismatched = [key for key, *_ in loading["mismatched_keys"] if not key.startswith(NEVER_READ)]
+    for keys, what in ((missing, "are not in its weights"), (mismatched, "are of another shape in its weights")):
+        if keys:
+            raise WeightsError(
+                f"{folder}: {len(keys)} parameters of the encoder that config.json describes {what}, first {keys[0]}. "
+                f"Fetch {name} again."
+            )
 
 
 def compute_text_sha256(name: str) -> str:

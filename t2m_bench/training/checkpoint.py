@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -16,7 +17,11 @@ from t2m_bench.errors import RunFolderError
 STATE_NAME = "state.safetensors"
 ADAPTER_NAME = "adapter.safetensors"
 
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter, as torch names it."""
 
+
+@with_config(extra="forbid")
 @dataclass
 class Progress:
     """How far a run has come; with parameters and moments it is all that a resume needs.
@@ -93,6 +98,22 @@ def load_state(folder: Path, run_hash: str) -> tuple[dict[str, Tensor], Progress
     return tensors, progress
 
 
+def check_state(folder: Path, tensors: Mapping[str, Tensor], module: nn.Module) -> None:
+    """See that a state has what a resume needs of a module, as `Updater.get_state` names it.
+
+    Raises:
+        RunFolderError: a tensor is absent, of another shape, or of no parameter; names it.
+    """
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, parameter in module.named_parameters():
+        shape = tuple(parameter.shape)
+        expected[f"parameter/{name}"] = shape
+        adam = {f"optimizer/{key}/{name}": () if key == "step" else shape for key in ADAM}
+        if adam.keys() & tensors.keys():  # a parameter that got no gradient so far has none of them
+            expected |= adam
+    _compare_shapes(folder / STATE_NAME, tensors, expected, "not the state of this run")
+
+
 def load_progress(folder: Path) -> Progress:
     """Read how far a run has come.
 
@@ -105,9 +126,13 @@ def load_progress(folder: Path) -> Progress:
 
 def _parse_progress(path: Path, note: dict[str, Any]) -> Progress:
     try:
-        return Progress(**note)
-    except TypeError as error:
-        raise RunFolderError(f"{path}: not a training state of this version ({error}). Remove it.") from None
+        return TypeAdapter(Progress).validate_json(json.dumps(note), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise RunFolderError(
+            f"{path}: not a training state of this version ({place}: {first['msg']}). Remove the file and train again."
+        ) from None
 
 
 def save_adapter(folder: Path, module: nn.Module, note: dict[str, Any]) -> None:
@@ -123,11 +148,35 @@ def load_adapter(folder: Path, module: nn.Module) -> dict[str, Any]:
     """
     path = folder / ADAPTER_NAME
     tensors, note = load_tensors(path)
-    for name, parameter in module.named_parameters():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != tuple(parameter.shape):
-            raise RunFolderError(
-                f"{path}: of another architecture: {name} is {found or 'absent'}, expected {tuple(parameter.shape)}."
-            )
+    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    _compare_shapes(path, tensors, expected, "of another architecture")
     module.load_state_dict(tensors)
     return note
+
+
+def _compare_shapes(
+    path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], what: str
+) -> None:
+    """Refuse tensors whose names or shapes differ, in either direction; `what` says what that makes of the file."""
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            raise RunFolderError(
+                f"{path}: {what}: {name} is {found.get(name, 'absent')}, expected {expected.get(name, 'absent')}. "
+                "Remove the file and train again."
+            )
+
+
+def load_best_adapter(folder: Path, module: nn.Module, progress: Progress) -> None:
+    """Load the adapter of a run's best epoch.
+
+    Raises:
+        RunFolderError: as `load_adapter`, or what lies there is of another run or epoch; names both.
+    """
+    note = load_adapter(folder, module)
+    for name, wanted in (("run_hash", progress.run_hash), ("epoch", progress.best_epoch)):
+        if note.get(name) != wanted:
+            raise RunFolderError(
+                f"{folder / ADAPTER_NAME}: its {name} is {note.get(name)}, but {STATE_NAME} beside it says {wanted}. "
+                "Put the adapter of this run back, or remove the folder and train again."
+            )

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.models.fusion import count_trainable_parameters
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.checkpoint import Progress, load_adapter
+from t2m_bench.training.checkpoint import Progress, load_best_adapter
 from t2m_bench.training.compiling import compile_forward
 from t2m_bench.training.conditions import Exam, Question, ask_all, ask_right, ask_without_text
 from t2m_bench.training.evaluate import Answers
@@ -62,7 +62,7 @@ def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_sto
         seed=recipe.seed,
         global_batch_size=optim.global_batch_size,
         micro_batch_size=optim.micro_batch_size,
-        text_dropout=0.0 if recipe.adapter.preset == "published" else recipe.prompts.text_dropout,
+        text_dropout=recipe.prompts.text_dropout,
         box_jitter=optim.box_jitter,
         input_size=bench.input_size,
     )
@@ -90,7 +90,7 @@ def ask_to_validate(bench: Bench) -> Exam:
 def evaluate(bench: Bench, progress: Progress) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
-    load_adapter(job.run_folder, bench.arm)
+    load_best_adapter(job.run_folder, bench.arm, progress)
     asking, boxes = job.load_asking()
     cases = job.select(job.splits.test)
     if bench.arm.uses_text:

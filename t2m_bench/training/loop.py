@@ -13,7 +13,7 @@ from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.checkpoint import Progress, load_state, save_adapter, save_state
+from t2m_bench.training.checkpoint import Progress, check_state, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.step import StepLosses, accumulate_gradients
@@ -72,6 +72,7 @@ class Trainer:
         progress = Progress(run_hash)
         if found is not None:
             tensors, progress = found
+            check_state(self.folder, tensors, self.adapter)
             updater.set_state(tensors)
         if progress.scaler:
             self.ranks.scaler.load_state_dict(progress.scaler)

@@ -1,9 +1,11 @@
 import itertools
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from t2m_bench.errors import WeightsError
@@ -64,6 +66,66 @@ def test_planted_weights_do_not_run(bert_folder: Path, tmp_path: Path) -> None:
     (bert_folder / "model.safetensors").unlink()
     (bert_folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Planted(tmp_path / "trace")}))
     with pytest.raises(WeightsError, match="cannot be read as a text encoder"):
+        load_text_encoder(str(bert_folder), "cls")
+    assert not (tmp_path / "trace").exists()
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    save_file(edit(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+
+
+def without(part: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    return lambda tensors: {key: value for key, value in tensors.items() if part not in key}
+
+
+LACKING = {
+    "a layer is not there": (without("layer.1."), r"16 parameters.*not in its weights, first encoder\.layer\.1\."),
+    "a foreign prefix": (lambda tensors: {f"x.{key}": value for key, value in tensors.items()}, "not in its weights"),
+    "another shape": (
+        lambda tensors: {key: value[:, :512].clone() if "word" in key else value for key, value in tensors.items()},
+        "cannot be read|of another shape in its weights, first embeddings.word",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LACKING)
+def test_weights_that_do_not_fit_are_refused_not_filled_with_random_numbers(bert_folder: Path, name: str) -> None:
+    edit, message = LACKING[name]
+    edit_weights(bert_folder, edit)
+    with pytest.raises(WeightsError, match=message):
+        load_text_encoder(str(bert_folder), "cls")
+
+
+def test_weights_of_a_whole_language_model_without_pooling_head_are_read(bert_folder: Path) -> None:
+    before = load_text_encoder(str(bert_folder), "cls").encode(["a benign finding"])
+    edit_weights(bert_folder, without("pooler."))
+    edit_weights(bert_folder, lambda tensors: {f"bert.{key}": value for key, value in tensors.items()})
+    assert torch.equal(load_text_encoder(str(bert_folder), "cls").encode(["a benign finding"]), before)
+
+
+def plant(path: Path, trace: Path) -> None:
+    path.write_bytes(pickle.dumps({"weight": Planted(trace)}))
+
+
+DAMAGE = {
+    "weights cut": ("model.safetensors", lambda path, trace: path.write_bytes(path.read_bytes()[:5000])),
+    "weights cut in the header": ("model.safetensors", lambda path, trace: path.write_bytes(path.read_bytes()[:100])),
+    "weights empty": ("model.safetensors", lambda path, trace: path.write_bytes(b"")),
+    "weights a pickle": ("model.safetensors", plant),
+    "config a list": ("config.json", lambda path, trace: path.write_text("[1, 2]")),
+    "config empty": ("config.json", lambda path, trace: path.write_text("")),
+    "config a pickle": ("config.json", plant),
+    "tokenizer a pickle": ("tokenizer.json", plant),
+    "tokenizer settings a list": ("tokenizer_config.json", lambda path, trace: path.write_text("[1, 2]")),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_files_are_one_message(bert_folder: Path, tmp_path: Path, name: str) -> None:
+    file, damage = DAMAGE[name]
+    assert (bert_folder / file).is_file()
+    damage(bert_folder / file, tmp_path / "trace")
+    with pytest.raises(WeightsError, match=r"bert: cannot be read as a text encoder .*Fetch .* again"):
         load_text_encoder(str(bert_folder), "cls")
     assert not (tmp_path / "trace").exists()
 

@@ -19,6 +19,7 @@ from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
+from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
 from t2m_bench.training.run_folder import lock_run
 
 
@@ -160,6 +161,16 @@ def test_a_compiler_that_fails_is_noted_and_the_run_finishes(
     summary = train(asked, "gated", 7, Terminal(), StopRequest())
     assert summary["compiled"].startswith("failed: ")
     assert evaluate(asked.make_job("gated", 7).run_folder, runs, Terminal()) == summary
+
+
+def test_the_adapter_of_another_run_is_not_evaluated(run: Path, runs: Path) -> None:
+    adapter = run / ADAPTER_NAME
+    kept = adapter.read_bytes()
+    tensors, note = load_tensors(adapter)
+    save_tensors(adapter, tensors, note | {"run_hash": "0ther"})
+    with pytest.raises(RunFolderError, match="its run_hash is 0ther, but state"):
+        evaluate(run, runs, Terminal())
+    adapter.write_bytes(kept)
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:

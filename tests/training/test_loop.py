@@ -8,7 +8,16 @@ from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_
 from t2m_bench.config import Recipe
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
 from t2m_bench.training.batches import order_cases, share_positions
-from t2m_bench.training.checkpoint import STATE_NAME, load_adapter, load_tensors
+from t2m_bench.training.checkpoint import (
+    ADAPTER_NAME,
+    STATE_NAME,
+    load_adapter,
+    load_best_adapter,
+    load_state,
+    load_tensors,
+    save_adapter,
+    save_tensors,
+)
 from t2m_bench.training.loop import Trainer
 from t2m_bench.training.ranks import Ranks
 
@@ -64,6 +73,42 @@ def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     assert note["epoch"] == 1
 
 
+def test_an_adapter_of_another_epoch_or_run_is_not_taken_for_the_best(tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=3)
+    progress = make_trainer(tmp_path, recipe, val_dice=[0.5, 0.7, 0.6]).fit()
+    load_best_adapter(tmp_path, make_adapter(recipe), progress)
+    for name, other in (("epoch", 2), ("run_hash", "0ther")):
+        note = {"run_hash": progress.run_hash, "epoch": 1} | {name: other}
+        save_adapter(tmp_path, make_adapter(recipe), note)
+        with pytest.raises(RunFolderError, match=f"its {name} is {other}, but state.safetensors beside it says"):
+            load_best_adapter(tmp_path, make_adapter(recipe), progress)
+
+
+def test_a_kill_between_adapter_and_state_repeats_the_epoch_and_saves_its_adapter_again(tmp_path: Path) -> None:
+    recipe, values = make_recipe(epochs=3), [0.5, 0.7, 0.6]
+    undisturbed = make_trainer(tmp_path / "a", recipe, val_dice=values).fit()
+
+    def die(history: list[object]) -> None:  # is called after the adapter and before the state is saved
+        if len(history) == 2:
+            raise StoppedError
+
+    trainer = make_trainer(tmp_path / "b", recipe, val_dice=values)
+    with pytest.raises(StoppedError):
+        Trainer(**{**vars(trainer), "on_epoch": die}).fit()
+    _, kept = load_state(tmp_path / "b", undisturbed.run_hash)
+    assert kept.best_epoch == 0
+    with pytest.raises(RunFolderError, match="its epoch is 1, but"):
+        load_best_adapter(tmp_path / "b", make_adapter(recipe), kept)
+    steps = []
+    trainer = make_trainer(tmp_path / "b", recipe, val_dice=values[1:])
+    resumed = Trainer(**{**vars(trainer), "on_step": lambda epoch, step: steps.append((epoch, step))}).fit()
+    assert steps[0] == (1, 0)
+    adapters = [make_adapter(recipe), make_adapter(recipe)]
+    for folder, adapter, progress in zip("ab", adapters, (undisturbed, resumed), strict=True):
+        load_best_adapter(tmp_path / folder, adapter, progress)
+    assert all(torch.equal(*pair) for pair in zip(*(adapter.parameters() for adapter in adapters), strict=True))
+
+
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     progress = make_trainer(tmp_path, make_recipe(epochs=6, patience=9)).fit()
     assert progress.history[-1]["loss"] < progress.history[0]["loss"]
@@ -105,6 +150,42 @@ def test_an_adapter_of_another_architecture_is_refused(tmp_path: Path) -> None:
     wider = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"inner_width": 256})})
     with pytest.raises(RunFolderError, match=r"another architecture: levels\.coarse\.attention\.query\.weight"):
         load_adapter(tmp_path, make_adapter(wider))
+
+
+def test_an_adapter_with_a_tensor_too_many_is_refused(tmp_path: Path) -> None:
+    recipe = make_recipe(epochs=1)
+    make_trainer(tmp_path, recipe).fit()
+    tensors, note = load_tensors(tmp_path / ADAPTER_NAME)
+    save_tensors(tmp_path / ADAPTER_NAME, tensors | {"levels.third.gate_raw": torch.zeros(1)}, note)
+    with pytest.raises(RunFolderError, match=r"levels\.third\.gate_raw is \(1,\), expected absent"):
+        load_adapter(tmp_path, make_adapter(recipe))
+
+
+GATE = "levels.fine.gate_raw"
+SPOILED_STATES = {
+    "no parameter": (f"parameter/{GATE}", None, {}, f"parameter/{GATE} is absent"),
+    "no moment": (f"optimizer/exp_avg/{GATE}", None, {}, f"optimizer/exp_avg/{GATE} is absent"),
+    "another shape": (f"parameter/{GATE}", torch.zeros(3), {}, r"is \(3,\), expected \(1,\)"),
+    "too many": ("parameter/other", torch.zeros(3), {}, "parameter/other is"),
+    "wrong type in the note": ("", None, {"epoch": "two"}, "epoch: Input should be a valid integer"),
+    "wrong type deep in the note": ("", None, {"sums": [["x"]]}, r"sums\.0\.0: Input should be a valid number"),
+    "unknown in the note": ("", None, {"moon": 1}, "moon: Unexpected"),
+    "no mapping in the note": ("", None, None, "not a training state"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED_STATES)
+def test_a_spoiled_state_is_refused_by_what_is_wrong_with_it(tmp_path: Path, name: str) -> None:
+    key, value, noted, message = SPOILED_STATES[name]
+    recipe = make_recipe(epochs=2)
+    with pytest.raises(StoppedError):
+        make_trainer(tmp_path, recipe, stop_at=(1, 0)).fit()
+    tensors, note = load_tensors(tmp_path / STATE_NAME)
+    tensors.pop(key, None)
+    spoiled = tensors if value is None else tensors | {key: value}
+    save_tensors(tmp_path / STATE_NAME, spoiled, [] if noted is None else note | noted)
+    with pytest.raises(RunFolderError, match=message):
+        make_trainer(tmp_path, recipe).fit()
 
 
 def test_a_loss_that_is_not_finite_stops_with_a_message(tmp_path: Path) -> None:
