@@ -20,7 +20,7 @@ def run(verb: str, folder: Path, environment: dict[str, str], **cluster: object)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", verb, str(folder / "recipe.yaml")]
     command += ["--runs", str(folder / "runs")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_a_node_with_other_storage_is_refused_before_the_work(tmp_path: Path) -> None:
@@ -42,10 +42,11 @@ def test_a_node_with_other_storage_is_refused_before_the_work(tmp_path: Path) ->
     assert not list(runs.glob(".doctor*"))
 
 
-def test_a_healthy_cluster_of_two_nodes_trains(tmp_path: Path) -> None:
+def test_a_healthy_cluster_of_two_nodes_works(tmp_path: Path) -> None:
     with ray_nodes([], []) as environment:
-        done = run("train", tmp_path, environment, num_train_workers=2)
+        done = run("embed", tmp_path, environment, num_train_workers=2, num_embed_workers=2)
         assert done.returncode == 0, done.stderr
         (told,) = [line for line in done.stdout.splitlines() if "before the work: all is well" in line]
         assert "(node 1)" in told
         assert "(node 2)" in told
+        assert list(tmp_path.glob("runs/shards/*/index.json"))
