@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from real_runs import find_descendants
+from slurm_lab import find_free_port
 
 SETTINGS = {
     "RAY_health_check_period_ms": "500",
@@ -33,7 +34,8 @@ class LocalRay:
         self._environment = {**os.environ, **token, **SETTINGS}
         self._numbers = itertools.count(1)
         self.nodes: list[subprocess.Popen[str]] = []
-        self._start("--head", "--port=0", "--include-dashboard=false", f"--temp-dir={self.folder}")
+        ports = [f"--port={find_free_port()}", f"--ray-client-server-port={find_free_port()}"]
+        self._start("--head", *ports, "--include-dashboard=false", f"--temp-dir={self.folder}")
         printed = self._wait_for(r"ray start --address='([\d.]+:\d+)'")
         self.environment = {**token, "RAY_ADDRESS": printed, "T2M_LOST_SECONDS": "3"}
 

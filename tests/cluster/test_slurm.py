@@ -61,7 +61,7 @@ def wait_until(happened: Callable[[], bool], folder: Path, job: int, seconds: fl
     while time.monotonic() < deadline:
         if happened():
             return
-        time.sleep(0.05)
+        time.sleep(0.2)
     pytest.fail(read_log(folder, job))
 
 
