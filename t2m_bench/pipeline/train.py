@@ -37,6 +37,9 @@ EXPERIMENT_NAME = "experiment.json"
 
 FOLLOW_SECONDS = 0.5
 
+OF_TRAINING = ("world_size", "num_nodes", "compiled", "peak_memory_mib")
+"""What run.json keeps when the run is evaluated again."""
+
 VERSIONED = ("t2m-bench", "torch", "transformers", "segment-anything", "ray", "accelerate", "h5py", "numpy")
 
 
@@ -282,8 +285,6 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
         bench = set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
         run_job.evaluate(bench, load_progress(run))
         again = load_json(run / RUN_NAME, "Train again with the same command.")
-        kept = {
-            name: noted[name] for name in ("world_size", "num_nodes", "compiled") if name in noted
-        }  # of the training
+        kept = {name: noted[name] for name in OF_TRAINING if name in noted}
         write_json(run / RUN_NAME, again | kept)
     return again | kept

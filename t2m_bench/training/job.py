@@ -1,10 +1,12 @@
 """One run, from its recipe to its results, in whatever processes it is given."""
 
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
@@ -129,6 +131,7 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 2),
         "world_size": bench.ranks.world_size,
+        "peak_memory_mib": measure_peak_memory(bench.ranks.device),
         "mixed_precision": recipe.optim.mixed_precision,
         "compiled": bench.compiled,
         "differently_tuned": named.differently_tuned if named else False,
@@ -140,6 +143,13 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "recipe": recipe.model_dump(mode="json"),
         "suite": job.suite.model_dump(mode="json"),
     }
+
+
+def measure_peak_memory(device: torch.device) -> int:
+    """Return MiB: the most that this process had on the GPU, or without one in memory, earlier runs of it included."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) / 2**20)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # Linux gives KiB
 
 
 class _EpochLog:
