@@ -55,8 +55,11 @@ class ShardReader:
     def case_ids(self) -> tuple[str, ...]:
         return tuple(self._place)
 
-    def read(self, case_ids: Sequence[str]) -> EmbeddedBatch:
+    def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
         """Read the named cases in the order given.
+
+        Args:
+            into: a batch of as many cases or more to read into; new memory costs as much as the reading itself.
 
         Raises:
             ShardError: a case is not in these shards.
@@ -67,10 +70,11 @@ class ShardReader:
         if not case_ids:
             raise ValueError("no case is asked for, so there is no shape to return")
         places = [self._place[case_id] for case_id in case_ids]
-        first = self._open(places[0][0])
-        batch = EmbeddedBatch(
-            *(np.empty((len(places), *first.rows[name].shape[1:]), first.rows[name].dtype) for name in ARRAYS)
-        )
+        count = len(places)
+        if into is None:
+            first = self._open(places[0][0]).rows
+            into = EmbeddedBatch(*(np.empty((count, *first[name].shape[1:]), first[name].dtype) for name in ARRAYS))
+        batch = EmbeddedBatch(*(getattr(into, name)[:count] for name in ARRAYS))
         for position, (number, row) in enumerate(places):
             opened = self._open(number)
             for name in ARRAYS:

@@ -51,6 +51,17 @@ def test_what_is_written_is_read_back_in_any_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.box_xyxy[row], want.box_xyxy)
 
 
+def test_a_batch_is_read_into_given_memory(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    reader = ShardReader(tmp_path, SIGNATURE)
+    into = reader.read(CASE_IDS[:4])
+    found = reader.read(["case-6", "case-1"], into)
+    assert np.shares_memory(found.image_embedding, into.image_embedding)
+    for name in ("image_embedding", "mask_low_res", "box_xyxy"):
+        want = np.stack([getattr(make_case(case_id), name) for case_id in ("case-6", "case-1")])
+        np.testing.assert_array_equal(getattr(found, name), want)
+
+
 def test_more_files_than_may_be_open_are_opened_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_all(tmp_path)
     monkeypatch.setattr("t2m_bench.shards.reader.MAX_OPEN_FILES", 2)

@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from t2m_bench.errors import UserError
+from t2m_bench.perf.measure import LIMIT, OURS, PLAIN
+from t2m_bench.perf.shards import measure_shards
+from t2m_bench.shards.reader import EmbeddedBatch, ShardReader
+
+
+def test_all_ways_read_the_same_values() -> None:
+    found = measure_shards("cpu", num_cases=20, grid=4, repeats=1)
+    assert {row.way for row in found.rows} == {PLAIN, OURS, LIMIT}
+
+
+def test_a_reader_of_other_values_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ShardReader.read
+
+    def read(self: ShardReader, case_ids: list[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
+        found = right(self, case_ids, into)
+        return EmbeddedBatch(found.image_embedding + np.float16(1), found.mask_low_res, found.box_xyxy)
+
+    monkeypatch.setattr(ShardReader, "read", read)
+    with pytest.raises(AssertionError, match="other values"):
+        measure_shards("cpu", num_cases=20, grid=4, repeats=1)
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(UserError, match="Leave --device out"):
+        measure_shards("cuda")
