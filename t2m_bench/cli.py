@@ -66,7 +66,13 @@ class Work(StrEnum):
     """Pieces of work that can be measured."""
 
     STEP = "step"
+    SHARDS = "shards"
+    EMBED = "embed"
+    EPOCH = "epoch"
     METRICS = "metrics"
+    STARTUP = "startup"
+    SCALING = "scaling"
+    ALL = "all"
 
 
 @app.callback()
@@ -311,17 +317,31 @@ def perf(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure a piece of work side by side: the plain way, ours, the limit."""
-    from t2m_bench.perf.metrics import measure_metrics
-    from t2m_bench.perf.step import measure_step
+    """Measure a piece of work side by side: the plain way, ours, the limit; `all` writes perf.json and perf.md too."""
+    from t2m_bench.perf.everything import WORKS, find_measure, flatten, format_table
 
-    found = measure_metrics(device) if what is Work.METRICS else measure_step(device)
+    found = []
+    for work in WORKS if what is Work.ALL else (what.value,):
+        # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
+        found.append(
+            find_measure(work)(device if what is not Work.ALL or work in ("step", "embed", "epoch") else "cpu")
+        )
+        for one in flatten(found[-1:]):
+            _print_measurement(one)
+    summaries = [one.to_json() for one in found]
+    if what is Work.ALL:
+        runs.mkdir(parents=True, exist_ok=True)
+        (runs / "perf.json").write_text(json.dumps(summaries, indent=1), encoding="utf-8")
+        (runs / "perf.md").write_text(format_table(found), encoding="utf-8")
+    _end(as_json, {"measurements": summaries} if what is Work.ALL else summaries[0])
+
+
+def _print_measurement(found: Any) -> None:
     print(f"{found.name}: {found.setting}")
     for row in found.rows:
         spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
         print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
-    print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit")
-    _end(as_json, found.to_json())
+    print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit", flush=True)
 
 
 def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:

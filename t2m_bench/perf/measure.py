@@ -9,6 +9,10 @@ from typing import Any
 PLAIN, OURS, LIMIT = "plain", "ours", "limit"
 
 
+class Seconds(float):
+    """What work returns that took its own time, without what surrounds it (the start of processes, say)."""
+
+
 @dataclass(frozen=True)
 class Row:
     """Seconds of one way: the median of its repeats, the fastest and the slowest."""
@@ -56,15 +60,18 @@ class Measurement:
 
 
 def measure(name: str, setting: str, ways: Mapping[tuple[str, str], Callable[[], object]], repeats: int) -> Measurement:
-    """Time each (way, what it is) in turn, `repeats` times, after one turn that does not count."""
+    """Time each (way, what it is) in turn, `repeats` times, after one turn that does not count.
+
+    Work on a GPU must wait for it before it returns; work that returns `Seconds` is believed.
+    """
     seconds: dict[tuple[str, str], list[float]] = {key: [] for key in ways}
     for turn in range(repeats + 1):
         for key, work in ways.items():
             start = time.perf_counter()
-            work()
+            found = work()
             if turn > 0:
-                seconds[key].append(time.perf_counter() - start)
+                seconds[key].append(found if isinstance(found, Seconds) else time.perf_counter() - start)
     rows = tuple(
-        Row(way, what, statistics.median(found), min(found), max(found)) for (way, what), found in seconds.items()
+        Row(way, what, statistics.median(times), min(times), max(times)) for (way, what), times in seconds.items()
     )
     return Measurement(name, setting, rows)

@@ -1,6 +1,7 @@
 """From a case to what is stored of it: the frozen encoder's embedding, the reference at low resolution, the box."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from t2m_bench.data.case import Case
@@ -65,15 +67,30 @@ def count_bytes_per_case(grid: int) -> int:
 
 
 def embed_cases(sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device) -> Iterator[EmbeddedCase]:
-    """Yield the cases in their order, encoded in batches; the encoder is already on the device."""
+    """Yield the cases in their order, encoded in batches; the encoder is already on the device.
+
+    The next batch is read and resized while one is encoded.
+    """
     size = max(1, PIXELS_AT_ONCE // sam.image_size**2)
-    for start in range(0, len(cases), size):
-        batch = cases[start : start + size]
-        images = torch.stack([preprocess_image(load_image(root, case), sam.image_size) for case in batch])
-        embeddings = encode_images(sam, images.to(device)).to(torch.float16).cpu().numpy()
-        for case, embedding in zip(batch, embeddings, strict=True):
-            mask = compute_mask_low_res(load_mask(root, case), LOW_RES_FACTOR * sam.grid)
-            yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))
+    batches = [cases[start : start + size] for start in range(0, len(cases), size)]
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        following: Future[_Read] | None = None
+        for number, batch in enumerate(batches):
+            images, masks = (following or reader.submit(_read_batch, sam, root, batch)).result()
+            if number + 1 < len(batches):
+                following = reader.submit(_read_batch, sam, root, batches[number + 1])
+            embeddings = encode_images(sam, images.to(device)).to(torch.float16).cpu().numpy()
+            for case, embedding, mask in zip(batch, embeddings, masks, strict=True):
+                yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))
+
+
+_Read = tuple[Tensor, list[NDArray[np.uint8]]]
+
+
+def _read_batch(sam: FrozenSam, root: Path, cases: Sequence[Case]) -> _Read:
+    """Return images (B, 3, S, S) and their references at low resolution."""
+    images = torch.stack([preprocess_image(load_image(root, case), sam.image_size) for case in cases])
+    return images, [compute_mask_low_res(load_mask(root, case), LOW_RES_FACTOR * sam.grid) for case in cases]
 
 
 def compute_mask_low_res(mask: NDArray[np.bool_], side: int) -> NDArray[np.uint8]:

@@ -1,0 +1,65 @@
+"""Encoding a folder of images with mini: one after the other into files, ours into a shard, and the encoder alone."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from t2m_bench.data.bus_bra import read_bus_bra
+from t2m_bench.data.images import load_image
+from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.models.sam import encode_images, load_sam, preprocess_image
+from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
+from t2m_bench.shards.reader import ShardReader
+from t2m_bench.shards.schema import Signature
+from t2m_bench.shards.writer import finish_shards, plan_shards, write_shard
+from t2m_bench.training.embed import count_bytes_per_case, embed_cases
+
+NUM_CASES, SHARD_MIB, REPEATS, AT_ONCE = 64, 256, 5, 16
+
+
+def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEATS) -> Measurement:
+    """Measure from PNG files to embeddings on disk.
+
+    Raises:
+        AssertionError: the two ways store other embeddings than rounding explains.
+    """
+    sam = load_sam("mini")
+    sam.image_encoder.to(device)
+    with tempfile.TemporaryDirectory(prefix="t2m-perf-") as name:
+        folder = Path(name)
+        root = folder / "images"
+        write_bus_bra_phantom(root, num_cases=num_cases, seed=0, text_effect=1.0)
+        cases = read_bus_bra(root)
+        signature = Signature("perf", "", "", "")
+        (plan,) = plan_shards([case.case_id for case in cases], count_bytes_per_case(sam.grid), SHARD_MIB)
+
+        def encode(position: int) -> torch.Tensor:
+            image = preprocess_image(load_image(root, cases[position]), sam.image_size)
+            return encode_images(sam, image[None].to(device))[0].half().cpu()
+
+        def run_plain() -> None:
+            for position, case in enumerate(cases):
+                torch.save(encode(position), folder / f"{case.case_id}.pt")
+
+        def run_ours() -> None:
+            write_shard(folder / "shards", plan, signature, embed_cases(sam, root, cases, torch.device(device)))
+
+        images = torch.stack([preprocess_image(load_image(root, case), sam.image_size) for case in cases]).to(device)
+
+        def run_limit() -> None:
+            for start in range(0, len(cases), AT_ONCE):
+                encode_images(sam, images[start : start + AT_ONCE]).cpu()
+
+        run_ours()
+        finish_shards(folder / "shards", [plan], signature)
+        stored = ShardReader(folder / "shards").read([cases[0].case_id]).image_embedding[0]
+        np.testing.assert_allclose(stored, encode(0).numpy(), rtol=2e-2, atol=2e-2)
+        ways = {
+            (PLAIN, "image after image, torch.save"): run_plain,
+            (OURS, "batches, the next one read meanwhile, one HDF5 shard"): run_ours,
+            (LIMIT, "encoder alone, images in memory"): run_limit,
+        }
+        setting = f"{num_cases} images of 256x256, mini, {device}, {torch.get_num_threads()} threads"
+        return measure("embed", setting, ways, repeats)

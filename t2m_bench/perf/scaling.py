@@ -1,0 +1,87 @@
+"""Two workers beside one, a thread each: the time of training steps with the same global batch."""
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.multiprocessing.spawn import spawn
+
+from t2m_bench.config import LossSection, OptimSection
+from t2m_bench.errors import UserError
+from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Seconds, measure
+from t2m_bench.perf.problem import MINI_GRID, make_problem
+from t2m_bench.training.batches import MicroBatch, share_positions
+from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.step import accumulate_gradients
+from t2m_bench.training.updater import build_updater
+
+GLOBAL_BATCH_SIZE, NUM_STEPS, REPEATS = 32, 6, 3
+
+
+def measure_scaling(
+    device: str,
+    grid: int = MINI_GRID,
+    batch_size: int = GLOBAL_BATCH_SIZE,
+    num_steps: int = NUM_STEPS,
+    repeats: int = REPEATS,
+) -> Measurement:
+    """Measure whole steps, the update included; `of_limit` is the share of ideal scaling.
+
+    Raises:
+        UserError: another device than the CPU is asked for.
+    """
+    if device != "cpu":
+        raise UserError(f"perf scaling: --device {device}: two workers of a GPU need two GPUs. Leave --device out.")
+    one = _train_together(1, grid, batch_size, num_steps)
+    half = _train_together(1, grid, batch_size // 2, num_steps)
+    ways = {
+        (PLAIN, "one worker"): one,
+        (OURS, "two workers, gradients and features summed over both"): _train_together(2, grid, batch_size, num_steps),
+        (LIMIT, "one worker with half of the work"): half,
+    }
+    setting = f"{num_steps} steps of {batch_size} x {grid}x{grid}x256, one thread a worker"
+    return measure("scaling", setting, ways, repeats)
+
+
+def _train_together(world_size: int, grid: int, batch_size: int, num_steps: int) -> Callable[[], Seconds]:
+    def run() -> Seconds:
+        with tempfile.TemporaryDirectory(prefix="t2m-perf-") as folder:
+            out = Path(folder) / "seconds"
+            spawn(_train, (world_size, _find_port(), grid, batch_size, num_steps, out), nprocs=world_size)
+            return Seconds(out.read_text())
+
+    return run
+
+
+def _train(rank: int, world_size: int, port: int, grid: int, batch_size: int, num_steps: int, out: Path) -> None:
+    """Train as a rank of the group; the first writes the seconds of its steps, after one that does not count."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    torch.set_num_threads(1)
+    ranks = Ranks("no", use_gpu=False)
+    problem = make_problem(ranks.device, batch_size, grid)
+    updater = build_updater(problem.adapter, OptimSection(), ranks)
+    share = share_positions(batch_size, ranks.rank, ranks.world_size)
+    batch = MicroBatch(*(value[share.start : share.stop] for value in vars(problem.batch).values()))
+    start = 0.0
+    for step in range(num_steps + 1):
+        if step == 1:
+            ranks.wait()
+            start = time.perf_counter()
+        accumulate_gradients(problem.adapter, problem.segmenter, [batch], batch_size, LossSection(), ranks)
+        updater.update(learning_rate=1e-4)
+    ranks.wait()
+    if ranks.is_first:
+        out.write_text(str(time.perf_counter() - start), encoding="utf-8")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _find_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
