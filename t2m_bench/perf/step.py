@@ -9,7 +9,7 @@ from t2m_bench.models.fusion import FusionAdapter
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.perf.plain import PlainSegmentation, compute_plain_loss
 from t2m_bench.perf.problem import FULL_GRID, MINI_GRID, Alone, make_problem
-from t2m_bench.training.step import accumulate_gradients
+from t2m_bench.training.step import accumulate_gradients, split_for_cache
 
 REPEATS, BATCH_SIZE, MINI_BATCH_SIZE = 5, 4, 16
 
@@ -32,7 +32,6 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
     problem = make_problem(group.device, batch_size, grid)
     adapter, segmenter, batch = problem.adapter, problem.segmenter, problem.batch
     plain = PlainSegmentation(adapter, segmenter).to(device)
-    leaf = batch.image_embedding.clone().requires_grad_()
 
     def run_ours() -> float:
         losses = accumulate_gradients(adapter, segmenter, [batch], batch_size, LossSection(), group)
@@ -46,12 +45,11 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
         return float(loss.detach())
 
     def run_limit() -> None:
-        for case in range(batch_size):
-            part = leaf[case : case + 1]
+        for rows in split_for_cache(batch.image_embedding):
+            part = batch.image_embedding[rows].detach().requires_grad_()
             with group.autocast():
-                low_res_logits = segmenter(part, batch.box_xyxy[case : case + 1])
-            low_res_logits.float().sum().backward()
-            leaf.grad = None
+                low_res_logits = segmenter(part, batch.box_xyxy[rows])
+            torch.autograd.grad(low_res_logits.float().sum(), part)
 
     check_same(run_ours, run_plain, adapter, bf16)
     ways = {

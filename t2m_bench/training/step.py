@@ -147,7 +147,7 @@ def _decode(
     """
     by_image = torch.zeros_like(image_embedding)
     sums = torch.zeros(2, device=ranks.device)
-    for rows in _split_for_cache(image_embedding):
+    for rows in split_for_cache(image_embedding):
         part = image_embedding.detach()[rows].requires_grad_(image_embedding.requires_grad)
         with ranks.autocast():
             low_res_logits = segmenter(part, batch.box_xyxy[rows])
@@ -161,7 +161,7 @@ def _decode(
     return by_image, sums
 
 
-def _split_for_cache(image_embedding: Tensor) -> list[slice]:
+def split_for_cache(image_embedding: Tensor) -> list[slice]:
     """Cut a batch into what a CPU's cache holds with all that is kept for the way back; a GPU takes it whole."""
     num_cases = image_embedding.shape[0]
     values = max(1, image_embedding[:1].numel())
