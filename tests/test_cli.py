@@ -7,6 +7,8 @@ import pytest
 import torch
 import yaml
 
+from t2m_bench.config import PUBLISHED_ADAPTER
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -36,8 +38,9 @@ RECIPES = [path for path in sorted((REPOSITORY / "launch").glob("*.yaml")) if "\
 def test_shipped_recipes_resolve_to_what_they_read(path: Path) -> None:
     done = run("recipe", path, "adapter.fine.heads=4", "--json")
     resolved = json.loads(done.stdout.splitlines()[-1])["recipe"]
-    written = yaml.safe_load(path.read_text()).get("adapter", {}).get("fine", {})
-    assert resolved["adapter"]["fine"] == {"tokens": 2, "gate_init": 0.8, **written, "heads": 4}
+    is_published = resolved["adapter"]["preset"] == "published"
+    opening = PUBLISHED_ADAPTER["fine"]["gate_init"] if is_published else 0.8
+    assert resolved["adapter"]["fine"] == {"tokens": 2, "heads": 4, "gate_init": opening}
     assert yaml.safe_load("\n".join(done.stdout.splitlines()[:-1])) == resolved
 
 

@@ -35,7 +35,7 @@ def test_each_protocol_differs_from_the_clean_one_by_its_deviation_alone() -> No
         assert differing == {".".join(field.split(".")[:2]) for field in values}
     assert not clean["allow_leakage"]
     defaults = parse_recipe({"name": "x", "dataset": {"root": "x"}}, "test").model_dump(mode="json")
-    for section in ("loss", "adapter", "image_encoder", "dataset"):
+    for section in ("loss", "adapter", "prompts", "image_encoder", "dataset"):
         assert {**clean[section], "root": "x", "preset": "", "checkpoint": ""} == {
             **defaults[section], "root": "x", "preset": "", "checkpoint": "",
         }, "the clean protocol is the default one"  # fmt: skip
