@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t2m_bench.atomic import write_text
 from t2m_bench.errors import RunFolderError
 
 RUN_NAME = "run.json"
@@ -37,19 +38,6 @@ def lock_run(folder: Path) -> Iterator[None]:
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
         yield
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object by atomic rename."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def load_json(path: Path, command: str) -> dict[str, Any]:
