@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from t2m_bench.atomic import write_json
 from t2m_bench.config import Recipe
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
@@ -19,11 +20,12 @@ from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import Signature
 from t2m_bench.training.batches import BatchMaker, TextTable
 from t2m_bench.training.checkpoint import Progress, load_best_adapter
+from t2m_bench.training.embed import check_weights
 from t2m_bench.training.evaluate import Answers, Evaluator, Question, ask
 from t2m_bench.training.loop import ShouldStop, Trainer
 from t2m_bench.training.overlays import choose_shown, write_crops
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import RUN_NAME, write_history, write_json
+from t2m_bench.training.run_folder import RUN_NAME, write_history
 
 MASKS_NAME = "masks.npz"
 
@@ -77,6 +79,7 @@ def set_up(job: Job, ranks: Ranks) -> Bench:
     """Build the frozen parts and a fresh adapter on this rank's device."""
     encoder = job.recipe.image_encoder
     sam = load_sam(encoder.preset, job.checkpoint)
+    check_weights(sam, job.signature)
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
     reader = ShardReader(job.shards, job.signature)
     generator = torch.Generator().manual_seed(job.recipe.seed)
