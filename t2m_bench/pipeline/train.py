@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from t2m_bench.atomic import wait_for_lock, write_json
 from t2m_bench.config import AdapterKind, Recipe, parse_recipe
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.errors import RunFolderError
@@ -22,15 +23,14 @@ from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
+from t2m_bench.reporting.results import EXPERIMENT_NAME
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
 from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.job import Job
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.reference import write_reference
-from t2m_bench.training.run_folder import HISTORY_NAME, RUN_NAME, load_json, lock_run, write_json
-
-EXPERIMENT_NAME = "experiment.json"
+from t2m_bench.training.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, load_json, lock_run
 
 FOLLOW_SECONDS = 0.5
 
@@ -187,7 +187,7 @@ def _train(job: Job, stop: StopRequest) -> None:
 
 def _write_reference_once(experiment: Experiment, job: Job, terminal: Terminal) -> None:
     folder = experiment.folder / f"reference-fold{experiment.recipe.dataset.test_fold}"
-    with lock_run(folder):
+    with wait_for_lock(folder / LOCK_NAME, lambda: terminal.say(f"waiting for {folder}: another process writes it")):
         if not (folder / RESULTS_NAME).is_file():
             write_reference(job, folder)
             terminal.say(f"wrote {folder}: floors and baseline")
