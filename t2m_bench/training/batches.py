@@ -1,7 +1,7 @@
 """Which cases, sentences and boxes a step sees: a function of seed, epoch and step alone, never of the ranks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.shards.reader import EmbeddedBatch
-
-UNKNOWN = "unknown"
 
 
 class CaseSource(Protocol):
@@ -37,16 +36,16 @@ class TextTable:
     def embed(self, values: Mapping[str, str], choose: np.random.Generator | None = None) -> Tensor:
         """Return (E,): the mean over fields of one sentence each, drawn, or the first where nothing is drawn."""
         picked = []
-        for field, by_value in self.rows.items():
-            candidates = by_value[values[field]]
+        for name, by_value in self.rows.items():
+            candidates = by_value[values[name]]
             picked.append(candidates[0 if choose is None else int(choose.integers(len(candidates)))])
         return self.embeddings[picked].mean(dim=0)
 
     def class_index(self, values: Mapping[str, str]) -> int:
         """Return the index of the combination of values, for telling positive from negative pairs."""
         index = 0
-        for field, by_value in self.rows.items():
-            index = index * len(by_value) + sorted(by_value).index(values[field])
+        for name, by_value in self.rows.items():
+            index = index * len(by_value) + sorted(by_value).index(values[name])
         return index
 
 
@@ -101,6 +100,8 @@ class BatchMaker:
     text_dropout: float
     box_jitter: float
     input_size: int
+    _order: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of the current epoch: drawing it takes longer than a step where there are a million cases."""
 
     @property
     def num_steps(self) -> int:
@@ -114,7 +115,10 @@ class BatchMaker:
     def make(self, epoch: int, step: int, rank: int, world_size: int) -> Iterator[MicroBatch]:
         """Yield the micro-batches of one rank for a step of an epoch."""
         start = step * self.global_batch_size
-        batch = order_cases(self.case_ids, self.seed, epoch)[start : start + self.global_batch_size]
+        if epoch not in self._order:
+            self._order.clear()
+            self._order[epoch] = order_cases(self.case_ids, self.seed, epoch)
+        batch = self._order[epoch][start : start + self.global_batch_size]
         share = share_positions(len(batch), rank, world_size)
         for first in range(share.start, share.stop, self.micro_batch_size):
             positions = range(first, min(first + self.micro_batch_size, share.stop))

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_mask
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.fusion import FusionAdapter
 from t2m_bench.models.segmenter import BoxSegmenter, compute_mask_probability
-from t2m_bench.training.batches import UNKNOWN, CaseSource, TextTable, share_positions
+from t2m_bench.training.batches import CaseSource, TextTable, share_positions
 from t2m_bench.training.overlays import CROP_SIDE, cut_out
 from t2m_bench.training.ranks import Ranks
 
