@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import torch
 
+from t2m_bench.atomic import write_json
 from t2m_bench.cluster.session import count_cluster_cpus, ray_session
 from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from t2m_bench.atomic import write_json
 from t2m_bench.config import Recipe
 from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case
@@ -13,7 +14,7 @@ from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseud
 from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.sam import load_seen_image_hashes
-from t2m_bench.pipeline.datasets import load_exclusions, open_dataset, read_cases, write_privately
+from t2m_bench.pipeline.datasets import load_exclusions, open_dataset, read_cases
 from t2m_bench.pipeline.terminal import Terminal
 
 MANIFEST_NAME = "manifest.jsonl"

@@ -23,6 +23,7 @@ from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
+from t2m_bench.reporting.results import EXPERIMENT_NAME
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
 from t2m_bench.training.cell import train_in_process

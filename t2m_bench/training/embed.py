@@ -1,5 +1,6 @@
 """From a case to what is stored of it: the frozen encoder's embedding, the reference at low resolution, the box."""
 
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -60,6 +61,19 @@ def _load_once(preset: str, checkpoint: Path | None, device: str) -> FrozenSam:
     sam = load_sam(preset, checkpoint)
     sam.image_encoder.to(device)
     return sam
+
+
+def check_weights(sam: FrozenSam, signature: Signature) -> None:
+    """See that a process has the weights which the embeddings are signed with; hosts may have other files.
+
+    Raises:
+        WeightsError: it has others; names both.
+    """
+    if sam.weights_sha256 != signature.weights_sha256:
+        raise WeightsError(
+            f"image encoder {sam.preset}: its weights on {socket.gethostname()} have sha256 {sam.weights_sha256}, the "
+            f"embeddings are made with {signature.weights_sha256}. Give all hosts the same file and version."
+        )
 
 
 def count_bytes_per_case(grid: int) -> int:

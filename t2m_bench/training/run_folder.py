@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from t2m_bench.atomic import write_text
 from t2m_bench.errors import RunFolderError
 
 RUN_NAME = "run.json"
