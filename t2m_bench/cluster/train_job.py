@@ -20,7 +20,7 @@ from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import load_json, write_json
+from t2m_bench.training.run_folder import load_json
 from t2m_bench.training.setup import Job
 
 ERROR_NAME = "error.json"

@@ -13,8 +13,6 @@ from torch import Tensor
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.shards.reader import EmbeddedBatch
 
-UNKNOWN = "unknown"
-
 RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 

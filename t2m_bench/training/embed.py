@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_image, load_mask
+from t2m_bench.errors import WeightsError
 from t2m_bench.models.sam import EMBEDDING_WIDTH, UNIT, FrozenSam, encode_images, load_sam, preprocess_image
 from t2m_bench.shards.schema import ShardEntry, Signature
 from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, write_shard
@@ -46,6 +47,7 @@ class EmbedTask:
             UserError: an image or the weights cannot be read, or the disk is full.
         """
         sam = _load_once(self.preset, self.checkpoint, str(device))
+        check_weights(sam, self.signature)
         made = _tell(embed_cases(sam, self.root, self.cases, device, self.input_range), on_case)
         return write_shard(self.folder, self.plan, self.signature, made)
 

@@ -14,7 +14,6 @@ from t2m_bench.config import TIGHT
 from t2m_bench.data.boxes import Boxes, scale_to_square
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_mask
-from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.arm import Arm, Segmenter

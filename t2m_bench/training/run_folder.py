@@ -57,19 +57,6 @@ def _take(stream: IO[str], patience_s: float) -> bool:
             return True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object by atomic rename."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
-
-
 def load_json(path: Path, command: str) -> dict[str, Any]:
     """Read a JSON object.
 

@@ -21,7 +21,9 @@ from t2m_bench.pipeline.train import open_experiment, train
 from t2m_bench.training.checkpoint import load_tensors
 
 
-def test_bad_input_in_a_worker_is_told_once_and_not_retried(root: Path, tmp_path: Path) -> None:
+def test_bad_input_in_a_worker_is_told_once_and_not_retried(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "data"
     write = open_experiment(make_recipe(root), tmp_path / "first", Terminal())  # the phantoms are there from now on
     shutil.copytree(write.prepared.root, copy)

@@ -3,7 +3,6 @@ import json
 import multiprocessing
 import re
 import shutil
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,6 +116,18 @@ def test_a_box_that_is_asked_later_is_drawn_and_answered_without_training(
     assert {name: now[name] for name in drawn} == drawn
     assert set(load_results(run / "cases.parquet")["box"]) == {*drawn, "tight", "shift_10"}
     assert (run / "adapter.safetensors").stat().st_mtime_ns == trained
+
+
+def read_all(path: Path) -> str:
+    """Return a file's content as text, what is compressed in it too."""
+    if path.suffix == ".parquet":
+        return load_results(path).to_csv()
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            return " ".join(
+                [*archive.namelist(), *(archive.read(name).decode("latin-1") for name in archive.namelist())]
+            )
+    return path.read_bytes().decode("latin-1")
 
 
 def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment, run: Path) -> None:
