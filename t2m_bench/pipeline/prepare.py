@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from t2m_bench.atomic import write_json
 from t2m_bench.config import Recipe
 from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case

@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import re
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,9 +125,7 @@ def read_all(path: Path) -> str:
         return load_results(path).to_csv()
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
-            return " ".join(
-                [*archive.namelist(), *(archive.read(name).decode("latin-1") for name in archive.namelist())]
-            )
+            return " ".join(f"{name} {archive.read(name).decode('latin-1')}" for name in archive.namelist())
     return path.read_bytes().decode("latin-1")
 
 
