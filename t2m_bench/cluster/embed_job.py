@@ -7,7 +7,7 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.config import ClusterSection
-from t2m_bench.errors import UserError
+from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training.embed import EmbedTask
 
 
@@ -19,6 +19,8 @@ def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases
 
     Raises:
         UserError: an image or the weights cannot be read, or the disk is full.
+        OSError: a folder cannot be read or written.
+        WorkersLostError: workers kept dying.
         ClusterError: the cluster has less than the recipe asks for.
     """
     workers = min(cluster.num_embed_workers, len(tasks))
@@ -36,17 +38,25 @@ def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases
                 running[run.remote(task, cluster.cpus_per_worker, cluster.use_gpu)] = len(task.cases)
             done, _ = ray.wait(list(running), num_returns=1)
             for reference in done:
-                failure = ray.get(reference)
+                try:
+                    failure = ray.get(reference)
+                except ray.exceptions.RayTaskError:  # a defect, whose traceback is wanted
+                    raise
+                except ray.exceptions.RayError as error:
+                    raise WorkersLostError(
+                        f"embedding: workers were lost more than {cluster.max_failures} times; the last: "
+                        f"{str(error).splitlines()[0]} Finished files are kept: run the same command again."
+                    ) from None
                 if failure is not None:
                     raise failure
                 on_cases(running.pop(reference))
 
 
-def _run(task: EmbedTask, cpus: float, use_gpu: bool) -> UserError | None:
-    """Return a user's error instead of raising it, so that Ray neither wraps nor retries it."""
+def _run(task: EmbedTask, cpus: float, use_gpu: bool) -> UserError | OSError | None:
+    """Return an error that needs no traceback instead of raising it, so that Ray neither wraps nor retries it."""
     torch.set_num_threads(max(1, int(cpus)))
     try:
         task.run(torch.device("cuda" if use_gpu else "cpu"))
-    except UserError as error:
+    except (UserError, OSError) as error:
         return error
     return None

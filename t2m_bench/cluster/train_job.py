@@ -13,13 +13,14 @@ from uuid import uuid4
 
 import torch
 
+from t2m_bench.atomic import write_json
 from t2m_bench.cluster.session import count_cluster_cpus, ray_session
 from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import load_json, write_json
+from t2m_bench.training.run_folder import load_json
 from t2m_bench.training.setup import Job
 
 ERROR_NAME = "error.json"

@@ -90,7 +90,11 @@ def _read_table(root: Path) -> pd.DataFrame:
         raise DatasetError(
             f"{root / TABLE}: BIRADS of {row['ID']} is {row['BIRADS']!r}; use 2 to 5, or leave it empty."
         )
-    return table.assign(BIRADS=birads.where(~unset, "unknown"))
+    patients = table["Case"].str.strip().str.removesuffix(".0")  # one patient as 1 and as 1.0 would be split in two
+    blank = table[patients.str.lower().isin(["", "nan", "na"])]
+    if len(blank):
+        raise DatasetError(f"{root / TABLE}: Case of {blank.iloc[0]['ID']} is empty; it says which patient it is of.")
+    return table.assign(BIRADS=birads.where(~unset, "unknown"), Case=patients)
 
 
 def _read_folds(root: Path, table: pd.DataFrame) -> dict[str, int]:

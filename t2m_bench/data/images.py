@@ -1,13 +1,13 @@
 """Images and masks of a dataset folder as arrays."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from t2m_bench.atomic import write_atomically
 from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
 
@@ -61,9 +61,8 @@ def _load(path: Path, mode: str) -> NDArray[np.uint8]:
 
 def write_png(path: Path, image: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
     """Write (H, W) or (H, W, 3) pixels by atomic rename; a mask becomes one bit a pixel."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    Image.fromarray(image).save(partial, format="PNG")
-    os.replace(partial, path)
+    with write_atomically(path) as partial:
+        Image.fromarray(image).save(partial, format="PNG")
 
 
 def compute_image_sha256(image: NDArray[np.uint8]) -> str:

@@ -1,44 +1,45 @@
-"""The manifest: every case of a dataset folder, one JSON line each; the only file that holds patient identifiers."""
+"""The manifest: a JSON line with the number of cases, then one for each; the only file with patient identifiers."""
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from t2m_bench.atomic import write_text
 from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
 
 
 def write_manifest(path: Path, cases: Sequence[Case]) -> None:
     """Write the cases, readable by the owner alone, by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(_to_json(case)) + "\n" for case in cases)
-    os.replace(partial, path)
+    lines = [{"num_cases": len(cases)}, *(_to_json(case) for case in cases)]
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines), private=True)
 
 
 def load_manifest(path: Path) -> list[Case]:
     """Read the cases.
 
     Raises:
-        DatasetError: the file is absent, or a line is not a case; names the line.
+        DatasetError: the file is absent, cut, or a line is not a case; names the line.
     """
-    cases = []
+    way_out = "Remove the file and prepare again."
     try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
-                try:
-                    cases.append(_from_json(json.loads(line)))
-                except (ValueError, TypeError, KeyError) as error:
-                    raise DatasetError(
-                        f"{path}, line {number}: not a case ({error!r}). Remove the file and prepare again."
-                    ) from None
-    except OSError:
+        first, *lines = path.read_text(encoding="utf-8").splitlines()
+        num_cases = json.loads(first)["num_cases"]
+    except FileNotFoundError:
         raise DatasetError(f"{path}: absent. Run `t2m-bench prepare RECIPE`.") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DatasetError(f"{path}: does not begin with the number of cases ({error!r:.80}). {way_out}") from None
+    cases = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            cases.append(_from_json(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DatasetError(f"{path}, line {number}: not a case ({error!r}). {way_out}") from None
+    if len(cases) != num_cases:
+        raise DatasetError(f"{path}: {len(cases)} cases, its first line says {num_cases}. {way_out}")
     return cases
 
 

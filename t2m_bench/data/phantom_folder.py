@@ -31,9 +31,10 @@ def write_phantom_folder(out: Path, parameters: dict[str, object], write: Callab
         (work / RECORD_NAME).write_text(json.dumps(parameters, indent=2) + "\n")
         work.chmod(0o755)
         os.replace(work, out)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise
+        if not isinstance(error, OSError) or not holds_phantom(out, parameters):  # another process was first
+            raise
 
 
 def check_parameters(

@@ -1,6 +1,5 @@
 """The results table, where training and reporting meet: a row per case, arm, seed, fold, condition and box."""
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import RunFolderError
 
 RESULTS_NAME = "cases.parquet"
@@ -85,10 +85,8 @@ def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         ValueError: a column is missing or a key stands twice.
     """
     table = _check(pd.DataFrame(list(rows)), str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    table.to_parquet(partial, index=False)
-    os.replace(partial, path)
+    with write_atomically(path) as partial:
+        table.to_parquet(partial, index=False)
 
 
 def load_results(path: Path) -> pd.DataFrame:

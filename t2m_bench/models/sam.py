@@ -6,6 +6,7 @@ Legend of shapes: B cases, S side of the encoder's square input in pixels, g sid
 import hashlib
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,12 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 MINI_WEIGHTS = WEIGHTS_FOLDER / "mini.safetensors"
 MINI_RECORD = WEIGHTS_FOLDER / "mini.json"
 MINI_SEEN_IMAGES = WEIGHTS_FOLDER / "mini_seen_images.safetensors"
+
+UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
+    *(struct.error, SafetensorError),
+)
+"""What torch and safetensors raise of damaged files; torch's reader of its older format raises all of these."""
 
 PUBLISHED_CHECKPOINTS = {
     "vit_b": "MedSAM's medsam_vit_b.pth or Segment Anything's sam_vit_b_01ec64.pth",
@@ -289,12 +296,12 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             state: object = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError:  # torch's message advises to load it all the same
         raise WeightsError(
-            f"{path} is refused: it holds more than tensors or is no checkpoint, and loading it could run code "
-            f"({str(error).splitlines()[0]}); save the state dict alone"
+            f"{path} is refused: it holds more than tensors or is no checkpoint, and loading it could run code; save "
+            "the state dict alone"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as error:
+    except UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path} cannot be read as a checkpoint ({reason}); fetch it again") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):

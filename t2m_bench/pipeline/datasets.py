@@ -1,18 +1,20 @@
 """What differs between kinds of data set: where one lies, when it counts as changed, how it is read, its phantoms."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from t2m_bench.atomic import write_json
 from t2m_bench.config import Recipe
 from t2m_bench.data.bus_bra import find_root as find_bus_bra
 from t2m_bench.data.bus_bra import read_bus_bra
 from t2m_bench.data.case import Case
 from t2m_bench.data.dicom_series import list_files
-from t2m_bench.data.exclusions import Exclusion, Reason
+from t2m_bench.data.exclusions import Exclusion
 from t2m_bench.data.nsclc import WINDOWS_HU, SliceRule, read_nsclc
 from t2m_bench.data.nsclc_clinical import find_clinical_table, read_clinical
 from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
@@ -93,16 +95,25 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
             return read_bus_bra(dataset.root, advance)
     rule = make_slice_rule(recipe)
     cases, excluded = read_nsclc(dataset.root, recipe.dataset.clinical, folder, rule, terminal.watch)
-    write_privately(folder / EXCLUSIONS_NAME, [asdict(exclusion) for exclusion in excluded])
+    write_json(folder / EXCLUSIONS_NAME, [asdict(exclusion) for exclusion in excluded], private=True)
     return cases
 
 
 def load_exclusions(folder: Path) -> list[Exclusion]:
-    """Return what was left out when the cases in a folder were read."""
+    """Return what was left out when the cases in a folder were read.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
     path = folder / EXCLUSIONS_NAME
     if not path.is_file():
         return []
-    return [Exclusion(Reason(row["reason"]), row["what"]) for row in json.loads(path.read_text(encoding="utf-8"))]
+    try:
+        return TypeAdapter(list[Exclusion]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DatasetError(
+            f"{path}: not a list of what was left out ({error.errors()[0]['msg']}). Remove {folder} and prepare again."
+        ) from None
 
 
 def count_images(recipe: Recipe) -> tuple[int, str]:
@@ -126,15 +137,6 @@ def make_slice_rule(recipe: Recipe) -> SliceRule:
     ct = recipe.dataset.ct
     window = WINDOWS_HU[ct.window] if isinstance(ct.window, str) else ct.window
     return SliceRule(window, ct.slices_per_patient, ct.min_pixels, ct.slice_seed)
-
-
-def write_privately(path: Path, content: object) -> None:
-    """Write JSON that only the owner may read, by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1)
-    os.replace(partial, path)
 
 
 def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:

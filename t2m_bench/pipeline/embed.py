@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from t2m_bench.atomic import clear_partial, wait_for_lock
 from t2m_bench.config import Recipe
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.data.prompts import PromptBook, load_prompts
@@ -17,6 +18,8 @@ from t2m_bench.shards.schema import INDEX_NAME, Signature
 from t2m_bench.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
 from t2m_bench.training.embed import EmbedTask, count_bytes_per_case
 from t2m_bench.training.ranks import find_device
+
+LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,20 @@ def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) ->
         compute_manifest_hash(prepared.cases),
     )
     folder = runs / "shards" / f"{recipe.name}-{signature.compute_hash()}"
-    if (folder / INDEX_NAME).is_file():
-        num_cases = ShardReader(folder, signature).index.num_cases
-        terminal.say(f"reused {folder}: {num_cases} embedded cases")
-        return Embedded(folder, signature, num_cases, 0, time.monotonic() - start)
+    if not (folder / INDEX_NAME).is_file():
+        with wait_for_lock(folder / LOCK_NAME, lambda: terminal.say(f"waiting for {folder}: another process embeds")):
+            if not (folder / INDEX_NAME).is_file():  # who was waited for may have done all
+                return _encode(recipe, prepared, folder, signature, terminal)
+    num_cases = ShardReader(folder, signature).index.num_cases
+    terminal.say(f"reused {folder}: {num_cases} embedded cases")
+    return Embedded(folder, signature, num_cases, 0, time.monotonic() - start)
+
+
+def _encode(recipe: Recipe, prepared: Prepared, folder: Path, signature: Signature, terminal: Terminal) -> Embedded:
+    """Encode what a folder, held by this process, lacks."""
+    start = time.monotonic()
+    encoder = recipe.image_encoder
+    clear_partial(folder)
     grid = get_image_size(encoder.preset) // PATCH_PX
     plans = plan_shards([case.case_id for case in prepared.cases], count_bytes_per_case(grid), recipe.cluster.shard_mib)
     finished = find_finished(folder, plans, signature)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from t2m_bench.atomic import write_json
 from t2m_bench.config import PUBMEDBERT
 from t2m_bench.errors import FetchError
 from t2m_bench.pipeline.download import Source, download
@@ -191,9 +191,7 @@ def _record(folder: Path, path: Path, url: str) -> str:
     """Note a file's origin and sha256, which is returned."""
     digest = _compute_sha256(path)
     noted = {"url": url, "bytes": path.stat().st_size, "sha256": digest, "fetched": _now()}
-    partial = folder / f".{RECORD_NAME}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(_load_record(folder) | {path.name: noted}, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, folder / RECORD_NAME)
+    write_json(folder / RECORD_NAME, _load_record(folder) | {path.name: noted})
     return digest
 
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from t2m_bench.atomic import write_json
 from t2m_bench.config import Recipe
 from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case
@@ -13,7 +14,7 @@ from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseud
 from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.sam import load_seen_image_hashes
-from t2m_bench.pipeline.datasets import load_exclusions, open_dataset, read_cases, write_privately
+from t2m_bench.pipeline.datasets import load_exclusions, open_dataset, read_cases
 from t2m_bench.pipeline.terminal import Terminal
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -73,7 +74,7 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
     as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"
     name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}{as_published}.json"
-    write_privately(folder / name, {"splits": asdict(splits), "audit": asdict(audit)})
+    write_json(folder / name, {"splits": asdict(splits), "audit": asdict(audit)}, private=True)
     hidden = pseudonymise(cases, load_or_create_pseudonyms(runs / KEY_NAME))
     name_of = {case.case_id: private.case_id for case, private in zip(cases, hidden, strict=True)}
     hidden_splits = Splits(*(tuple(name_of[case_id] for case_id in part) for part in vars(splits).values()))

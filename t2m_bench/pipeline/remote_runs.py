@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
+from t2m_bench.atomic import write_atomically, write_json
 from t2m_bench.data.pseudonyms import KEY_NAME
 from t2m_bench.errors import StorageError
 from t2m_bench.pipeline.terminal import Terminal
-from t2m_bench.training.run_folder import write_json
 
 MEMORY_NAME = ".mirrored.json"
 KINDS = ("s3://", "gs://")
@@ -267,12 +267,9 @@ class Mirror:
 
     def _fetch(self, name: str, there: Stamp) -> None:
         path, content = self.folder / name, self._read(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.touch(mode=0o600 if name == KEY_NAME else 0o644)
-        partial.write_bytes(content)
-        os.utime(partial, ns=(there[1], there[1]))  # so that the newest results there are the newest here
-        partial.replace(path)
+        with write_atomically(path, private=name == KEY_NAME) as partial:
+            partial.write_bytes(content)
+            os.utime(partial, ns=(there[1], there[1]))  # so that the newest results there are the newest here
         status = path.stat()
         self._known[name] = {"here": [status.st_size, status.st_mtime_ns], "there": list(there)}
 

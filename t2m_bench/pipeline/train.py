@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from t2m_bench.atomic import wait_for_lock, write_json
 from t2m_bench.config import TIGHT, Recipe, parse_recipe
 from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.errors import RunFolderError
@@ -23,6 +24,7 @@ from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
+from t2m_bench.reporting.results import EXPERIMENT_NAME
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
 from t2m_bench.training.cell import train_in_process
@@ -30,10 +32,8 @@ from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.conditions import Asking
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.reference import write_reference
-from t2m_bench.training.run_folder import HISTORY_NAME, RUN_NAME, load_json, lock_run, write_json
+from t2m_bench.training.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, load_json, lock_run
 from t2m_bench.training.setup import BOXES_NAME, Job, set_up
-
-EXPERIMENT_NAME = "experiment.json"
 
 FOLLOW_SECONDS = 0.5
 
@@ -257,7 +257,8 @@ def run_here(job: Job, stop: StopRequest) -> None:
 
 def write_reference_once(job: Job, terminal: Terminal) -> None:
     """Write what all arms of the fold share, where it is lacking or has not all boxes that are asked now."""
-    with lock_run(job.reference):
+    waiting = f"waiting for {job.reference}: another process writes it"
+    with wait_for_lock(job.reference / LOCK_NAME, lambda: terminal.say(waiting)):
         drawn = job.reference / BOXES_NAME
         there = {TIGHT, *load_json(drawn, "")} if drawn.is_file() else set()
         wanted = [*job.asking.boxes, *sorted(there - set(job.asking.boxes))]

@@ -1,6 +1,5 @@
 """Unpacks a downloaded archive without trusting it."""
 
-import os
 import shutil
 import stat
 import zipfile
@@ -8,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import FetchError
 
 MAX_BYTES = 50 * 2**30
@@ -52,8 +52,5 @@ def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> 
         raise FetchError(f"{path}: lies behind a link that was there before. Unpack into an empty folder.")
     if path.is_file() and path.stat().st_size == member.file_size and zlib.crc32(path.read_bytes()) == member.CRC:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with opened.open(member) as source, partial.open("wb") as target:
+    with write_atomically(path) as partial, opened.open(member) as source, partial.open("wb") as target:
         shutil.copyfileobj(source, target)  # checks the CRC at its end
-    os.replace(partial, path)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import ShardError
 
 
@@ -42,16 +42,10 @@ class PromptBank:
 
 def write_bank(path: Path, bank: PromptBank, signature: BankSignature) -> None:
     """Write a bank by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with h5py.File(partial, "w") as file:
-            file["text_embedding"] = bank.text_embedding
-            file.attrs["sentences"] = json.dumps(bank.sentences)
-            file.attrs["signature"] = json.dumps(asdict(signature))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with write_atomically(path) as partial, h5py.File(partial, "w") as file:
+        file["text_embedding"] = bank.text_embedding
+        file.attrs["sentences"] = json.dumps(bank.sentences)
+        file.attrs["signature"] = json.dumps(asdict(signature))
 
 
 def load_bank(path: Path, wanted: BankSignature) -> PromptBank:

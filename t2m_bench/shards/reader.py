@@ -12,8 +12,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from t2m_bench.atomic import write_json
 from t2m_bench.errors import ShardError
-from t2m_bench.shards.schema import Signature, check_signature, compute_file_sha256, load_index, write_json
+from t2m_bench.shards.schema import Signature, check_signature, compute_file_sha256, load_index
 
 ARRAYS = ("image_embedding", "mask_low_res", "box_xyxy")
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from t2m_bench.atomic import write_json
 from t2m_bench.errors import ShardError
 
 INDEX_NAME = "index.json"
@@ -64,13 +64,6 @@ def check_signature(found: Signature, wanted: Signature, where: Path) -> None:
                 f"{where}: made with {field.name} = {was}, but the recipe asks for {needed}. "
                 "Run `t2m-bench embed` for this recipe, or remove the folder."
             )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(partial, path)
 
 
 def write_index(folder: Path, index: ShardIndex) -> None:

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from t2m_bench.atomic import write_atomically, write_json
 from t2m_bench.errors import ShardError
 from t2m_bench.shards.schema import (
     ShardEntry,
@@ -19,7 +19,6 @@ from t2m_bench.shards.schema import (
     compute_file_sha256,
     parse_entry,
     write_index,
-    write_json,
 )
 
 
@@ -74,12 +73,10 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
     Raises:
         ShardError: the disk is full; what was finished stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{plan.file}.{os.getpid()}.partial"
     try:
-        _write_file(partial, plan, cases)
-        entry = ShardEntry(plan.file, plan.case_ids, partial.stat().st_size, compute_file_sha256(partial))
-        os.replace(partial, folder / plan.file)
+        with write_atomically(folder / plan.file) as partial:
+            _write_file(partial, plan, cases)
+            entry = ShardEntry(plan.file, plan.case_ids, partial.stat().st_size, compute_file_sha256(partial))
         write_json(_note_path(folder, plan), {"signature": asdict(signature), "entry": asdict(entry)})
     except (OSError, RuntimeError) as error:  # HDF5 reports a failed flush at close as RuntimeError
         if not _is_full(error):
@@ -88,8 +85,6 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
             f"{folder}: the disk is full while writing {plan.file}. Finished files stay; "
             "free some space and run the same command again, it continues."
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return entry
 
 

@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.shards.reader import EmbeddedBatch
-
-UNKNOWN = "unknown"
 
 RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 
@@ -134,6 +133,8 @@ class BatchMaker:
     text_dropout: float
     box_jitter: float
     input_size: int
+    _order: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of the current epoch: drawing it takes longer than a step where there are a million cases."""
 
     @property
     def num_steps(self) -> int:
@@ -147,7 +148,10 @@ class BatchMaker:
     def make(self, epoch: int, step: int, rank: int, world_size: int) -> Iterator[MicroBatch]:
         """Yield the micro-batches of one rank for a step of an epoch."""
         start = step * self.global_batch_size
-        batch = order_cases(self.case_ids, self.seed, epoch)[start : start + self.global_batch_size]
+        if epoch not in self._order:
+            self._order.clear()
+            self._order[epoch] = order_cases(self.case_ids, self.seed, epoch)
+        batch = self._order[epoch][start : start + self.global_batch_size]
         share = share_positions(len(batch), rank, world_size)
         for first in range(share.start, share.stop, self.micro_batch_size):
             positions = range(first, min(first + self.micro_batch_size, share.stop))

@@ -3,10 +3,11 @@
 import traceback
 from collections.abc import Callable
 
+from t2m_bench.atomic import write_text
 from t2m_bench.errors import StoppedError, UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import lock_run, write_text
+from t2m_bench.training.run_folder import lock_run
 from t2m_bench.training.setup import Job
 
 FAILURE_NAME = "failure.txt"

@@ -1,7 +1,6 @@
 """Training state on disk: one safetensors file with JSON in its header, never a pickle, whole or not there."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import RunFolderError
 
 STATE_NAME = "state.safetensors"
@@ -42,18 +42,17 @@ class Progress:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: dict[str, Any]) -> None:
-    """Write tensors and a JSON note to one file by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-            partial,
-            {"note": json.dumps(note)},
-        )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write tensors and a JSON note to one file by atomic rename.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with write_atomically(path) as partial:
+        try:
+            save_file(ready, partial, {"note": json.dumps(note)})
+        except SafetensorError as error:  # how the library tells of a full disk, among others
+            raise OSError(f"{path} cannot be written: {error}") from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

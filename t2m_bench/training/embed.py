@@ -1,5 +1,6 @@
 """From a case to what is stored of it: the frozen encoder's embedding, the reference at low resolution, the box."""
 
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_image, load_mask
+from t2m_bench.errors import WeightsError
 from t2m_bench.models.sam import EMBEDDING_WIDTH, UNIT, FrozenSam, encode_images, load_sam, preprocess_image
 from t2m_bench.shards.schema import ShardEntry, Signature
 from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, write_shard
@@ -45,6 +47,7 @@ class EmbedTask:
             UserError: an image or the weights cannot be read, or the disk is full.
         """
         sam = _load_once(self.preset, self.checkpoint, str(device))
+        check_weights(sam, self.signature)
         made = _tell(embed_cases(sam, self.root, self.cases, device, self.input_range), on_case)
         return write_shard(self.folder, self.plan, self.signature, made)
 
@@ -60,6 +63,19 @@ def _load_once(preset: str, checkpoint: Path | None, device: str) -> FrozenSam:
     sam = load_sam(preset, checkpoint)
     sam.image_encoder.to(device)
     return sam
+
+
+def check_weights(sam: FrozenSam, signature: Signature) -> None:
+    """See that a process has the weights which the embeddings are signed with; hosts may have other files.
+
+    Raises:
+        WeightsError: it has others; names both.
+    """
+    if sam.weights_sha256 != signature.weights_sha256:
+        raise WeightsError(
+            f"image encoder {sam.preset}: its weights on {socket.gethostname()} have sha256 {sam.weights_sha256}, the "
+            f"embeddings are made with {signature.weights_sha256}. Give all hosts the same file and version."
+        )
 
 
 def count_bytes_per_case(grid: int) -> int:

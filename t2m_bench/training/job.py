@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from t2m_bench.atomic import write_json
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.models.fusion import count_trainable_parameters
 from t2m_bench.training.batches import BatchMaker
@@ -19,7 +20,7 @@ from t2m_bench.training.evaluate import Answers
 from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
 from t2m_bench.training.overlays import choose_shown, write_crops
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import RUN_NAME, write_history, write_json
+from t2m_bench.training.run_folder import RUN_NAME, write_history
 from t2m_bench.training.setup import Bench, Job, set_up
 
 MASKS_NAME = "masks.npz"

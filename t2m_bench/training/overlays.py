@@ -1,12 +1,13 @@
 """Square crops around a lesion, for pictures in a report."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from t2m_bench.atomic import write_atomically
 
 CROP_SIDE = 160
 """Side of every crop, pixels."""
@@ -38,7 +39,5 @@ def cut_out(image: NDArray[np.uint8] | NDArray[np.bool_], box_xyxy: Sequence[int
 
 def write_crops(path: Path, crops: Mapping[str, NDArray[np.uint8] | NDArray[np.bool_]]) -> None:
     """Write named crops by atomic rename, to be read without unpickling."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as stream:
+    with write_atomically(path) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **dict(crops))
-    os.replace(partial, path)

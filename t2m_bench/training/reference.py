@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from t2m_bench.atomic import write_json
 from t2m_bench.config import TIGHT
 from t2m_bench.data.boxes import Boxes, FloatBox, draw_boxes, round_box
 from t2m_bench.data.case import Case
@@ -21,7 +22,6 @@ from t2m_bench.training.job import MASKS_NAME, find_shown
 from t2m_bench.training.overlays import cut_out, write_crops
 from t2m_bench.training.probe import FieldProbe, run_probe
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import write_json
 from t2m_bench.training.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
 
 CROPS_NAME = "crops.npz"

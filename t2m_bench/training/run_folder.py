@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from t2m_bench.atomic import write_text
 from t2m_bench.errors import RunFolderError
 
 RUN_NAME = "run.json"
@@ -54,19 +55,6 @@ def _take(stream: IO[str], patience_s: float) -> bool:
             time.sleep(LOCK_POLL_SECONDS)
         else:
             return True
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file by atomic rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object by atomic rename."""
-    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def load_json(path: Path, command: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from t2m_bench.shards.schema import Signature
 from t2m_bench.training.batches import CaseSource, TextTable
 from t2m_bench.training.compiling import NOT_ASKED
 from t2m_bench.training.conditions import Asking
+from t2m_bench.training.embed import check_weights
 from t2m_bench.training.evaluate import Evaluator
 from t2m_bench.training.images import IMAGE_SIZE, ImageSource
 from t2m_bench.training.ranks import Ranks
@@ -140,6 +141,7 @@ def _load_once(preset: str, checkpoint: Path | None) -> FrozenSam:
 def load_frozen(job: Job, ranks: Ranks) -> Frozen:
     """Load the frozen parts and open the shards."""
     sam = _load_once(job.recipe.image_encoder.preset, job.checkpoint)
+    check_weights(sam, job.signature)
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
     return Frozen(sam, segmenter, ShardReader(job.shards, job.signature))
 

@@ -1,5 +1,6 @@
 """Ray's workers on real processes: stopped, given bad input, asked for more than there is."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,24 +12,44 @@ import pytest
 import yaml
 from real_runs import assert_same_end, finish, make_recipe, restart, start, wait_for_epochs
 
+from t2m_bench.cluster import train_job
 from t2m_bench.cluster.session import count_cpus
-from t2m_bench.errors import ClusterError, DatasetError
+from t2m_bench.errors import ClusterError, DatasetError, StoppedError
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import open_experiment, train
 from t2m_bench.training.checkpoint import load_tensors
 
 
-def test_bad_input_in_a_worker_is_told_once_and_not_retried(root: Path, tmp_path: Path) -> None:
+def test_bad_input_in_a_worker_is_told_once_and_not_retried(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "data"
     write = open_experiment(make_recipe(root), tmp_path / "first", Terminal())  # the phantoms are there from now on
     shutil.copytree(write.prepared.root, copy)
     recipe = make_recipe(copy)
     experiment = open_experiment(recipe, tmp_path / "runs", Terminal())
-    (case, *_) = experiment.make_job("gated", 0).select(experiment.prepared.splits.val)
+    job = experiment.make_job("gated", 0)
+    stopped = StopRequest()
+    stopped.number = signal.SIGTERM  # another arm writes the reference, which reads all masks in this process, and ends
+    alone = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"num_train_workers": 0})})
+    with pytest.raises(StoppedError):
+        train(open_experiment(alone, tmp_path / "runs", Terminal()), "text_free", 0, Terminal(), stopped)
+    assert (experiment.folder / "reference-fold1" / "cases.parquet").is_file()
+    (case, *_) = job.select(experiment.prepared.splits.val)
     (copy / case.mask_path).write_bytes(b"gone")
+    noted, raise_noted = [], train_job._raise_user_error
+
+    def watch(error_file: Path) -> None:
+        noted.append(json.loads(error_file.read_text()))
+        raise_noted(error_file)
+
+    monkeypatch.setattr(train_job, "_raise_user_error", watch)
     with pytest.raises(DatasetError, match="cannot be read as an image"):
         train(experiment, "gated", 0, Terminal(), StopRequest())
+    assert noted[0]["kind"] == "DatasetError", "a worker met it, not this process"
+    assert not (job.run_folder / train_job.ERROR_NAME).exists(), "the next try must not find it"
+    assert len(list((job.run_folder / "tensorboard").iterdir())) == 1, "each attempt to train opens one"
 
 
 def test_more_workers_than_processors_are_refused_at_once(root: Path, tmp_path: Path) -> None:

@@ -70,7 +70,19 @@ def test_a_spoilt_manifest_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "manifest.jsonl"
     write_manifest(path, CASES[:2])
     path.write_text(path.read_text() + '{"case_id": 1}\n')
-    with pytest.raises(DatasetError, match=r"manifest\.jsonl, line 3"):
+    with pytest.raises(DatasetError, match=r"manifest\.jsonl, line 4"):
         load_manifest(path)
     with pytest.raises(DatasetError, match="absent"):
         load_manifest(tmp_path / "none.jsonl")
+
+
+def test_a_manifest_cut_at_the_end_of_a_line_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.jsonl"
+    write_manifest(path, CASES)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    with pytest.raises(DatasetError, match=f"{len(CASES) - 1} cases, its first line says {len(CASES)}"):
+        load_manifest(path)
+    path.write_text("".join(lines[1:]))
+    with pytest.raises(DatasetError, match="does not begin with the number of cases"):
+        load_manifest(path)

@@ -80,6 +80,7 @@ BROKEN = {
         lambda root: edit(root / "bus_data.csv", ID="bus_0002-l"),
         "bus_0002-l stands in more than one row",
     ),
+    "no patient": (lambda root: edit(root / "bus_data.csv", Case=" "), r"Case of bus_0001-l is empty"),
     "no folds file": (lambda root: (root / "5-fold-cv.csv").unlink(), r"5-fold-cv\.csv: absent"),
     "no fold of a case": (lambda root: edit(root / "5-fold-cv.csv", ID="bus_9999-l"), "has no row for bus_0001-l"),
     "fold is no number": (lambda root: edit(root / "5-fold-cv.csv", kFold="x"), "kFold of bus_0001-l is 'x'"),
@@ -92,6 +93,12 @@ def test_broken_folders_are_refused_by_file_and_row(root: Path, name: str) -> No
     spoil(root)
     with pytest.raises(DatasetError, match=message):
         read_bus_bra(root)
+
+
+@pytest.mark.parametrize("written", ["2.0", " 2 "])
+def test_a_patient_is_one_however_its_number_is_written(root: Path, written: str) -> None:
+    edit(root / "bus_data.csv", Case=written)
+    assert [case.patient_id for case in read_bus_bra(root)[:2]] == ["2", "2"]
 
 
 def test_an_absent_assessment_is_unknown(root: Path) -> None:

@@ -52,6 +52,37 @@ def test_attention_equals_multihead_attention(num_tokens: int, heads: int) -> No
     torch.testing.assert_close(got_image, want_image, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("num_tokens", [1, 2])
+def test_attention_in_bf16_is_as_near_to_fp32_as_multihead_attention_is(num_tokens: int) -> None:
+    torch.manual_seed(7)
+    ours = LowRankCrossAttention(256, 256, 8)
+    randomise(ours)
+    reference = copy_into_multihead(ours)
+    image, text, weight = torch.randn(2, 64, 256), torch.randn(2, num_tokens, 256), torch.randn(2, 64, 256)
+
+    def measure(module: nn.Module, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        module.zero_grad()
+        inputs = [each.detach().clone().to(dtype).requires_grad_() for each in (image, text)]
+        module.to(dtype)
+        is_ours = module is ours
+        out = module(*inputs).expand(-1, 64, -1) if is_ours else module(*inputs, inputs[1], need_weights=False)[0]
+        (out * weight.to(dtype)).sum().backward()
+        found = {"out": out, "text": inputs[1].grad}
+        found["out weight"] = module.out.weight.grad if is_ours else module.out_proj.weight.grad
+        found["value weight"] = module.value.weight.grad if is_ours else module.in_proj_weight.grad[512:]
+        if num_tokens > 1:  # of one token the image has no say, nor do query and key
+            found["image"] = inputs[0].grad
+            found["key weight"] = module.key.weight.grad if is_ours else module.in_proj_weight.grad[256:512]
+        return {name: value.detach().float().clone() for name, value in found.items()}
+
+    exact = measure(reference, torch.float32)
+    theirs, got = measure(reference, torch.bfloat16), measure(ours, torch.bfloat16)
+    for name, want in exact.items():
+        errors = [float((found[name] - want).norm() / want.norm()) for found in (got, theirs)]
+        assert errors[0] < max(2 * errors[1], 0.01), (name, errors)
+        assert errors[0] < 0.05, (name, errors)
+
+
 def test_parameter_gradients_equal_multihead_attention() -> None:
     torch.manual_seed(1)
     ours = LowRankCrossAttention(256, 256, 8)

@@ -67,6 +67,26 @@ def test_a_truncated_checkpoint_is_refused(tmp_path: Path, vit_b_file: Path) -> 
         load_sam("vit_b", path)
 
 
+def test_a_damaged_file_of_torchs_older_format_is_one_message(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.pth"
+    state = {f"image_encoder.{number}": torch.randn(3, 5) for number in range(4)}
+    torch.save(state, whole, _use_new_zipfile_serialization=False)
+    content, rng = whole.read_bytes(), np.random.default_rng(0)
+    damaged = [content[:length] for length in range(0, len(content), 23)]
+    for _ in range(60):
+        raw = bytearray(content)
+        for place in rng.integers(0, len(raw), 4):
+            raw[place] = int(rng.integers(256))
+        damaged.append(bytes(raw))
+    path = tmp_path / "damaged.pth"
+    for raw in damaged:
+        path.write_bytes(raw)
+        with pytest.raises(WeightsError, match=r"damaged\.pth") as caught:
+            load_sam("vit_b", path)
+        assert "weights_only" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
 def test_preprocessing_is_bicubic_then_min_max_and_does_not_keep_the_aspect() -> None:
     image = np.random.default_rng(0).integers(20, 90, (30, 50), dtype=np.uint8)
     got = preprocess_image(image, 64)

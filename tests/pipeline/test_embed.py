@@ -1,14 +1,17 @@
+import multiprocessing
 import os
 import re
 import shutil
 import subprocess
 import sys
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from t2m_bench.atomic import wait_for_lock
 from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import ShardError, WeightsError
 from t2m_bench.pipeline.embed import embed, embed_texts
@@ -65,11 +68,49 @@ def test_a_killed_embedding_continues(small_recipe: Recipe, tmp_path: Path) -> N
     process.wait()
     assert folder is not None, process.stderr.read()
     kept = {path.name: path.stat().st_mtime_ns for path in folder.parent.glob("shard-*.h5")}
+    (folder.parent / ".shard-00008.h5.0123abcd.partial").touch()  # the kill may have come between two files
     embedded = embed(recipe, prepare(recipe, tmp_path, Terminal()), tmp_path, Terminal())
+    assert not list(folder.parent.glob(".*.partial")), "what the killed process left"
     rewritten = [name for name, stamp in kept.items() if (embedded.folder / name).stat().st_mtime_ns != stamp]
     assert len(rewritten) <= 1, "only a file that the kill kept from being noted in the index may be encoded again"
     assert embedded.num_encoded <= 63 - 7 * (len(kept) - len(rewritten))
     assert ShardReader(embedded.folder).index.num_cases == 63
+
+
+def _hold_and_embed(held: Event, release: Event, folder: Path, made: Path) -> None:
+    with wait_for_lock(folder / ".lock", lambda: None):
+        held.set()
+        release.wait(60)
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+
+
+def test_a_second_embedding_waits_and_takes_what_the_first_made(small_recipe: Recipe, tmp_path: Path) -> None:
+    made = embed(small_recipe, prepare(small_recipe, tmp_path / "a", Terminal()), tmp_path / "a", Terminal()).folder
+    (tmp_path / "b").mkdir()
+    shutil.copy(tmp_path / "a" / "pseudonyms.key", tmp_path / "b")
+    prepared = prepare(small_recipe, tmp_path / "b", Terminal())
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    folder = tmp_path / "b" / "shards" / made.name
+    process = context.Process(target=_hold_and_embed, args=(held, release, folder, made))
+    process.start()
+    said = []
+
+    class Telling(Terminal):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+            release.set()
+
+    try:
+        assert held.wait(60)
+        assert embed(small_recipe, prepared, tmp_path / "b", Telling()).num_encoded == 0
+    finally:
+        release.set()
+        process.join()
+    assert said == [
+        f"waiting for {folder}: another process embeds",
+        f"reused {folder}: 63 embedded cases",
+    ]
 
 
 def test_a_truncated_file_is_refused(small_recipe: Recipe, tmp_path: Path) -> None:

@@ -3,15 +3,18 @@ import json
 import multiprocessing
 import re
 import shutil
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from t2m_bench.atomic import wait_for_lock
 from t2m_bench.config import Recipe
 from t2m_bench.data.images import load_mask
 from t2m_bench.data.phantom import write_bus_bra_phantom
-from t2m_bench.errors import LeakageError, RunFolderError
+from t2m_bench.errors import LeakageError, RunFolderError, WeightsError
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
@@ -19,7 +22,11 @@ from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
+from t2m_bench.shards.reader import ShardReader
+from t2m_bench.training import job as run_job
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
+from t2m_bench.training.evaluate import Evaluator
+from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import lock_run
 
 
@@ -112,9 +119,65 @@ def test_a_box_that_is_asked_later_is_drawn_and_answered_without_training(
     assert (run / "adapter.safetensors").stat().st_mtime_ns == trained
 
 
+def read_all(path: Path) -> str:
+    """Return a file's content as text, what is compressed in it too."""
+    if path.suffix == ".parquet":
+        return load_results(path).to_csv()
+    if path.suffix == ".npz":
+        with zipfile.ZipFile(path) as archive:
+            return " ".join(f"{name} {archive.read(name).decode('latin-1')}" for name in archive.namelist())
+    return path.read_bytes().decode("latin-1")
+
+
 def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment, run: Path) -> None:
-    for path in experiment.folder.rglob("*"):
-        assert path.is_dir() or not re.search(rb"bus_\d", path.read_bytes()), path
+    files = [path for path in experiment.folder.rglob("*") if path.is_file()]
+    assert {".parquet", ".npz", ".json", ".safetensors"} <= {path.suffix for path in files}
+    names = {case.case_id for case in experiment.prepared.cases}
+    assert any(name in read_all(run / "cases.parquet") for name in names), "the table is read as it should be"
+    assert any(name in read_all(run / "masks.npz") for name in names)
+    for path in files:
+        assert not re.search(r"bus_\d", f"{path.relative_to(experiment.folder)} {read_all(path)}"), path
+
+
+def test_other_weights_than_those_of_the_embeddings_are_refused(experiment: Experiment) -> None:
+    job = experiment.make_job("gated", 0)
+    found = job.signature.weights_sha256
+    signed = replace(job, signature=replace(job.signature, weights_sha256="0" * 64))
+    with pytest.raises(WeightsError, match=f"have sha256 {found}, the embeddings are made with {'0' * 64}"):
+        run_job.set_up(signed, Ranks("no", use_gpu=False))
+
+
+def test_training_reads_training_cases_alone_and_validation_those_set_apart(
+    experiment: Experiment, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = replace(experiment.make_job("gated", 0), run_folder=tmp_path)
+    read = {"training": set(), "validation": set(), "after": set()}
+    phase = ["training"]
+    read_cases, validate, evaluate_best = ShardReader.read, Evaluator.compute_mean_dice, run_job.evaluate
+
+    def recording(self: ShardReader, case_ids: list[str]) -> object:
+        read[phase[0]] |= set(case_ids)
+        return read_cases(self, case_ids)
+
+    def validating(self: Evaluator, *arguments: object) -> float:
+        phase[0] = "validation"
+        dice = validate(self, *arguments)
+        phase[0] = "training"
+        return dice
+
+    def evaluating(*arguments: object) -> None:
+        phase[0] = "after"
+        evaluate_best(*arguments)
+
+    monkeypatch.setattr(ShardReader, "read", recording)
+    monkeypatch.setattr(Evaluator, "compute_mean_dice", validating)
+    monkeypatch.setattr(run_job, "evaluate", evaluating)
+    run_job.train(job, Ranks("no", use_gpu=False))
+    assert read == {
+        "training": set(job.splits.train),
+        "validation": set(job.splits.val),
+        "after": set(job.splits.test),
+    }
 
 
 def test_a_finished_run_is_reused(
@@ -197,6 +260,34 @@ def test_a_run_that_another_process_writes_is_refused(experiment: Experiment, ru
         release.set()
         process.join()
     train(experiment, "gated", 0, Terminal(), StopRequest())
+
+
+def _hold_for(folder: Path, held: "multiprocessing.Event", release: "multiprocessing.Event") -> None:
+    with wait_for_lock(folder / ".lock", lambda: None):
+        held.set()
+        release.wait(60)
+
+
+def test_a_second_arm_waits_for_the_reference_that_the_first_writes(experiment: Experiment, run: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    reference = experiment.folder / "reference-fold1"
+    process = context.Process(target=_hold_for, args=(reference, held, release))
+    process.start()
+    said = []
+
+    class Telling(Terminal):
+        def say(self, sentence: str) -> None:
+            said.append(sentence)
+            release.set()
+
+    try:
+        assert held.wait(60)
+        train(experiment, "gated", 0, Telling(), StopRequest())
+    finally:
+        release.set()
+        process.join()
+    assert said[0] == f"waiting for {reference}: another process writes it"
 
 
 def test_a_leak_is_refused_unless_allowed_and_then_noted(small_recipe: Recipe, tmp_path: Path) -> None:

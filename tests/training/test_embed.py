@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from ranks_bench import make_recipe
+from torch.nn import functional
 
 from t2m_bench.data.bus_bra import read_bus_bra
 from t2m_bench.data.images import load_mask
@@ -21,6 +22,7 @@ from t2m_bench.training.batches import BatchMaker, TextTable
 from t2m_bench.training.embed import compute_mask_low_res, count_bytes_per_case, embed_cases
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.step import compute_gradients
+from t2m_bench.training.updater import build_updater
 
 
 def test_low_res_masks_keep_the_covered_share() -> None:
@@ -57,10 +59,17 @@ def test_vit_b_from_folder_to_step_to_mask(tmp_path: Path) -> None:
     adapter = build_adapter(recipe.adapter, 768, torch.Generator().manual_seed(0))
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder)
     batch = list(batches.make(0, 0, 0, 1))
-    losses = compute_gradients(adapter, segmenter, batch, 2, recipe.loss, Ranks("no", use_gpu=False))
+    ranks = Ranks("no", use_gpu=False)
+    before = {name: parameter.detach().clone() for name, parameter in adapter.named_parameters()}
+    losses = compute_gradients(adapter, segmenter, batch, 2, recipe.loss, ranks)
     assert np.isfinite(losses.total(2.0))
     assert all(torch.isfinite(parameter.grad).all() for parameter in adapter.parameters())
-    assert any(parameter.grad.abs().max() > 0 for parameter in adapter.parameters())
+    updater = build_updater(adapter, recipe.optim, ranks)
+    updater.update(1e-3)
+    unmoved = {name for name, parameter in adapter.named_parameters() if parameter.equal(before[name])}
+    # one text token has no softmax, so its query and key have no say; a bias of keys shifts all logits alike
+    assert all(".coarse.attention." in name or name.endswith("key.bias") for name in unmoved)
+    assert len(unmoved) < len(before) / 2
 
     with torch.no_grad():
         fused = adapter(batch[0].image_embedding, batch[0].text_embedding).image_embedding
@@ -68,4 +77,10 @@ def test_vit_b_from_folder_to_step_to_mask(tmp_path: Path) -> None:
     assert low_res_logits.shape == (2, 256, 256)
     case = cases[0]
     probability = compute_mask_probability(low_res_logits[0], case.height, case.width)
-    assert 0.0 <= compute_dice(probability.numpy() > 0.5, load_mask(tmp_path / "data", case)) <= 1.0
+    mask = load_mask(tmp_path / "data", case)
+    plain = functional.interpolate(low_res_logits[None, :1], size=mask.shape, mode="bilinear")[0, 0].numpy() > 0
+    overlap = 2 * (plain & mask).sum() / (plain.sum() + mask.sum())
+    assert compute_dice(probability.numpy() > 0.5, mask) == pytest.approx(overlap, abs=0.02)
+    share = torch.from_numpy(reader.read(case_ids[:1]).mask_low_res[0]).float() / 255
+    stored = compute_mask_probability(torch.logit(share.clamp(1e-4, 1 - 1e-4)), case.height, case.width)
+    assert compute_dice(stored.numpy() > 0.5, mask) > 0.97, "the stored reference is the case's mask"

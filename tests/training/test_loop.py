@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import limit_file_size
 from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.config import Recipe
@@ -159,6 +160,16 @@ def test_an_adapter_with_a_tensor_too_many_is_refused(tmp_path: Path) -> None:
     save_tensors(tmp_path / ADAPTER_NAME, tensors | {"levels.third.gate_raw": torch.zeros(1)}, note)
     with pytest.raises(RunFolderError, match=r"levels\.third\.gate_raw is \(1,\), expected absent"):
         load_adapter(tmp_path, make_adapter(recipe))
+
+
+def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_old_state(tmp_path: Path) -> None:
+    path = tmp_path / STATE_NAME
+    save_tensors(path, {"a": torch.zeros(1)}, {})
+    before = path.read_bytes()
+    with limit_file_size(1000), pytest.raises(OSError, match=r"state\.safetensors.* cannot be written|File too large"):
+        save_tensors(path, {"a": torch.zeros(10_000)}, {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 GATE = "levels.fine.gate_raw"

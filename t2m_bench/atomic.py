@@ -1,0 +1,64 @@
+"""Files that are whole or not there, and the locks of those who write them."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+SUFFIX = ".partial"
+
+
+@contextmanager
+def write_atomically(path: Path, private: bool = False) -> Iterator[Path]:
+    """Yield a path to write to, which becomes `path` at the end, or is removed where the writing fails.
+
+    Args:
+        private: only the owner may read the file, from its first byte.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}{SUFFIX}")  # a process id is not one on shared storage
+    try:
+        if private:
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, private: bool = False) -> None:
+    """Write a text file so that a reader sees the old file or the whole new one."""
+    with write_atomically(path, private) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any, private: bool = False) -> None:
+    """Write JSON so that a reader sees the old file or the whole new one."""
+    write_text(path, json.dumps(content, indent=1) + "\n", private)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what killed writers left; call it only where nobody else writes in the folder."""
+    for partial in folder.glob(f".*{SUFFIX}"):
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file, waiting for whoever holds it; the lock ends with the process, however it ends.
+
+    Args:
+        on_wait: is called once where there is somebody to wait for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
