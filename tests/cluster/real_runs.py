@@ -61,7 +61,7 @@ def _popen(command: Any, environment: dict[str, str] | None) -> subprocess.Popen
 
 def find_descendants(process: int, text: str) -> list[int]:
     """Return the ids of the processes that descend from one and whose command line holds a text."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
     parent = {int(pid): int(ppid) for pid, ppid, _ in rows}
 

@@ -41,7 +41,7 @@ def test_a_folder_that_cannot_be_made_is_told_as_the_system_does(root: Path, tas
 def kill_embedders(ended: threading.Event) -> None:
     """Kill each process of this one's Ray that embeds."""
     while not ended.wait(0.05):
-        listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+        listing = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
         for line in listing.splitlines():
             pid, _, arguments = line.strip().partition(" ")
             if arguments.strip().startswith("ray::_run") and is_ours(int(pid)):

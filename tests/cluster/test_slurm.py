@@ -67,7 +67,7 @@ def wait_until(happened: Callable[[], bool], folder: Path, job: int, seconds: fl
 
 def list_ray(job: int) -> list[str]:
     """Return the command lines of a job's Ray, on all hosts."""
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     return [line for line in listing.splitlines() if f"/tmp/ray-{job}" in line]
 
 

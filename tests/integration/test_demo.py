@@ -31,7 +31,7 @@ def test_text_that_decides_helps_and_wrong_text_costs(tmp_path: Path) -> None:
     assert f"report: {summary['report']}" in printed
     assert report.is_file()
     assert report.with_suffix(".md").is_file()
-    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    processes = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in processes, "nothing of the demo may go on after it"
 
 
