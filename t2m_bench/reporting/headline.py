@@ -136,9 +136,10 @@ def _write_note(results: Results, floor: str | None) -> str:
         "Gains over text_free and over a floor have the default interval and p, patients and training runs both "
         "random; "
         "only the primary contrast may be read without adjustment.",
+        "Help is not of the text's content alone: arms with text also train with the contrastive loss (text_train_only "
+        "has it without text), and gated has one level where text_free and hierarchical have two.",
         "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "
-        "shows reliance "
-        "on the text, not help.",
+        "shows reliance on the text, not help.",
     ]
     if floor:
         parts.append(f"Best floor: {name_arm(floor)}.")

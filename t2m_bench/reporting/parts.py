@@ -1,7 +1,7 @@
 """The parts of a report in their order: each has tables and figures, or says what it lacks."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from t2m_bench.reporting.arms import find_method
 from t2m_bench.reporting.comparisons import Comparison
@@ -38,6 +38,24 @@ class Part:
 
 def make_parts(results: Results, comparisons: Sequence[Comparison], draw: bool = True) -> list[Part]:
     """Return every part, in the order in which one reads; with figures unless `draw` is False."""
+    parts = _make_clean_parts(results, comparisons, draw)
+    return [_mark_leakage(part) for part in parts] if results.experiment["allow_leakage"] else parts
+
+
+def _mark_leakage(part: Part) -> Part:
+    """Let each table say by itself that leakage was allowed: tables are copied out of their report."""
+    marked = (
+        replace(
+            table,
+            note=f"Leakage was allowed: not honest test figures. {table.note}".rstrip(),
+            numbers=table.numbers.assign(leakage_allowed=True),
+        )
+        for table in part.tables
+    )
+    return replace(part, tables=tuple(marked))
+
+
+def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw: bool) -> list[Part]:
     method = find_method(results.arms) or next(iter(list_text_arms(results)), None)
     return [
         _make(

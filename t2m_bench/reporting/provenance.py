@@ -10,6 +10,7 @@ from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.reporting.verdicts import CLAIM_SEEDS
 
 FEW_PATIENTS = 10
+T_STAGE = "t_stage"
 
 
 def list_warnings(results: Results) -> list[str]:
@@ -24,6 +25,13 @@ def list_warnings(results: Results) -> list[str]:
         warnings.append(
             f"Phantoms, not patients: the text tells the hidden class with probability {phantom['text_effect']:g}"
             + (", and the look shows it too." if phantom["text_visible"] else ".")
+        )
+    if T_STAGE in results.fields:
+        aucs = [audit["size_auc"] for audit in results.audits.values() if audit.get("size_auc") is not None]
+        told = f": box size in mm alone tells T with AUC {aucs[0]:.2f} (mean over pairs of classes)" if aucs else ""
+        warnings.append(
+            "T is pathological (AJCC 7): found after surgery, not known when the image is taken, and partly defined by "
+            f"size, which the box shows too{told}."
         )
     missing = list_missing(results)
     if missing:

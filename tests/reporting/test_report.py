@@ -167,6 +167,8 @@ def test_what_makes_the_figures_less_stands_before_the_first(written: Report) ->
     page = written.paths["html"].read_text()
     assert page.index("fold 2: 3 patients in both train and test") < page.index("<table")
     assert page.index("hierarchical 20") < page.index("<table")
+    assert all("Leakage was allowed" in table.note for table in written.tables)
+    assert all(table.numbers["leakage_allowed"].all() for table in written.tables)
 
 
 def test_only_the_formats_asked_for_are_written_and_again_to_the_digit(experiment: Path) -> None:
@@ -303,6 +305,8 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
         write_results(path, table.assign(surface_dice_1=np.nan, surface_dice_5=np.nan).to_dict("records"))
     note = json.loads((experiment / "experiment.json").read_text())
     note["dataset"]["text_field"] = "t_stage + histology"
+    for fold in note["folds"].values():
+        fold["audit"]["size_auc"] = 0.913
     (experiment / "experiment.json").write_text(json.dumps(note))
     results = load_experiment(experiment)
     written = write_report(results, ("csv",))
@@ -310,6 +314,7 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
         "Does the model rely on t_stage?",
         "Does the model rely on histology?",
     ]
+    assert any("T is pathological" in warning and "AUC 0.91" in warning for warning in written.warnings)
     tables = {table.name: table for table in written.tables}
     assert list(tables["classes_histology"].columns) == ["Arm", "A", "S", "Macro-average"]
     assert set(tables["swaps"].numbers["own"]) == {"T2", "T3", "T4", "T5"}
