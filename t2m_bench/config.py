@@ -1,16 +1,14 @@
 """The recipe: everything that decides a result, as typed data that refuses what it does not know."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from t2m_bench.errors import RecipeError
+from t2m_bench.typed_yaml import Section, apply_override, load_mapping, validate
 
 Zero = Literal["zero1", "zero2"]
 AdapterKind = Literal["text_free", "gated", "hierarchical"]
@@ -27,12 +25,6 @@ NOT_DECISIVE = ("root", "clinical", "strict")
 LEVELS = frozenset({"gated", "coarse", "fine"})
 
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
-
-
-class Section(BaseModel):
-    """A part of the recipe: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PhantomSection(Section):
@@ -251,16 +243,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed; names the field.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such recipe. Recipes are YAML files; see those in launch/.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of names to values, found {type(raw).__name__}.")
+    raw = load_mapping(path, "recipe", "launch")
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     return parse_recipe(raw, source=str(path))
 
 
@@ -270,53 +255,7 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
     """
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
-        raise RecipeError(f"{source}: " + "; ".join(lines)) from None
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    dotted, separator, value = override.partition("=")
-    if not separator or not dotted:
-        raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
-    *parents, leaf = dotted.split(".")
-    place = raw
-    for parent in parents:
-        child = place.setdefault(parent, {})
-        if child is None:
-            child = place[parent] = {}
-        if not isinstance(child, dict):
-            raise RecipeError(f"override {override!r}: {parent} is a value, not a section")
-        place = child
-    try:
-        place[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not YAML: {error}") from None
-
-
-def _describe(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_names(problem["loc"][:-1]), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_known_names(problem['loc'][:-1]))}"
-        return f"{field} is not a field of the recipe{hint}"
-    if problem["type"] == "missing":
-        return f"{field} is required and absent"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message
-    return f"{field}: {message} (found {problem['input']!r})"
-
-
-def _known_names(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in location:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+    return validate(Recipe, raw, "recipe", source)
 
 
 def _hash8(value: Any) -> str:
