@@ -34,6 +34,7 @@ def _refuse_url(context: typer.Context, runs: Path) -> Path:
 NEEDS_A_PATH = {
     "prepare": "the manifest names patients, so it leaves this machine for no store",
     "embed": "HDF5 files need a path that all nodes share",
+    "sweep": "a study is a file that grows under a lock, which an object store does not offer",
     "doctor": "it looks at the folder that nodes share; give the one that mirrors the URL",
 }
 
@@ -67,6 +68,7 @@ class Work(StrEnum):
 
     STEP = "step"
     METRICS = "metrics"
+    SWEEP = "sweep"
 
 
 @app.callback()
@@ -278,6 +280,39 @@ def demo(
 
 
 @app.command()
+def sweep(
+    sweep: Annotated[Path, typer.Argument(help="Sweep file, such as sweeps/demo.yaml.", metavar="SWEEP")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides of the recipe; sweep.KEY=... of the sweep itself.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all, in place of the file's number.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse axes that cannot matter.")] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train the winner, and text_free given as many trials, and test both once.")
+    ] = False,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Search gates, heads, lambda and what else a sweep names, on validation cases; run it again to continue."""
+    from t2m_bench.pipeline.signals import catch_signals
+    from t2m_bench.pipeline.sweep import search
+    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.search.sweep import load_sweep
+
+    loaded = load_sweep(sweep, overrides or (), trials)
+    with catch_signals() as stop:
+        searched = search(loaded, runs, Terminal(), stop, strict, refit)
+    summary = searched.summarise()
+    _report(searched.folder)
+    if summary["best"]:
+        print(Path(searched.recipe).read_text(encoding="utf-8"), end="")
+        print(f"the winning recipe: {searched.recipe}; train it with `t2m-bench train {searched.recipe}`")
+    if searched.refit:
+        _report(searched.refit)
+    _end(as_json, summary)
+
+
+@app.command()
 def report(
     results: Annotated[str | None, typer.Argument(help="An experiment's folder or URL; the newest if absent.")] = None,
     runs: RunsOrUrl = "runs",
@@ -315,7 +350,12 @@ def perf(
     from t2m_bench.perf.metrics import measure_metrics
     from t2m_bench.perf.step import measure_step
 
-    found = measure_metrics(device) if what is Work.METRICS else measure_step(device)
+    if what is Work.SWEEP:
+        from t2m_bench.pipeline.sweep_perf import measure_sweep
+
+        found = measure_sweep(_find_shipped("sweeps"), device)
+    else:
+        found = measure_metrics(device) if what is Work.METRICS else measure_step(device)
     print(f"{found.name}: {found.setting}")
     for row in found.rows:
         spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
@@ -340,9 +380,15 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
 
 def _report(folder: Path) -> dict[str, Any]:
     from t2m_bench.reporting.console import print_tables
-    from t2m_bench.reporting.report import list_warnings, write_report
+    from t2m_bench.reporting.report import list_warnings, write_report, write_sweep_report
     from t2m_bench.reporting.results import load_experiment
+    from t2m_bench.search.study import has_study
 
+    if has_study(folder):
+        search = write_sweep_report(folder)
+        print_tables(search.tables)
+        print(f"report: {search.html} (and {search.markdown.name}, tables/, figures/ beside it)")
+        return {"sweep": str(folder), "report": str(search.html)}
     results = load_experiment(folder)
     written = write_report(results)
     print_tables(written.tables)
@@ -354,8 +400,12 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _find_demo() -> Path:
-    """Return launch/demo.yaml from here or from the checkout that this package is installed from."""
-    here = Path("launch", "demo.yaml")
+    return _find_shipped("launch")
+
+
+def _find_shipped(folder: str) -> Path:
+    """Return demo.yaml of a folder from here or from the checkout that this package is installed from."""
+    here = Path(folder, "demo.yaml")
     return here if here.is_file() else Path(__file__).resolve().parents[1] / here
 
 

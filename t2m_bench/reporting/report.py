@@ -11,6 +11,7 @@ import yaml
 
 from t2m_bench.reporting.figures import Figure, make_figures
 from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.search import find_search, load_search, make_search_figures, make_search_tables
 from t2m_bench.reporting.tables import Table, make_tables
 
 FOLDER_NAME = "report"
@@ -27,20 +28,45 @@ class Report:
 
 def write_report(results: Results) -> Report:
     """Write the report into the experiment's folder; each file appears whole."""
-    folder = results.folder / FOLDER_NAME
     tables, figures = make_tables(results), make_figures(results)
-    for table in tables:
-        _write(folder / "tables" / f"{table.name}.csv", table.numbers.to_csv(index=False).encode())
-    for figure in figures:
-        _write(folder / "figures" / f"{figure.name}.png", figure.png)
+    search = find_search(results.folder)
+    if search is not None:
+        tables += make_search_tables(search)
+        figures += make_search_figures(search)
     content = {
         "title": f"Does the text help? {results.experiment['name']}",
         "warnings": list_warnings(results),
         "facts": list_facts(results),
-        "tables": tables,
-        "figures": [(figure, _to_uri(figure)) for figure in figures],
         "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
     }
+    return _write_all(results.folder / FOLDER_NAME, tables, figures, content)
+
+
+def write_sweep_report(folder: Path) -> Report:
+    """Write the report of a sweep's studies into its folder.
+
+    Raises:
+        RunFolderError: the folder holds no study that can be read.
+    """
+    search = load_search(folder)
+    best = folder / "best.yaml"
+    content = {
+        "title": f"What mattered? Sweep {folder.name}",
+        "warnings": [
+            "Every value is of validation cases, from which the winner was chosen: no test figure stands here."
+        ],
+        "facts": [("Studies", ", ".join(search.studies)), ("Folder", str(folder))],
+        "recipe": best.read_text(encoding="utf-8") if best.is_file() else "# no trial came to its end\n",
+    }
+    return _write_all(folder / FOLDER_NAME, make_search_tables(search), make_search_figures(search), content)
+
+
+def _write_all(folder: Path, tables: list[Table], figures: list[Figure], content: dict[str, Any]) -> Report:
+    for table in tables:
+        _write(folder / "tables" / f"{table.name}.csv", table.numbers.to_csv(index=False).encode())
+    for figure in figures:
+        _write(folder / "figures" / f"{figure.name}.png", figure.png)
+    filled = {**content, "tables": tables, "figures": [(figure, _to_uri(figure)) for figure in figures]}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t2m_bench.reporting"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -51,7 +77,7 @@ def write_report(results: Results) -> Report:
     paths = {}
     for kind in ("md", "html"):
         paths[kind] = folder / f"report.{kind}"
-        _write(paths[kind], environment.get_template(f"report.{kind}.j2").render(content).encode())
+        _write(paths[kind], environment.get_template(f"report.{kind}.j2").render(filled).encode())
     return Report(paths["md"], paths["html"], tables)
 
 

@@ -20,7 +20,7 @@ from t2m_bench.shards.schema import Signature
 from t2m_bench.training.batches import BatchMaker, TextTable
 from t2m_bench.training.checkpoint import Progress, load_adapter
 from t2m_bench.training.evaluate import Answers, Evaluator, Question, ask
-from t2m_bench.training.loop import ShouldStop, Trainer
+from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
 from t2m_bench.training.overlays import choose_shown, write_crops
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import RUN_NAME, write_history, write_json
@@ -91,8 +91,24 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     Asked to stop, it saves and returns a progress that is not `finished`.
     """
     bench = set_up(job, ranks)
-    recipe, optim = job.recipe, job.recipe.optim
     val_cases = job.select(job.splits.val)
+    log = _EpochLog(job.run_folder) if ranks.is_first else None
+    progress = make_trainer(
+        bench,
+        validate=lambda adapter: bench.evaluator.compute_mean_dice(adapter, val_cases),
+        on_epoch=log.write if log else lambda history: None,
+        should_stop=should_stop,
+    ).fit()
+    if log:
+        log.close()
+    if progress.finished:
+        evaluate(bench, progress)
+    return progress
+
+
+def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_stop: ShouldStop) -> Trainer:
+    """Return the training of a bench's adapter on its training cases."""
+    job, recipe, optim = bench.job, bench.job.recipe, bench.job.recipe.optim
     batches = BatchMaker(
         source=bench.reader,
         texts=job.texts,
@@ -104,23 +120,17 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
         box_jitter=optim.box_jitter,
         input_size=bench.sam.image_size,
     )
-    log = _EpochLog(job.run_folder) if ranks.is_first else None
-    progress = Trainer(
+    return Trainer(
         recipe,
         job.run_folder,
         bench.adapter,
         bench.evaluator.segmenter,
         batches,
-        ranks,
-        validate=lambda adapter: bench.evaluator.compute_mean_dice(adapter, val_cases),
-        on_epoch=log.write if log else lambda history: None,
+        bench.ranks,
+        validate=validate,
+        on_epoch=on_epoch,
         should_stop=should_stop,
-    ).fit()
-    if log:
-        log.close()
-    if progress.finished:
-        evaluate(bench, progress)
-    return progress
+    )
 
 
 def evaluate(bench: Bench, progress: Progress) -> None:
