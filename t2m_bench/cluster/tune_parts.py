@@ -1,8 +1,10 @@
 """What Ray Tune is given: a searcher over the study, and two ways to train a trial. Import it inside a Ray session."""
 
+import math
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,16 @@ from t2m_bench.cluster.tune_job import Demand, IsSet, OnChange
 from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
 from t2m_bench.search.samplers import Sampling
-from t2m_bench.search.study import complete, fail, prune
+from t2m_bench.search.study import complete, fail, list_counted, prune
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import load_json, write_json
 from t2m_bench.training.trial import FrozenParts, TrialData, TrialReport, describe_failure, name_failure
 
 NEVER_REPORTED = "ended without a result"
+
+NOBODY: Any = None
+"""In place of Tune's controller, which is not asked about trials that are over."""
 
 
 def build_tuner(
@@ -50,7 +55,7 @@ def build_tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=build_scheduler(loaded.sweep, loaded.recipe.optim.epochs),
+            scheduler=build_scheduler(loaded.sweep, loaded.recipe.optim.epochs, study),
             num_samples=remaining,
             max_concurrent_trials=at_once,
             reuse_actors=not demand.is_wide,
@@ -68,22 +73,43 @@ def build_tuner(
     )
 
 
-def build_scheduler(sweep: Sweep, epochs: int) -> TrialScheduler:
-    """Return what stops poor trials early; an epoch is its unit of time."""
+def build_scheduler(sweep: Sweep, epochs: int, study: optuna.Study) -> TrialScheduler:
+    """Return what stops poor trials early, epoch by epoch, told what the study's earlier trials reached."""
     (metric, direction), *_ = sweep.objectives.items()
     section = sweep.scheduler
     if section.kind == "none":
         return FIFOScheduler()  # type: ignore[no-untyped-call]  # ray leaves it untyped
-    options: dict[str, Any] = {
-        "metric": metric,
-        "mode": "max" if direction == "maximize" else "min",
-        "time_attr": "epoch",
-    }
-    grace = min(section.grace_epochs, epochs)
+    options: dict[str, Any] = {"metric": metric, "mode": "max" if direction == "maximize" else "min"}
+    options |= {"time_attr": "epoch", "grace_period": min(section.grace_epochs, epochs)}
     if section.kind == "median":
-        return MedianStoppingRule(grace_period=grace, **options)
+        # it would pause trials, which takes a checkpoint, as long as it knows too few
+        options["min_time_slice"] = math.inf
+        median = MedianStoppingRule(**options)
+        for past, results in _list_past(study, metric):
+            for result in [*results, results[-1]]:  # as Tune does, which tells the last twice
+                median.on_trial_complete(NOBODY, past, result)
+        return median
     # one more than any trial has: a trial that reaches its last epoch ends by itself
-    return AsyncHyperBandScheduler(max_t=epochs + 1, grace_period=grace, reduction_factor=section.reduction, **options)
+    asha = AsyncHyperBandScheduler(max_t=epochs + 1, reduction_factor=section.reduction, **options)
+    for past, results in _list_past(study, metric):
+        asha.on_trial_add(NOBODY, past)
+        for result in results:
+            asha.on_trial_result(NOBODY, past, result)
+    return asha
+
+
+@dataclass(frozen=True)
+class _Past:
+    """A trial of an earlier process, as far as schedulers ask."""
+
+    trial_id: str
+
+
+def _list_past(study: optuna.Study, metric: str) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
+    for trial in list_counted(study):
+        steps = sorted(trial.intermediate_values.items())
+        if steps:
+            yield _Past(f"past{trial.number}"), [{"epoch": epoch, metric: value} for epoch, value in steps]
 
 
 class StudySearcher(Searcher):
