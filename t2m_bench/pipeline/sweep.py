@@ -153,7 +153,7 @@ def _write_best(study: optuna.Study, loaded: LoadedSweep, folder: Path, terminal
     if best is None:
         terminal.say(f"no trial of {study.study_name} came to its end; the reasons are in the report")
         return None
-    recipe = apply_params(loaded.raw, best.params, f"trial {best.number}")
+    recipe = _draw(apply_params(loaded.raw, best.params, f"trial {best.number}"), loaded.sweep.split_seeds[0])
     seeded = recipe.model_copy(update={"seed": loaded.sweep.seeds[0]})
     number = len(list_counted(study))
     head = f"# Trial {best.number} of {number} of the sweep {study.study_name}; {_describe_best(study)}\n"
@@ -222,7 +222,8 @@ def _refit(
                 raise RunFolderError(
                     f"{folder}: no trial of {study.study_name} came to its end; see `t2m-bench report`."
                 )
-            recipes[FREE] = apply_params(free.raw, winner.params, study.study_name)
+            found = apply_params(free.raw, winner.params, study.study_name)
+            recipes[FREE] = _draw(found, loaded.sweep.split_seeds[0])
             studies[FREE] = study.study_name
     digest = hashlib.sha256(json.dumps([r.compute_run_hash() for r in recipes.values()]).encode()).hexdigest()[:8]
     place = folder.parents[1] / f"{loaded.sweep.name}-refit-{digest}"
