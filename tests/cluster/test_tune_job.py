@@ -138,29 +138,24 @@ def test_the_same_seed_gives_the_same_trials_and_winner_whatever_kills_the_drive
     assert resumed["best"]["params"] == undisturbed["best"]["params"]
 
 
-def test_a_killed_trial_is_failed_with_its_reason_and_the_study_goes_on(place: Path) -> None:
-    process = start(place, write_sweep(place, "c"), "--trials", "3")
+def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that_goes_on(place: Path) -> None:
+    path = write_sweep(place, "c")
+    process = start(place, path, "--trials", "5")
     wait_for(place, "c", process, 1)
     os.kill(find_trial_process(process.pid), signal.SIGKILL)
-    summary, _, _ = finish(process)
-    assert summary["trials"] == 3
-    assert summary["states"]["FAIL"] == 1
-    (failed,) = [trial for trial in load(place, "c").trials if trial.state is TrialState.FAIL]
-    assert "died" in failed.user_attrs[REASON]
-
-
-def test_ctrl_c_leaves_a_study_that_goes_on(place: Path) -> None:
-    path = write_sweep(place, "d")
-    process = start(place, path, "--trials", "3")
-    wait_for(place, "d", process, 1)
+    wait_for(place, "c", process, 2)  # the study went on
     process.send_signal(signal.SIGINT)
     _, _, errors = finish(process, code=130)
     assert "stopped by SIGINT" in errors
-    assert not load(place, "d").get_trials(states=(TrialState.RUNNING,))
-    summary, printed, _ = finish(start(place, path, "--trials", "3"))
+    assert not load(place, "c").get_trials(states=(TrialState.RUNNING,))
+    summary, printed, _ = finish(start(place, path, "--trials", "5"))
     assert "continuing" in printed
-    assert summary["trials"] == 3
-    changed = write_sweep(place, "d", space=SPACE | {"optim.learning_rate": {"low": 3e-4, "high": 2e-2, "log": True}})
+    assert summary["trials"] == 5
+    assert summary["states"]["FAIL"] == 1
+    reasons = [trial.user_attrs[REASON] for trial in load(place, "c").trials if trial.state is TrialState.FAIL]
+    (killed,) = [reason for reason in reasons if reason != "interrupted"]
+    assert "died" in killed
+    changed = write_sweep(place, "c", space=SPACE | {"optim.learning_rate": {"low": 3e-4, "high": 2e-2, "log": True}})
     _, _, errors = finish(start(place, changed, "--trials", "9"), code=2)
     assert "space.optim.learning_rate.high was 0.01 and is 0.02" in errors
     assert len(errors.strip().splitlines()) == 1
