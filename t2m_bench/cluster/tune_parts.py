@@ -27,6 +27,9 @@ from t2m_bench.training.trial import FrozenParts, TrialData, TrialReport, descri
 
 NEVER_REPORTED = "ended without a result"
 
+WAITING_BYTES = 2**20
+"""All that the process of a wide trial reserves: no CPU, which its workers need, but Tune refuses nothing at all."""
+
 NOBODY: Any = None
 """In place of Tune's controller, which is not asked about trials that are over."""
 
@@ -47,7 +50,7 @@ def build_tuner(
     shared: dict[str, Any] = {"data": data, "raw": loaded.raw}
     if demand.is_wide:
         parameters = tune.with_parameters(train_wide_trial, **shared, folder=storage.resolve() / "trials")
-        trainable = tune.with_resources(parameters, {"cpu": 0})  # its workers take what there is
+        trainable = tune.with_resources(parameters, {"cpu": 0, "memory": WAITING_BYTES})
     else:
         parameters = tune.with_parameters(TrialTrainable, **shared, demand=demand)
         trainable = tune.with_resources(parameters, {"cpu": demand.cpus, "gpu": demand.gpus})
