@@ -27,7 +27,7 @@ def test_the_demo_has_no_idle_axis() -> None:
             "add when: {adapter.kind: hierarchical}",
         ),
         ("sweep.space.optim.micro_batch_size={choices: [4, 16]}", "however it is split"),
-        ("sweep.space.optim.patience={low: 5, high: 9, integer: true}", "more than 4 epochs"),
+        ("sweep.space.optim.patience={low: 5, high: 9, integer: true}", "more than 3 epochs"),
         ("sweep.space.loss.temperature={low: 0.1, high: 0.5, when: {adapter.kind: text_free}}", "no contrastive loss"),
     ],
 )
