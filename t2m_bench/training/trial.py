@@ -11,6 +11,7 @@ from t2m_bench.config import Recipe
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
+from t2m_bench.errors import UserError
 from t2m_bench.models.fusion import FusionAdapter, build_adapter, count_trainable_parameters
 from t2m_bench.training.evaluate import Question
 from t2m_bench.training.job import Bench, Job, make_trainer, set_up
@@ -81,6 +82,8 @@ class FrozenParts:
                     member.advance()
                 epoch += 1
                 yield _summarise(members, epoch, self._data.metrics)
+        except UserError as error:  # name the member, not a folder that will be gone
+            raise type(error)(str(error).replace(f"{folder}/", "")) from None
         finally:
             if ranks.is_first:
                 shutil.rmtree(folder, ignore_errors=True)

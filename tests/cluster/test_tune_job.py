@@ -173,7 +173,7 @@ def test_a_nan_and_a_lack_of_memory_are_failures_with_reasons_and_the_winner_is_
         (trial.params["optim.learning_rate"], trial.params["adapter.inner_width"]): trial.user_attrs.get(REASON, "")
         for trial in load(place, "e").trials
     }
-    assert "the loss is" in reasons[(1e30, 128)]
+    assert reasons[(1e30, 128)].startswith("UserError: seed0-split0: the loss is ")
     assert all(reasons[(rate, 2**40)].startswith("out of memory: ") for rate in (1e-3, 1e30))
     assert summary["best"]["params"] == {"optim.learning_rate": 1e-3, "adapter.inner_width": 128}
     best = load_recipe(Path(summary["best"]["recipe"]))
