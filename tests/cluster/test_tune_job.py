@@ -51,7 +51,7 @@ def write_sweep(place: Path, name: str, **changes: Any) -> Path:
         "refit": {"seeds": [0]},
     }
     path = place / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(raw | changes))
+    path.write_text(yaml.safe_dump(raw | changes, sort_keys=False))
     return path
 
 
