@@ -6,6 +6,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
 from t2m_bench.search.study import complete, open_study
 from t2m_bench.search.sweep import Sweep
@@ -79,3 +80,78 @@ def test_the_last_exception_is_the_reason(text: str, reason: str) -> None:
     from t2m_bench.cluster.tune_parts import find_reason
 
     assert reason in find_reason(text)
+
+
+def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_parts import StudySearcher
+
+    sweep, told = make_sweep("asha"), []
+    study = open_study(tmp_path, sweep, "s")
+    searcher = StudySearcher(study, sweep, lambda: told.append(1))
+    asked = {name: searcher.suggest(name) for name in ("whole", "stopped", "bad", "killed", "silent")}
+    assert [config["number"] for config in asked.values()] == [0, 1, 2, 3, 4]
+    assert asked["whole"]["params"].keys() == {GATE}
+
+    def report(epoch: int, value: float, finished: bool) -> dict[str, Any]:
+        return {"val_dice": value, "epoch": epoch, "finished": finished, "members": [["seed0-split0", value]]}
+
+    searcher.on_trial_result("whole", report(1, 0.7, False))
+    searcher.on_trial_complete("whole", report(2, 0.8, True))
+    searcher.on_trial_result("stopped", report(1, 0.4, False))
+    searcher.on_trial_complete("stopped", report(2, 0.5, False))
+    searcher.on_trial_complete("bad", {**report(0, float("nan"), False), "failure": "UserError: the loss is nan"})
+    searcher.on_trial_complete("killed", error=True)  # Tune tells its callbacks the reason after this
+    searcher.tell_crash("killed", "ActorDiedError: gone")
+    searcher.on_trial_complete("silent", {"training_iteration": 1})
+    trials = study.trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
+    assert [trial.value for trial in trials] == [0.8, 0.5, None, None, None]
+    assert [trial.intermediate_values for trial in trials[:2]] == [{1: 0.7, 2: 0.8}, {1: 0.4, 2: 0.5}]
+    assert trials[0].user_attrs == {"members": {"seed0-split0": 0.8}}
+    reasons = [trial.user_attrs["reason"] for trial in trials[1:]]
+    assert reasons[0] == "stopped by the scheduler after epoch 2"
+    assert reasons[1:3] == ["UserError: the loss is nan", "ActorDiedError: gone"]
+    assert "without a result" in reasons[3]
+    assert len(told) == 5
+
+
+def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_job import Demand
+    from t2m_bench.cluster.tune_parts import TrialTrainable
+    from t2m_bench.config import parse_recipe
+    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.pipeline.train import gather
+    from t2m_bench.training.trial import TrialData, hide_test_cases
+
+    recipe = parse_recipe(
+        {
+            "name": "trial",
+            "dataset": {"root": str(tmp_path / "data"), "phantom": {"cases": 40, "seed": 3}},
+            "text_encoder": {"name": "stand-in"},
+            "optim": {"epochs": 1, "warmup_steps": 2},
+        },
+        "test",
+    )
+    job = hide_test_cases(gather(recipe, tmp_path, Terminal())[0].make_job("hierarchical", 0))
+    shared = {"data": TrialData((job,), (0,), ("val_dice",)), "raw": recipe.model_dump(mode="json")}
+    trainable = TrialTrainable.__new__(TrialTrainable)  # without what Tune adds around it, which needs a cluster
+    threads = torch.get_num_threads()
+    trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, False))
+    try:
+        first = trainable.step()
+        assert first["done"]
+        assert first["finished"]
+        frozen = trainable._frozen
+        assert trainable.reset_config({"number": 1, "params": {"optim.learning_rate": 1e30}})
+        failed = trainable.step()
+        assert failed["done"]
+        assert failed["failure"].startswith("UserError: seed0-split0: the loss is ")
+        trainable.reset_config({"number": 2, "params": {"adapter.inner_width": 2**40}})  # beyond any address space
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            trainable.step()
+        trainable.reset_config({"number": 3, "params": {}})
+        assert trainable.step()["val_dice"] == first["val_dice"]
+        assert trainable._frozen is frozen
+    finally:
+        trainable.cleanup()
+        torch.set_num_threads(threads)
