@@ -238,8 +238,8 @@ class BenchSection(Section):
     def _knows_its_names(self) -> "BenchSection":
         kinds = get_args(AdapterKind)
         for name, named in self.named.items():
-            is_tuned = name in kinds and named.differently_tuned and named.adapter.get("kind", name) == name
-            if not ARM_NAME.fullmatch(name) or name in REFERENCE_ARMS or (name in kinds and not is_tuned):
+            is_tuned = named.differently_tuned and named.adapter.get("kind", name) == name
+            if not ARM_NAME.fullmatch(name) or name in REFERENCE_ARMS or (_is_kind(name) and not is_tuned):
                 raise ValueError(
                     f"bench.named.{name}: choose a name of a-z, 0-9 and _ that no arm has yet, or tune an arm of that "
                     "name: differently_tuned: true, and no other kind"
@@ -366,8 +366,7 @@ class Recipe(Section):
         named = self.bench.named.get(arm)
         if named is None:
             return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
-        is_kind = arm in get_args(AdapterKind)
-        own = {"adapter": {**named.adapter, "kind": arm}} if is_kind else {}
+        own = {"adapter": {**named.adapter, "kind": arm}} if _is_kind(arm) else {}
         changed = {
             name: type(section).model_validate(
                 _merge(section.model_dump(mode="json"), own.get(name, getattr(named, name)))
@@ -404,6 +403,8 @@ class Recipe(Section):
     def compute_experiment_hash(self, dataset_hash: str) -> str:
         """Return 8 hex digits of what all runs of one experiment share: all but arm, test fold, seed and cluster.
 
+        An arm of a kind's name that is tuned makes another experiment: its runs bear the name of those that are not.
+
         Args:
             dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
         """
@@ -412,7 +413,8 @@ class Recipe(Section):
         for name in (*NOT_DECISIVE, "test_fold"):
             shared["dataset"].pop(name)
         shared["image_encoder"].pop("checkpoint")
-        return _hash8([dataset_hash, shared])
+        tuned = {name: arm.model_dump(mode="json") for name, arm in self.bench.named.items() if _is_kind(name)}
+        return _hash8([dataset_hash, shared, tuned] if tuned else [dataset_hash, shared])
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
@@ -451,6 +453,10 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = _merge(base[key], value) if is_section else value
     return merged
+
+
+def _is_kind(arm: str) -> bool:
+    return arm in get_args(AdapterKind)
 
 
 def _hash8(value: Any) -> str:

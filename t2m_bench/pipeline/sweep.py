@@ -236,10 +236,8 @@ def make_refit_recipe(
         own = recipe.model_dump(mode="json", include={"adapter", "optim", "loss", "prompts"})
         named[arm] = own | {"differently_tuned": True, "trials": trials.get(arm, 1)}
     raw = best.model_dump(mode="json")
-    # the arms' values stand in the name, so that other winners are another experiment
-    digest = "".join(recipe.compute_run_hash()[:3] for recipe in recipes.values())
     changed = {"arms": list(recipes), "named": named, "seeds": list(sweep.refit.seeds), "folds": []}
-    raw |= {"name": f"{sweep.name}-refit-{digest}", "bench": raw["bench"] | changed, "deviations": {}}
+    raw |= {"bench": raw["bench"] | changed, "deviations": {}}
     return parse_recipe(raw, f"refit of {sweep.name}")
 
 

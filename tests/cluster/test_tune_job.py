@@ -86,16 +86,19 @@ def wait_for(place: Path, name: str, process: subprocess.Popen[str], finished: i
 
 
 def find_trial_process(driver: int) -> int:
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
-    parent = {int(pid): int(ppid) for pid, ppid, _ in rows}
-
-    def descends(pid: int) -> bool:
-        while pid in parent and pid != driver:
-            pid = parent[pid]
-        return pid == driver
-
-    return next(int(pid) for pid, _, args in rows if "TrialTrainable" in args and descends(int(pid)))
+    """Return the process that trains a trial; it bears its name from the actor's first call on."""
+    for _ in range(300):
+        listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
+        parent = {pid: ppid for pid, ppid, *_ in rows}
+        for pid, *_ in (row for row in rows if len(row) == 3 and "ray::TrialTrainable" in row[2]):
+            above = pid
+            while above in parent and above != str(driver):
+                above = parent[above]
+            if above == str(driver):
+                return int(pid)
+        time.sleep(0.1)
+    pytest.fail(f"no trial's process under {driver}: {listing}")
 
 
 class Trap:

@@ -28,11 +28,20 @@ def test_the_demo_has_no_idle_axis() -> None:
         ),
         ("sweep.space.optim.micro_batch_size={choices: [4, 16]}", "however it is split"),
         ("sweep.space.optim.patience={low: 5, high: 9, integer: true}", "more than 3 epochs"),
+        (
+            "sweep.space.adapter.norm={choices: [branch, output], when: {adapter.kind: tuned_decoder}}",
+            "always tuned_decoder, which has no adapter",
+        ),
+        (
+            "sweep.space.adapter.coarse.tokens={choices: [1, 2], when: {adapter.kind: tuned_decoder}}",
+            "always tuned_decoder, which has no coarse",
+        ),
         ("sweep.space.loss.temperature={low: 0.1, high: 0.5, when: {adapter.kind: text_free}}", "no contrastive loss"),
     ],
 )
 def test_an_axis_that_cannot_matter_is_named_with_the_reason(override: str, reason: str) -> None:
-    kinds = ["sweep.space.adapter.kind.choices=[gated, hierarchical, text_free]"] if "text_free" in override else []
+    others = [kind for kind in ("text_free", "tuned_decoder") if kind in override]
+    kinds = [f"sweep.space.adapter.kind.choices=[gated, hierarchical, {kind}]" for kind in others]
     axis = override.split("=")[0].removeprefix("sweep.")
     (sentence,) = [line for line in find(override, *kinds) if line.startswith(f"{axis}: ")]
     assert reason in sentence
