@@ -18,7 +18,7 @@ def test_a_refit_gives_each_arm_its_own_values_and_says_how_many_trials_chose_th
     assert free.recipe.adapter.kind == "text_free"
     assert not [name for name in free.sweep.space if name.startswith(("adapter.gated.", "loss.", "prompts."))]
     assert free.sweep.trials == loaded.sweep.trials
-    own = apply_params(free.raw, {"optim.learning_rate": 0.001}, "trial 2")
+    own = apply_params(free.raw, {"optim.learning_rate": 0.002}, "trial 2")
     trials = {"text_free": 24, "gated": 24}
     recipe = make_refit_recipe(loaded.sweep, best, {"text_free": own, "gated": best}, trials)
     assert recipe.bench.arms == ("text_free", "gated")
