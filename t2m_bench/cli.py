@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ def _refuse_url(context: typer.Context, runs: Path) -> Path:
 NEEDS_A_PATH = {
     "prepare": "the manifest names patients, so it leaves this machine for no store",
     "embed": "HDF5 files need a path that all nodes share",
+    "sweep": "a study is a file that grows under a lock, which an object store does not offer",
     "doctor": "it looks at the folder that nodes share; give the one that mirrors the URL",
 }
 
@@ -72,6 +74,7 @@ class Work(StrEnum):
     METRICS = "metrics"
     STARTUP = "startup"
     SCALING = "scaling"
+    SWEEP = "sweep"
     ALL = "all"
 
 
@@ -286,6 +289,39 @@ def demo(
 
 
 @app.command()
+def sweep(
+    sweep: Annotated[Path, typer.Argument(help="Sweep file, such as sweeps/demo.yaml.", metavar="SWEEP")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Dotted overrides of the recipe; sweep.KEY=... of the sweep itself.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials in all, in place of the file's number.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse axes that cannot matter.")] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Train the winner, and text_free given as many trials, and test both once.")
+    ] = False,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Search gates, heads, lambda and what else a sweep names, on validation cases; run it again to continue."""
+    from t2m_bench.pipeline.signals import catch_signals
+    from t2m_bench.pipeline.sweep import search
+    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.search.sweep import load_sweep
+
+    loaded = load_sweep(sweep, overrides or (), trials)
+    with catch_signals() as stop:
+        searched = search(loaded, runs, Terminal(), stop, strict, refit)
+    summary = searched.summarise()
+    _report(searched.folder)
+    if summary["best"]:
+        print(Path(searched.recipe).read_text(encoding="utf-8"), end="")
+        print(f"the winning recipe: {searched.recipe}; train it with `t2m-bench train {searched.recipe}`")
+    if searched.refit:
+        _report(searched.refit)
+    _end(as_json, summary)
+
+
+@app.command()
 def report(
     results: Annotated[str | None, typer.Argument(help="An experiment's folder or URL; the newest if absent.")] = None,
     formats: Annotated[str, typer.Option("--format", help="What to write: html,md,tex,csv.")] = "html,md,tex,csv",
@@ -321,13 +357,13 @@ def perf(
     as_json: AsJson = False,
 ) -> None:
     """Measure a piece of work side by side: the plain way, ours, the limit; `all` writes perf.json and perf.md too."""
-    from t2m_bench.perf.everything import WORKS, find_measure, flatten, format_table
+    from t2m_bench.perf.everything import WORKS, flatten, format_table
 
     found = []
-    for work in WORKS if what is Work.ALL else (what.value,):
+    for work in (*WORKS, Work.SWEEP.value) if what is Work.ALL else (what.value,):
         # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
         found.append(
-            find_measure(work)(device if what is not Work.ALL or work in ("step", "embed", "epoch") else "cpu")
+            _find_measure(work)(device if what is not Work.ALL or work in ("step", "embed", "epoch") else "cpu")
         )
         for one in flatten(found[-1:]):
             _print_measurement(one)
@@ -337,6 +373,17 @@ def perf(
         (runs / "perf.json").write_text(json.dumps(summaries, indent=1), encoding="utf-8")
         (runs / "perf.md").write_text(format_table(found), encoding="utf-8")
     _end(as_json, {"measurements": summaries} if what is Work.ALL else summaries[0])
+
+
+def _find_measure(work: str) -> Callable[[str], Any]:
+    """Return what measures a piece of work on a device; a sweep is measured on Ray, which perf/ knows nothing of."""
+    from t2m_bench.perf.everything import find_measure
+
+    if work != Work.SWEEP:
+        return find_measure(work)
+    from t2m_bench.pipeline.sweep_perf import measure_sweep
+
+    return lambda device: measure_sweep(_find_shipped("sweeps"), device)
 
 
 def _print_measurement(found: Any) -> None:
@@ -394,23 +441,42 @@ def _report(folder: Path, formats: tuple[str, ...] | None = None) -> dict[str, A
     from t2m_bench.reporting.console import print_report
     from t2m_bench.reporting.report import FORMATS, write_report
     from t2m_bench.reporting.results import load_experiment
+    from t2m_bench.search.study import has_study
 
     foreign = [name for name in formats or () if name not in FORMATS]
     if foreign:
         raise UserError(f"--format {foreign[0]}: not a format; choose among {', '.join(FORMATS)}, with commas between.")
+    if has_study(folder):
+        return _report_sweep(folder, formats or FORMATS)
     written = write_report(load_experiment(folder), formats or FORMATS)
     print_report(written)
     arms = json.loads(written.tables[0].numbers.to_json(orient="records"))
     verdicts = [{"about": found.key, "outcome": found.outcome, "says": found.headline} for found in written.verdicts]
-    paths = {kind: str(path) for kind, path in written.paths.items()}
-    main = str(next(iter(paths.values())) if "html" not in paths else paths["html"])
     arms = [row for row in arms if not row["published"]]
-    return {"experiment": str(folder), "report": main, "written": paths, "verdicts": verdicts, "arms": arms}
+    return {"experiment": str(folder), **_list_written(written), "verdicts": verdicts, "arms": arms}
+
+
+def _report_sweep(folder: Path, formats: tuple[str, ...]) -> dict[str, Any]:
+    from t2m_bench.reporting.console import print_report
+    from t2m_bench.reporting.report import write_sweep_report
+
+    written = write_sweep_report(folder, formats)
+    print_report(written)
+    return {"sweep": str(folder), **_list_written(written)}
+
+
+def _list_written(report: Any) -> dict[str, Any]:
+    paths = {kind: str(path) for kind, path in report.paths.items()}
+    return {"report": paths.get("html", next(iter(paths.values()))), "written": paths}
 
 
 def _find_demo() -> Path:
-    """Return launch/demo.yaml from here or from the checkout that this package is installed from."""
-    here = Path("launch", "demo.yaml")
+    return _find_shipped("launch")
+
+
+def _find_shipped(folder: str) -> Path:
+    """Return demo.yaml of a folder from here or from the checkout that this package is installed from."""
+    here = Path(folder, "demo.yaml")
     return here if here.is_file() else Path(__file__).resolve().parents[1] / here
 
 

@@ -5,25 +5,13 @@ import hashlib
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from t2m_bench.errors import RecipeError
+from t2m_bench.typed_yaml import DISTINCT, Section, Seed, apply_override, load_mapping, set_dotted, validate
 
 Zero = Literal["zero1", "zero2"]
 AdapterKind = Literal[
@@ -32,8 +20,6 @@ AdapterKind = Literal[
 Condition = Literal["right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""What torch's generators take."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 IMAGE_WIDTH = 256
@@ -50,32 +36,6 @@ ARM_NAME = re.compile(r"[a-z][a-z0-9_]*")
 REFERENCE_ARMS = frozenset({"baseline", "floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask"})
 
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
-
-
-def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    repeated = [value for value, count in Counter(values).items() if count > 1]
-    if repeated:
-        raise PydanticCustomError("repeated", "{value} stands more than once", {"value": str(repeated[0])})
-    return values
-
-
-DISTINCT = (Field(min_length=1), AfterValidator(_refuse_repeats))
-"""At least one value, none twice."""
-
-
-class Section(BaseModel):
-    """A part of the recipe: immutable, unknown keys refused, numbers finite, true and false no numbers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes true for 1, and so would pydantic."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
-            raise PydanticCustomError("truth", "true and false mean nothing here")
-        return value
 
 
 class PhantomSection(Section):
@@ -242,10 +202,10 @@ class NamedArm(Section):
     with arms given as many trials, so it must say that it is `differently_tuned`.
     """
 
-    adapter: dict[str, Any] = {}
-    optim: dict[str, Any] = {}
-    loss: dict[str, Any] = {}
-    prompts: dict[str, Any] = {}
+    adapter: dict[str, Any] = Field(default_factory=dict)
+    optim: dict[str, Any] = Field(default_factory=dict)
+    loss: dict[str, Any] = Field(default_factory=dict)
+    prompts: dict[str, Any] = Field(default_factory=dict)
     differently_tuned: bool = False
     trials: Positive = 1
     """Trials of the sweep that chose it; the report prints them."""
@@ -265,7 +225,7 @@ class BenchSection(Section):
     """What `bench` runs, and which questions a trained arm is asked."""
 
     arms: Annotated[tuple[str, ...], *DISTINCT] = ("text_free", "gated", "hierarchical")
-    named: dict[str, NamedArm] = {}
+    named: dict[str, NamedArm] = Field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
     """Dice within which a difference counts as negligible; fix it before looking at results."""
@@ -277,9 +237,13 @@ class BenchSection(Section):
     @model_validator(mode="after")
     def _knows_its_names(self) -> "BenchSection":
         kinds = get_args(AdapterKind)
-        for name in self.named:
-            if not ARM_NAME.fullmatch(name) or name in kinds or name in REFERENCE_ARMS:
-                raise ValueError(f"bench.named.{name}: choose a name of a-z, 0-9 and _ that no arm has yet")
+        for name, named in self.named.items():
+            is_tuned = named.differently_tuned and named.adapter.get("kind", name) == name
+            if not ARM_NAME.fullmatch(name) or name in REFERENCE_ARMS or (_is_kind(name) and not is_tuned):
+                raise ValueError(
+                    f"bench.named.{name}: choose a name of a-z, 0-9 and _ that no arm has yet, or tune an arm of that "
+                    "name: differently_tuned: true, and no other kind"
+                )
         for arm in self.arms:
             if arm not in kinds and arm not in self.named:
                 near = difflib.get_close_matches(arm, [*kinds, *self.named], n=1, cutoff=0.5)
@@ -359,7 +323,7 @@ class Recipe(Section):
     optim: OptimSection = OptimSection()
     bench: BenchSection = BenchSection()
     cluster: ClusterSection = ClusterSection()
-    deviations: dict[str, dict[str, Any]] = {}
+    deviations: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """What this recipe does otherwise than a clean protocol: name -> dotted field -> its clean value."""
 
     @model_validator(mode="before")
@@ -402,8 +366,11 @@ class Recipe(Section):
         named = self.bench.named.get(arm)
         if named is None:
             return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
+        own = {"adapter": {**named.adapter, "kind": arm}} if _is_kind(arm) else {}
         changed = {
-            name: type(section).model_validate(_merge(section.model_dump(mode="json"), getattr(named, name)))
+            name: type(section).model_validate(
+                _merge(section.model_dump(mode="json"), own.get(name, getattr(named, name)))
+            )
             for name, section in (
                 ("adapter", self.adapter),
                 ("optim", self.optim),
@@ -425,13 +392,7 @@ class Recipe(Section):
         """
         raw = self.model_dump(mode="json") | {"deviations": {}}
         for dotted, value in values.items():
-            *parents, leaf = dotted.split(".")
-            place = raw
-            for parent in parents:
-                if not isinstance(place.get(parent), dict):
-                    place[parent] = {}
-                place = place[parent]
-            place[leaf] = value
+            set_dotted(raw, dotted, value)
         return parse_recipe(raw, source=self.name)
 
     @property
@@ -442,6 +403,8 @@ class Recipe(Section):
     def compute_experiment_hash(self, dataset_hash: str) -> str:
         """Return 8 hex digits of what all runs of one experiment share: all but arm, test fold, seed and cluster.
 
+        An arm of a kind's name that is tuned makes another experiment: its runs bear the name of those that are not.
+
         Args:
             dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
         """
@@ -450,7 +413,8 @@ class Recipe(Section):
         for name in (*NOT_DECISIVE, "test_fold"):
             shared["dataset"].pop(name)
         shared["image_encoder"].pop("checkpoint")
-        return _hash8([dataset_hash, shared])
+        tuned = {name: arm.model_dump(mode="json") for name, arm in self.bench.named.items() if _is_kind(name)}
+        return _hash8([dataset_hash, shared, tuned] if tuned else [dataset_hash, shared])
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
@@ -467,16 +431,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed; names the field.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: there is no such recipe. Recipes are YAML files; see those in launch/.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of names to values, found {type(raw).__name__}.")
+    raw = load_mapping(path, "recipe", "launch")
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     return parse_recipe(raw, source=str(path))
 
 
@@ -486,53 +443,7 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
     """
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        lines = [_describe(problem) for problem in error.errors()]
-        raise RecipeError(f"{source}: " + "; ".join(lines)) from None
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    dotted, separator, value = override.partition("=")
-    if not separator or not dotted:
-        raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
-    *parents, leaf = dotted.split(".")
-    place = raw
-    for parent in parents:
-        child = place.setdefault(parent, {})
-        if child is None:
-            child = place[parent] = {}
-        if not isinstance(child, dict):
-            raise RecipeError(f"override {override!r}: {parent} is a value, not a section")
-        place = child
-    try:
-        place[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not YAML: {error}") from None
-
-
-def _describe(problem: Any) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "recipe"
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_names(problem["loc"][:-1]), n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(_known_names(problem['loc'][:-1]))}"
-        return f"{field} is not a field of the recipe{hint}"
-    if problem["type"] == "missing":
-        return f"{field} is required and absent"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if problem["type"] == "value_error":
-        return message
-    return f"{field}: {message} (found {problem['input']!r})"
-
-
-def _known_names(location: tuple[Any, ...]) -> list[str]:
-    model: Any = Recipe
-    for part in location:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+    return validate(Recipe, raw, "recipe", source)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -542,6 +453,10 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = _merge(base[key], value) if is_section else value
     return merged
+
+
+def _is_kind(arm: str) -> bool:
+    return arm in get_args(AdapterKind)
 
 
 def _hash8(value: Any) -> str:

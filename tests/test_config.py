@@ -141,6 +141,8 @@ def test_a_named_arm_changes_the_adapter_alone(recipe_file: Path) -> None:
         ("bench.named={wide: {adapter: {inner_widht: 4}}}", r"bench\.named\.wide: inner_widht: Extra inputs"),
         ("bench.named={wide: {adapter: {fine: {heads: 3}}}}", r"bench\.named\.wide: .*heads = 3 does not divide"),
         ("bench.named={gated: {adapter: {}}}", "choose a name"),
+        ("bench.named={gated: {adapter: {kind: label}, differently_tuned: true}}", "and no other kind"),
+        ("bench.named={floor_box: {differently_tuned: true}}", "choose a name"),
         ("bench.arms=[hierarchicl]", r"hierarchicl is no arm; did you mean hierarchical\?"),
         ("bench.boxes=[tight, jitter20]", "jitter20 is no box; write tight"),
         ("bench.boxes=[loose_20]", "bench.boxes needs tight"),
@@ -157,6 +159,15 @@ def test_a_differently_tuned_arm_says_so(recipe_file: Path) -> None:
     recipe = load_recipe(recipe_file, [named])
     assert recipe.with_arm("fast", 0).optim.learning_rate == 0.1
     assert recipe.bench.named["fast"].trials == 30
+
+
+def test_an_arm_may_be_tuned_under_its_own_name_in_an_experiment_of_its_own(recipe_file: Path) -> None:
+    named = "bench.named={text_free: {optim: {learning_rate: 0.1}, differently_tuned: true, trials: 30}}"
+    recipe, shared = load_recipe(recipe_file, [named]), load_recipe(recipe_file)
+    tuned = recipe.with_arm("text_free", 0)
+    assert (tuned.adapter.kind, tuned.optim.learning_rate) == ("text_free", 0.1)
+    assert recipe.with_arm("gated", 0).optim == shared.optim
+    assert recipe.compute_experiment_hash("data") != shared.compute_experiment_hash("data")
 
 
 def test_folds_share_an_experiment_but_not_a_run(recipe_file: Path) -> None:

@@ -14,10 +14,12 @@ def test_the_tree_names_every_module_and_no_other() -> None:
     assert block is not None
     package, apart = block.group(1).split("launch/\n")
     named = {f"t2m_bench/{line.split()[0]}" for line in package.splitlines()}
-    launch, slurm = apart.split("slurm/\n")
+    launch, apart = apart.split("sweeps/\n")
+    sweeps, slurm = apart.split("slurm/\n")
+    named |= {f"sweeps/{line.split()[0]}" for line in sweeps.splitlines()}
     named |= {f"launch/{line.split()[0]}" for line in launch.splitlines()}
     named |= {f"slurm/{line.split()[0]}" for line in slurm.splitlines()}
-    patterns = ("t2m_bench/**/*.py", "launch/**/*.yaml", "launch/**/*.json", "slurm/*.sh")
+    patterns = ("t2m_bench/**/*.py", "launch/**/*.yaml", "launch/**/*.json", "sweeps/*.yaml", "slurm/*.sh")
     files = [path for pattern in patterns for path in REPOSITORY.glob(pattern) if path.name != "__init__.py"]
     assert named == {str(path.relative_to(REPOSITORY)) for path in files}
 
@@ -29,7 +31,8 @@ def list_commands() -> list[str]:
 def test_the_commands_run_as_written(tmp_path: Path) -> None:
     commands = [command.split() for command in list_commands() if not command.startswith("make ")]
     assert len(commands) >= 6
-    (tmp_path / "launch").symlink_to(REPOSITORY / "launch")
+    for folder in ("launch", "sweeps"):
+        (tmp_path / folder).symlink_to(REPOSITORY / folder)
     tool = Path(sys.executable).with_name("t2m-bench")
     for name, *arguments in commands:
         assert name == "t2m-bench"

@@ -104,10 +104,11 @@ def _connect(address: str) -> None:
 
 def count_cluster_cpus() -> float:
     """Return the CPUs of all nodes that are alive."""
-    return float(_count_resources().get("CPU", 0))
+    return float(count_resources().get("CPU", 0))
 
 
-def _count_resources() -> dict[str, Any]:
+def count_resources() -> dict[str, Any]:
+    """Return what all nodes that are alive have, by Ray's names."""
     import ray
 
     count: Callable[[], dict[str, Any]] = ray.cluster_resources
@@ -115,13 +116,14 @@ def _count_resources() -> dict[str, Any]:
 
 
 def _check_resources(needed_cpus: float, needed_gpus: float) -> None:
-    there = _count_resources()
+    there = count_resources()
     for what, needed in (("CPU", needed_cpus), ("GPU", needed_gpus)):
         found = float(there.get(what, 0))
         if needed > found:
             raise ClusterError(
                 f"the recipe asks for {needed:g} {what}s at once and there are {found:g}. Lower "
-                "cluster.num_train_workers, num_embed_workers or cpus_per_worker, or ask for more nodes."
+                "cluster.num_train_workers, num_embed_workers or cpus_per_worker (of a sweep: resources), or ask for "
+                "more nodes."
             )
 
 

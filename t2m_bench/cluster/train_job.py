@@ -4,7 +4,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -112,11 +112,12 @@ def build_trainer(
     cluster: ClusterSection,
     storage: Path,
     timeout_s: float = TALK_SECONDS,
+    callbacks: Sequence[Any] = (),
 ) -> Any:
     """Build a Ray trainer that runs `work(config)` on the recipe's workers; `storage` is for Ray's own state.
 
     Args:
-        timeout_s: how long ranks wait for each other.
+        timeout_s: how long ranks wait for each other. callbacks: Ray Train's, which hear of each report.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -137,6 +138,7 @@ def build_trainer(
             name=storage.name,
             storage_path=str(storage.parent),
             failure_config=failures(**dict.fromkeys(budgets, cluster.max_failures)),
+            callbacks=list(callbacks),
         ),
     )
 

@@ -2,13 +2,18 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[int, int], None]
+
+class Advance(Protocol):
+    """Told how much of the work is done, and in words what was found so far."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
 class Terminal:
@@ -27,7 +32,11 @@ class Terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(what, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
+
+            def advance(done: int, total: int, note: str = "") -> None:
+                progress.update(task, completed=done, total=total, description=f"{what} {note}".strip())
+
+            yield advance
 
 
 class _PlainLines:
@@ -38,11 +47,13 @@ class _PlainLines:
         self._start = time.monotonic()
         self._told = 0
 
-    def advance(self, done: int, total: int) -> None:
+    def advance(self, done: int, total: int, note: str = "") -> None:
         quarter = 4 * done // max(total, 1)
         if quarter > self._told:
             seconds = max(time.monotonic() - self._start, 1e-9)
             left = seconds * (total - done) / done
             rate = done / seconds
-            print(f"{self._what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left", file=sys.stderr, flush=True)
+            found = f", {note}" if note else ""
+            line = f"{self._what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left{found}"
+            print(line, file=sys.stderr, flush=True)
         self._told = quarter

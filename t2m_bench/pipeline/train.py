@@ -124,6 +124,13 @@ def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bo
     Args:
         to_train: look at the cluster first, if the recipe works on one.
     """
+    experiment, hashes = gather(recipe, runs, terminal, to_train)
+    note_experiment(experiment, hashes)
+    return experiment
+
+
+def gather(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True) -> tuple[Experiment, dict[str, str]]:
+    """Prepare and embed what is lacking; return the experiment, not yet noted, with the hashes of its data."""
     prepared = prepare(recipe, runs, terminal)
     if to_train:
         check_before_work(recipe, runs, terminal)
@@ -137,12 +144,16 @@ def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bo
     }
     data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
     folder = runs / f"{recipe.name}-{recipe.compute_experiment_hash(data_hash)}"
-    experiment = Experiment(recipe, folder, prepared, embedded, texts)
-    if not (folder / EXPERIMENT_NAME).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / EXPERIMENT_NAME, _describe(experiment, hashes))
+    return Experiment(recipe, folder, prepared, embedded, texts), hashes
+
+
+def note_experiment(experiment: Experiment, hashes: dict[str, str]) -> None:
+    """Write the provenance into the experiment's folder, once, and its fold's audit."""
+    path = experiment.folder / EXPERIMENT_NAME
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, _describe(experiment, hashes))
     _note_fold(experiment)
-    return experiment
 
 
 def _note_fold(experiment: Experiment) -> None:

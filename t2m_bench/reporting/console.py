@@ -9,7 +9,7 @@ from t2m_bench.reporting.table import Table
 PLAIN_WIDTH = 190
 """Columns where output goes to a file, so that no table is cut there."""
 
-SHOWN_PARTS = ("headline", "counterfactuals", "ladder", "runs")
+SHOWN_PARTS = ("headline", "counterfactuals", "ladder", "runs", "search")
 """The rest is in the files."""
 
 

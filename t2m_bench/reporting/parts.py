@@ -21,6 +21,7 @@ from t2m_bench.reporting.overlays import draw_overlays
 from t2m_bench.reporting.provenance import make_audit_table
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
+from t2m_bench.reporting.search import Search, make_search_figures, make_search_tables
 from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
 from t2m_bench.reporting.table import Table
 
@@ -94,6 +95,12 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
         _make("audit", "Audit", [make_audit_table(results)], []),
         _make("appendix", "Appendix", [make_secondary_table(results, comparisons), make_rank_table(results)], []),
     ]
+
+
+def make_search_part(search: Search, draw: bool = True) -> Part:
+    """Return what a sweep tells, with Optuna's plots unless `draw` is False."""
+    figures = make_search_figures(search) if draw else []
+    return Part("search", "Search", tuple(make_search_tables(search)), tuple(figures), "")
 
 
 def _make(

@@ -4,7 +4,7 @@ import base64
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import yaml
 
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.latex import write_document, write_table
-from t2m_bench.reporting.parts import Part, make_parts
+from t2m_bench.reporting.parts import Part, make_parts, make_search_part
 from t2m_bench.reporting.provenance import list_facts, list_warnings
 from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.search import find_search, load_best_recipe, load_search
 from t2m_bench.reporting.table import Table
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 
@@ -40,10 +41,43 @@ class Report:
 
 def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report:
     """Write the report into the experiment's folder; each file appears whole."""
+    draw = "html" in formats or "md" in formats
     comparisons = make_comparisons(results)
-    parts = make_parts(results, comparisons, draw="html" in formats or "md" in formats)
+    parts = make_parts(results, comparisons, draw)
+    search = find_search(results.folder)
+    if search is not None:
+        parts.append(make_search_part(search, draw))
     report = Report({}, make_verdicts(results, comparisons), list_warnings(results), parts)
-    folder = results.folder / FOLDER_NAME
+    about = {
+        "title": f"Does the text help? {results.experiment['name']}",
+        "dataset": results.experiment["dataset"]["kind"],
+        "facts": list_facts(results),
+        "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
+    }
+    return _write_all(results.folder / FOLDER_NAME, report, about, formats)
+
+
+def write_sweep_report(folder: Path, formats: Collection[str] = FORMATS) -> Report:
+    """Write the report of a sweep's studies into its folder.
+
+    Raises:
+        RunFolderError: the folder holds no study that can be read.
+    """
+    search = load_search(folder)
+    recipe = load_best_recipe(folder)
+    warning = "Every value is of validation cases, from which the winner was chosen: no test figure stands here."
+    part = make_search_part(search, "html" in formats or "md" in formats)
+    about = {
+        "title": f"What mattered? Sweep {folder.name}",
+        "dataset": recipe.get("dataset", {}).get("kind", "of the sweep's recipe"),
+        "facts": [("Studies", ", ".join(search.studies)), ("Folder", str(folder))],
+        "recipe": yaml.safe_dump(recipe, sort_keys=False) if recipe else "# no trial came to its end\n",
+    }
+    return _write_all(folder / FOLDER_NAME, Report({}, [], [warning], [part]), about, formats)
+
+
+def _write_all(folder: Path, report: Report, about: Mapping[str, Any], formats: Collection[str]) -> Report:
+    """Write a report in each format; `about` holds title, dataset, facts and recipe."""
     paths = {}
     if "csv" in formats:
         paths["csv"] = folder / "tables"
@@ -53,19 +87,15 @@ def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report
         paths["tex"] = folder / "report.tex"
         for table in report.tables:
             _write(folder / "tables" / f"{table.name}.tex", write_table(table).encode())
-        _write(paths["tex"], write_document(_title(results), _list_paragraphs(report), report.tables).encode())
+        _write(paths["tex"], write_document(about["title"], _list_paragraphs(report), report.tables).encode())
     for kind in ("md", "html"):
         if kind in formats:
             paths[kind] = folder / f"report.{kind}"
-            _write(paths[kind], _render(kind, results, report).encode())
+            _write(paths[kind], _render(kind, report, about).encode())
     if "md" in formats:
-        for figure in (figure for part in parts for figure in part.figures):
+        for figure in (figure for part in report.parts for figure in part.figures):
             _write(folder / "figures" / f"{figure.name}.png", figure.png)
-    return Report(paths, report.verdicts, report.warnings, parts)
-
-
-def _title(results: Results) -> str:
-    return f"Does the text help? {results.experiment['name']}"
+    return replace(report, paths=paths)
 
 
 def _list_paragraphs(report: Report) -> list[str]:
@@ -73,7 +103,7 @@ def _list_paragraphs(report: Report) -> list[str]:
     return [*verdicts, *report.warnings]
 
 
-def _render(kind: str, results: Results, report: Report) -> str:
+def _render(kind: str, report: Report, about: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("t2m_bench.reporting"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -83,15 +113,7 @@ def _render(kind: str, results: Results, report: Report) -> str:
     )
     environment.filters["data_uri"] = _to_uri
     environment.filters["break_interval"] = _break_interval
-    content: dict[str, Any] = {
-        "title": _title(results),
-        "dataset": results.experiment["dataset"]["kind"],
-        "verdicts": report.verdicts,
-        "warnings": report.warnings,
-        "parts": report.parts,
-        "facts": list_facts(results),
-        "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
-    }
+    content = {**about, "verdicts": report.verdicts, "warnings": report.warnings, "parts": report.parts}
     return environment.get_template(f"report.{kind}.j2").render(content)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +56,22 @@ class Trainer:
         Raises:
             UserError: the loss is not finite.
         """
+        for progress in self.run_epochs():
+            found = progress
+        return found
+
+    def run_epochs(self) -> Iterator[Progress]:
+        """Do what `fit` does, yielding the progress as it was found and again after each epoch."""
         updater = build_updater(self.adapter, self.recipe.optim, self.ranks)
         progress = self._restore(updater)
         clock = _Clock(progress.seconds, self.recipe.cluster.checkpoint_minutes * 60)
+        yield progress
         while not progress.finished:
             if self._run_epoch(updater, progress, clock):
                 break
             self._close_epoch(updater, progress, clock)
             self._save(updater, progress, clock)
-        return progress
+            yield progress
 
     def _restore(self, updater: Updater) -> Progress:
         run_hash = self.recipe.compute_run_hash()

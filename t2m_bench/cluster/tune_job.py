@@ -1,0 +1,119 @@
+"""A study's trials on Ray Tune: Optuna proposes, Tune runs them side by side and stops the poor ones early."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import optuna
+
+from t2m_bench.cluster.session import count_resources, ray_session
+from t2m_bench.errors import WorkersLostError
+from t2m_bench.search.study import list_counted, settle_interrupted
+from t2m_bench.search.sweep import LoadedSweep
+from t2m_bench.training.trial import TrialData
+
+LOG_NAME = "ray.log"
+
+QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a signal is ours: it leaves a study that goes on
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own state, pickles that nobody reads
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+IsSet = Callable[[], bool]
+OnChange = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one trial takes, and whether it is a group of workers or trains in its own Tune process."""
+
+    cpus: float
+    gpus: float
+    is_wide: bool
+
+    def count_fitting(self, there: dict[str, Any]) -> int:
+        """Return how many trials fit beside each other."""
+        shares = [float(there.get(name, 0)) / part for name, part in (("CPU", self.cpus), ("GPU", self.gpus)) if part]
+        return int(min(shares) + 1e-9)
+
+
+def find_demand(loaded: LoadedSweep) -> Demand:
+    """Return what a trial of a sweep takes."""
+    cluster, resources = loaded.recipe.cluster, loaded.sweep.resources
+    workers = cluster.min_train_workers
+    if workers > 0:
+        return Demand(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0, True)
+    return Demand(resources.cpus, resources.gpus, False)
+
+
+def run_trials(
+    study: optuna.Study,
+    loaded: LoadedSweep,
+    data: TrialData,
+    folder: Path,
+    is_stopped: IsSet,
+    on_change: OnChange,
+) -> None:
+    """Run trials until as many count as the sweep asks for, or until stopped; none is left running in the study.
+
+    Args:
+        folder: the sweep's, held by this process; Tune's own files of this attempt lie there meanwhile.
+        on_change: is called when a trial ended.
+
+    Raises:
+        ClusterError: not even one trial fits.
+        WorkersLostError: the cluster itself went away.
+    """
+    demand = find_demand(loaded)
+    storage = folder / ".ray" / uuid4().hex[:8]  # a name used before would resume Tune's own state, which is a pickle
+    os.environ.update(QUIET)
+    settle_interrupted(study)
+    try:
+        with ray_session(demand.cpus, demand.gpus), _log_to(folder / LOG_NAME):
+            from ray.exceptions import RayError
+
+            from t2m_bench.cluster.tune_parts import build_tuner
+
+            remaining = loaded.sweep.trials - len(list_counted(study))
+            if remaining > 0:
+                fitting = demand.count_fitting(count_resources())
+                at_once = min(fitting, loaded.sweep.concurrency or fitting)
+                tuner = build_tuner(study, loaded, data, demand, at_once, remaining, storage, is_stopped, on_change)
+                try:
+                    tuner.fit()
+                except RayError as error:
+                    raise WorkersLostError(
+                        f"{folder}: Ray was lost ({str(error).splitlines()[0]}). Finished trials are kept: the same "
+                        "command goes on from there."
+                    ) from error
+    finally:
+        settle_interrupted(study)
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Send what Ray logs to a file instead of the terminal."""
+    handler = logging.FileHandler(path)
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    before = [(logger, logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate, level in before:
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        handler.close()

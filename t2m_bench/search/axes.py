@@ -1,0 +1,82 @@
+"""Axes of a search space that cannot matter, told before the first trial."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from t2m_bench.config import LEVELS, Recipe
+from t2m_bench.search.sweep import Sweep
+
+LEVELS_OF = {"gated": ("gated",), "tuned_decoder": (), "unet": ()}
+"""Levels that a kind of adapter has; all others have the two of the hierarchical one (models/fusion.py)."""
+
+TEXTLESS = ("text_free", "tuned_decoder", "unet")
+"""Kinds that never see a text, so have no contrastive loss."""
+
+WITHOUT_ADAPTER = ("tuned_decoder", "unet")
+"""Kinds that train something else than an adapter."""
+
+
+def find_idle_axes(sweep: Sweep, recipe: Recipe) -> list[str]:
+    """Return a sentence for each axis that is without effect, always or in some trials, with the reason."""
+    found = []
+    raw = recipe.model_dump(mode="json")
+    for name in sweep.space:
+        reasons = dict.fromkeys(_find_reasons(sweep, raw, name))
+        found += [f"space.{name}: {reason}" for reason in reasons]
+    return found
+
+
+def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]:
+    kinds = _find_values(sweep, raw, name, "adapter.kind")
+    part, _, rest = name.partition(".")
+    level, _, key = rest.partition(".")
+    if part == "adapter" and level in LEVELS:
+        yield from _explain_kinds(kinds, [k for k in kinds if level not in LEVELS_OF.get(k, ("coarse", "fine"))], level)
+        if key == "heads" and set(_find_values(sweep, raw, name, f"adapter.{level}.tokens")) == {1}:
+            yield "the level has one text token, and a softmax over one key is 1 whatever the heads"
+    elif part == "adapter" and name != "adapter.kind":
+        yield from _explain_kinds(kinds, [kind for kind in kinds if kind in WITHOUT_ADAPTER], "adapter")
+    if name == "adapter.inner_width" and set(_find_values(sweep, raw, name, "adapter.preset")) == {"published"}:
+        yield "the published preset has an inner width of its own"
+    if name.startswith("loss."):
+        yield from _explain_kinds(kinds, [kind for kind in kinds if kind in TEXTLESS], "text, so no contrastive loss,")
+    if name == "loss.temperature" and set(_find_values(sweep, raw, name, "loss.contrastive_weight")) == {0}:
+        yield "loss.contrastive_weight is 0, so there is no contrastive loss"
+    if name == "prompts.text_dropout":
+        yield from _explain_kinds(kinds, [kind for kind in kinds if kind in TEXTLESS], "text")
+    if name == "optim.micro_batch_size":
+        yield "the loss is that of the global batch however it is split"
+    if name == "optim.patience":
+        lows = sweep.space[name].list_extremes()
+        epochs = max(_find_values(sweep, raw, name, "optim.epochs"))
+        if min(lows) >= epochs:
+            yield f"no trial has more than {epochs} epochs to be patient for"
+
+
+def _explain_kinds(kinds: list[Any], without: list[Any], what: str) -> Iterator[str]:
+    """Explain an axis that some of the kinds an adapter may have ignore."""
+    if without and len(without) == len(kinds):
+        yield f"the adapter is always {' or '.join(kinds)}, which has no {what}"
+    elif without:
+        rest = [kind for kind in kinds if kind not in without]
+        wanted = rest[0] if len(rest) == 1 else f"[{', '.join(rest)}]"
+        yield (
+            f"ignored where adapter.kind is {' or '.join(without)}, which has no {what}; add when: "
+            f"{{adapter.kind: {wanted}}}"
+        )
+
+
+def _find_values(sweep: Sweep, raw: dict[str, Any], name: str, other: str) -> list[Any]:
+    """Return the values that `other` may have in trials in which the axis `name` exists."""
+    when = sweep.space[name].when
+    if other in when:
+        return list(sweep.space[name].allows(other))
+    for parent in when:
+        if other in sweep.space[parent].when:
+            return list(sweep.space[parent].allows(other))
+    if other in sweep.space:
+        return sweep.space[other].list_extremes()
+    value: Any = raw
+    for part in other.split("."):
+        value = value[part]
+    return [value]

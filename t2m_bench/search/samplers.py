@@ -1,0 +1,95 @@
+"""Optuna's samplers, seeded trial by trial, so that a study that was stopped goes on as it would have."""
+
+import warnings
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
+
+from t2m_bench.search.study import count_asked
+from t2m_bench.search.sweep import Axis, Sweep
+
+SEED_STEP = 1_000_003
+"""A prime between the seeds of sweeps, so that no two share the seeds of their trials."""
+
+
+def build_distribution(axis: Axis) -> BaseDistribution:
+    """Return Optuna's form of an axis."""
+    if axis.choices is not None:
+        return CategoricalDistribution(axis.choices)
+    assert axis.low is not None
+    assert axis.high is not None
+    if axis.integer:
+        return IntDistribution(int(axis.low), int(axis.high), axis.log, int(axis.step or 1))
+    return FloatDistribution(float(axis.low), float(axis.high), axis.log, axis.step)
+
+
+class Sampling:
+    """Asks a study for trials of a sweep's space."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._sweep = sweep
+        self._distributions = {name: build_distribution(axis) for name, axis in sweep.space.items()}
+        self._cma_es: CmaEsSampler | None = None
+
+    def ask(self, study: optuna.Study) -> optuna.Trial:
+        """Return a new trial with a value for each axis that exists under the others' values."""
+        study.sampler = self._build_sampler(count_asked(study))
+        trial = study.ask()
+        for name, axis in self._sweep.space.items():
+            if all(trial.params.get(other) in axis.allows(other) for other in axis.when):
+                trial._suggest(name, self._distributions[name])
+        study.sampler = RandomSampler()  # to be told: the grid's would stop a loop that there is not
+        return trial
+
+    def _build_sampler(self, number: int) -> BaseSampler:
+        section = self._sweep.sampler
+        seed = (section.seed * SEED_STEP + number) % 2**32
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            if section.kind == "tpe":
+                return TPESampler(
+                    seed=seed,
+                    multivariate=True,
+                    group=True,  # so that conditional axes are searched together too
+                    constant_liar=True,
+                    n_startup_trials=section.startup_trials,
+                )
+            if section.kind == "random":
+                return RandomSampler(seed=seed)
+            if section.kind == "grid":
+                grid = {name: axis.list_values() or [] for name, axis in self._sweep.space.items()}
+                return GridSampler(grid, seed=section.seed)
+            if section.kind == "nsga2":
+                return NSGAIISampler(seed=seed, population_size=section.startup_trials)
+        if self._cma_es is None:
+            self._cma_es = _SafeCmaEs(n_startup_trials=section.startup_trials, seed=seed)
+        return self._cma_es
+
+
+class _SafeCmaEs(CmaEsSampler):
+    """CMA-ES whose state stays in this process: Optuna's would write it to the study as a pickle and load it again.
+
+    In a new process it starts over and is told the finished trials of one generation after the other.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(warn_independent_sampling=False, **options)
+        self._kept: Any = None
+
+    def _init_optimizer(self, *arguments: Any, **options: Any) -> Any:
+        self._kept = super()._init_optimizer(*arguments, **options)
+        return self._kept
+
+    def _restore_optimizer(self, completed_trials: Any) -> Any:
+        return self._kept
+
+    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
+        return {}

@@ -1,0 +1,326 @@
+"""The sweep file: a recipe, the space around it, and how it is searched."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+
+from t2m_bench.config import Positive, Recipe, parse_recipe
+from t2m_bench.errors import RecipeError
+from t2m_bench.typed_yaml import (
+    DISTINCT,
+    Section,
+    Seed,
+    apply_override,
+    find_near,
+    list_fields,
+    load_mapping,
+    set_dotted,
+    validate,
+)
+
+Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
+Seeds = Annotated[tuple[Seed, ...], *DISTINCT]
+Direction = Literal["maximize", "minimize"]
+Objectives = Annotated[dict[str, Direction], Field(min_length=1)]
+
+METRICS = ("val_dice", "val_reliance", "trainable_parameters")
+"""What a trial can be judged by, all on validation cases: mean Dice with the right text; what wrong text costs of it;
+the adapter's size."""
+
+SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
+"""Parts of a recipe that leave data, splits and embeddings as they are."""
+
+
+class Axis(Section):
+    """One key of the recipe: a range, or choices; under `when` only in trials where other axes have these values."""
+
+    low: StrictInt | StrictFloat | None = None
+    high: StrictInt | StrictFloat | None = None
+    log: bool = False
+    integer: bool = False
+    step: Annotated[float, Field(gt=0.0)] | None = None
+    choices: tuple[Scalar, ...] | None = None
+    when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
+
+    @property
+    def is_range(self) -> bool:
+        """Whether values lie between `low` and `high`."""
+        return self.choices is None
+
+    def find_problem(self) -> str | None:
+        """Return what is wrong with the axis by itself."""
+        if self.choices is not None:
+            if self.low is not None or self.high is not None:
+                return "give either choices or low and high"
+            if len(set(map(repr, self.choices))) < 2:
+                return f"choices = {list(self.choices)}: one choice is no axis; put it into overrides"
+            return None
+        if self.low is None or self.high is None:
+            return "give low and high, or choices"
+        if not self.low < self.high:
+            return f"the range from {self.low} to {self.high} is empty; low must be below high"
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            return "low and high must be finite"
+        if self.log and self.low <= 0:
+            return f"low = {self.low}: a log range lies above 0"
+        if self.log and self.step is not None:
+            return "log and step exclude each other"
+        if self.integer and (self.low % 1 or self.high % 1 or (self.step or 1) % 1):
+            return "an integer range has integer low, high and step"
+        return None
+
+    def list_values(self) -> list[Any] | None:
+        """Return every value, or None where there is no end of them."""
+        if self.choices is not None:
+            return list(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        step = self.step or (1 if self.integer else None)
+        if step is None:
+            return None
+        number = int((self.high - self.low) / step + 1e-9) + 1
+        values = [self.low + place * step for place in range(number)]
+        return [int(value) for value in values] if self.integer else values
+
+    def list_extremes(self) -> list[Any]:
+        """Return the choices, or both ends of the range."""
+        return list(self.choices) if self.choices is not None else [self.low, self.high]
+
+    def allows(self, name: str) -> tuple[Any, ...]:
+        """Return the values of another axis under which this one exists."""
+        wanted = self.when[name]
+        return wanted if isinstance(wanted, tuple) else (wanted,)
+
+
+class SamplerSection(Section):
+    """What proposes the next trial: Optuna's samplers."""
+
+    kind: Literal["tpe", "random", "grid", "cma_es", "nsga2"] = "tpe"
+    seed: Seed = 0
+    startup_trials: Positive = 10
+    """Random trials before TPE or CMA-ES learns; the population of NSGA-II."""
+
+
+class SchedulerSection(Section):
+    """What stops a trial early, by its objective beside the other trials' at the same epoch: Ray Tune's schedulers."""
+
+    kind: Literal["asha", "median", "none"] = "asha"
+    grace_epochs: Positive = 1
+    reduction: Annotated[float, Field(gt=1.0)] = 3.0
+
+
+class ResourcesSection(Section):
+    """What a trial of one worker takes; a trial of several takes what the recipe's `cluster` says."""
+
+    cpus: Annotated[float, Field(gt=0.0)] = 1.0
+    gpus: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+class RefitSection(Section):
+    """What `--refit` trains on the best recipe, beside a text_free given the same number of trials."""
+
+    seeds: Seeds = (0, 1, 2)
+
+
+class Sweep(Section):
+    """A whole sweep; see `sweeps/` for examples."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    recipe: Path
+    """Relative to the sweep file."""
+    overrides: tuple[str, ...] = ()
+    """Of the recipe, for all trials."""
+    space: Annotated[dict[str, Axis], Field(min_length=1)]
+    objectives: Objectives = Field(default_factory=lambda: dict[str, Direction](val_dice="maximize"))
+    sampler: SamplerSection = SamplerSection()
+    scheduler: SchedulerSection = SchedulerSection()
+    trials: Positive = 24
+    seeds: Seeds = (0,)
+    split_seeds: Seeds = (0,)
+    """Draws of the validation patients; a trial trains once a seed and draw, always outside the test fold."""
+    concurrency: Positive | None = None
+    """Trials at once; as many as fit where it is not given."""
+    resources: ResourcesSection = ResourcesSection()
+    storage: str = "journal"
+    refit: RefitSection = RefitSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flatten_space(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and isinstance(raw.get("space"), dict):
+            return {**raw, "space": _flatten(raw["space"])}
+        return raw
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> "Sweep":
+        problems = [*_check_axes(self), *_check_search(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def has_scheduler(self) -> bool:
+        """Whether trials may be stopped early."""
+        return self.scheduler.kind != "none"
+
+
+@dataclass(frozen=True)
+class LoadedSweep:
+    """A sweep with the recipe around which it searches, as mapping without its defaults (a preset's hold) and whole."""
+
+    sweep: Sweep
+    raw: dict[str, Any]
+    recipe: Recipe
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = None) -> LoadedSweep:
+    """Read a sweep file and its recipe; `sweep.KEY=value` overrides the sweep, all else the recipe.
+
+    Raises:
+        RecipeError: a file is absent, or a key or value of the sweep, the space or the recipe is not allowed.
+    """
+    raw = load_mapping(path, "sweep", "sweeps")
+    for override in overrides:
+        if override.startswith("sweep."):
+            apply_override(raw, override.removeprefix("sweep."))
+    if trials is not None:
+        raw["trials"] = trials
+    sweep = validate(Sweep, raw, "sweep", str(path))
+    place = path.parent / sweep.recipe
+    raw_recipe = load_mapping(place, "recipe", "launch")
+    for override in (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep."))):
+        apply_override(raw_recipe, override)
+    recipe = parse_recipe(raw_recipe, str(place))
+    _check_against_recipe(sweep, raw_recipe, str(path))
+    return LoadedSweep(sweep, raw_recipe, recipe)
+
+
+def apply_params(raw: dict[str, Any], params: dict[str, Any], source: str) -> Recipe:
+    """Return a recipe with a trial's values in place.
+
+    Raises:
+        RecipeError: the values together make no recipe.
+    """
+    changed = copy_mapping(raw)
+    for name, value in params.items():
+        set_dotted(changed, name, value)
+    return parse_recipe(changed, source)
+
+
+def copy_mapping(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy whose sections are copies too."""
+    return {key: copy_mapping(value) if isinstance(value, dict) else value for key, value in raw.items()}
+
+
+def _flatten(space: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return `a.b: axis` of sections inside sections; a later entry adds to an earlier one of the same name."""
+    flat: dict[str, Any] = {}
+    for key, value in space.items():
+        name = f"{prefix}{key}"
+        is_section = isinstance(value, dict) and value and not value.keys() & Axis.model_fields.keys()
+        if is_section and all(isinstance(part, dict) for part in value.values()):
+            parts = _flatten(value, f"{name}.")
+        else:
+            parts = {name: value}
+        for inner, axis in parts.items():
+            both = isinstance(axis, dict) and isinstance(flat.get(inner), dict)
+            flat[inner] = flat[inner] | axis if both else axis
+    return flat
+
+
+def _check_axes(sweep: Sweep) -> Iterable[str]:
+    known = _list_searchable()
+    earlier: dict[str, Axis] = {}
+    for name, axis in sweep.space.items():
+        if name not in known:
+            yield f"space.{name} is not a field of the recipe that can be searched; {find_near(name, known)}"
+            continue
+        problem = axis.find_problem()
+        if problem:
+            yield f"space.{name}: {problem}"
+        for other in axis.when:
+            if other not in earlier or earlier[other].choices is None:
+                yield f"space.{name}.when: {other} must be an axis with choices that stands above it"
+                continue
+            choices = earlier[other].choices or ()
+            strange = [value for value in axis.allows(other) if value not in choices]
+            if strange:
+                yield f"space.{name}.when: {other} is never {strange[0]!r}; its choices are {list(choices)}"
+        earlier[name] = axis
+    if sweep.has_scheduler and "optim.epochs" in sweep.space:
+        yield "space.optim.epochs: with a scheduler all trials have the same epochs; set scheduler.kind to none"
+
+
+def _list_searchable() -> list[str]:
+    """Return the dotted names of all values under SEARCHABLE."""
+    names = []
+    for part in SEARCHABLE:
+        section, _, leaf = part.partition(".")
+        for field in [leaf] if leaf else list_fields(Recipe, (section,)):
+            inner = list_fields(Recipe, (section, field))
+            names += [f"{section}.{field}.{key}" for key in inner] or [f"{section}.{field}"]
+    return names
+
+
+def _check_search(sweep: Sweep) -> Iterable[str]:
+    for metric in sweep.objectives:
+        if metric not in METRICS:
+            yield f"objectives.{metric} is not an objective; {find_near(metric, list(METRICS))}"
+    several = len(sweep.objectives) > 1
+    if several and sweep.has_scheduler:
+        yield "objectives: a scheduler compares trials by one objective; set scheduler.kind to none"
+    scheme, separator, _ = sweep.storage.partition("://")
+    if separator:
+        yield (
+            f"storage = {scheme}://...: a study lies in the run folder, beside what it is of, and a server's address "
+            "would put its password there too; write journal or sqlite"
+        )
+    elif sweep.storage not in ("journal", "sqlite"):
+        yield f"storage = {sweep.storage!r}: write journal, or sqlite on a local disk"
+    conditional = [name for name, axis in sweep.space.items() if axis.when]
+    if sweep.sampler.kind == "grid":
+        yield from _check_grid(sweep, conditional)
+    if sweep.sampler.kind == "cma_es":
+        choices = [name for name, axis in sweep.space.items() if not axis.is_range]
+        if several or conditional or choices or len(sweep.space) < 2:
+            found = conditional or choices or list(sweep.objectives)
+            yield (
+                "sampler.kind = cma_es: takes one objective and at least two ranges, no choices and no when "
+                f"(found {', '.join(found)}); use tpe"
+            )
+
+
+def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:
+    if conditional:
+        yield f"sampler.kind = grid: no axis may have when (found {conditional[0]}); use tpe or random"
+    points = 1
+    for name, axis in sweep.space.items():
+        values = axis.list_values() if axis.find_problem() is None else []
+        if values is None:
+            yield f"space.{name}: a grid needs choices, integers or a step"
+        points *= len(values or [0])
+    if sweep.trials > points:
+        yield f"trials = {sweep.trials}: the grid has {points} points; ask for at most as many"
+
+
+def _check_against_recipe(sweep: Sweep, raw: dict[str, Any], source: str) -> None:
+    """Refuse an axis of which a choice or an end makes no recipe."""
+    for name, axis in sweep.space.items():
+        for value in axis.list_extremes():
+            try:
+                apply_params(raw, {**_find_condition(sweep, name), name: value}, f"{name} = {value}")
+            except RecipeError as error:
+                raise RecipeError(f"{source}: space.{name}: {error}") from None
+
+
+def _find_condition(sweep: Sweep, name: str) -> dict[str, Any]:
+    """Return values of other axes under which an axis exists."""
+    found: dict[str, Any] = {}
+    for other in sweep.space[name].when:
+        found |= _find_condition(sweep, other)
+        found[other] = sweep.space[name].allows(other)[0]
+    return found

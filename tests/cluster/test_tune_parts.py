@@ -1,0 +1,157 @@
+"""What Tune is given, without a cluster."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from t2m_bench.search.study import complete, open_study
+from t2m_bench.search.sweep import Sweep
+from t2m_bench.typed_yaml import validate
+
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # ray reads them when it is first imported; cluster/session.py too
+os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
+
+GATE = "adapter.fine.gate_init"
+
+
+def make_sweep(kind: str) -> Sweep:
+    raw = {"name": "trial", "recipe": "unread.yaml", "space": {GATE: {"low": 0.1, "high": 0.9}}}
+    return validate(Sweep, raw | {"scheduler": {"kind": kind, "reduction": 2}}, "sweep", "test")
+
+
+def decide(scheduler: Any, name: str, values: list[float]) -> str:
+    """Return the decision on the last of a trial's values."""
+    scheduler.on_trial_add(None, _Trial(name))
+    decisions = [
+        scheduler.on_trial_result(None, _Trial(name), {"epoch": epoch, "val_dice": value})
+        for epoch, value in enumerate(values, start=1)
+    ]
+    return str(decisions[-1])
+
+
+class _Trial(str):
+    @property
+    def trial_id(self) -> str:
+        return str(self)
+
+
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_a_fresh_scheduler_is_told_what_earlier_trials_reached(tmp_path: Path, kind: str) -> None:
+    from t2m_bench.cluster.tune_parts import build_scheduler
+
+    sweep = make_sweep(kind)
+    study = open_study(tmp_path, sweep, "s")
+    assert decide(build_scheduler(sweep, 4, study), "first", [0.1]) == "CONTINUE"
+    for place in range(5):
+        trial = study.ask()
+        trial.suggest_float(GATE, 0.1, 0.9)
+        for epoch in (1, 2):
+            trial.report(0.80 + 0.01 * place + 0.01 * epoch, epoch)
+        complete(study, trial.number, [0.82 + 0.01 * place], {})
+    assert decide(build_scheduler(sweep, 4, study), "poor", [0.5]) == "STOP"
+    assert decide(build_scheduler(sweep, 4, study), "good", [0.9]) == "CONTINUE"
+
+
+def test_several_objectives_have_no_scheduler(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_parts import build_scheduler
+
+    sweep = make_sweep("none")
+    assert decide(build_scheduler(sweep, 4, optuna.create_study()), "any", [0.0]) == "CONTINUE"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Traceback\n  x\nValueError: no such thing\n", "ValueError: no such thing"),
+        (
+            "ray.exceptions.ActorDiedError: The actor died unexpectedly.\n\tclass_name: X\n",
+            "ActorDiedError: The actor died",
+        ),
+        ("a\nray.exceptions.OutOfMemoryError: Task was killed\n", "out of memory: Task was killed"),
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory\n", "out of memory: [enforce fail]"),
+        ("", "without a word"),
+    ],
+)
+def test_the_last_exception_is_the_reason(text: str, reason: str) -> None:
+    from t2m_bench.cluster.tune_parts import find_reason
+
+    assert reason in find_reason(text)
+
+
+def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_parts import StudySearcher
+
+    sweep, told = make_sweep("asha"), []
+    study = open_study(tmp_path, sweep, "s")
+    searcher = StudySearcher(study, sweep, lambda: told.append(1))
+    asked = {name: searcher.suggest(name) for name in ("whole", "stopped", "bad", "killed", "silent")}
+    assert [config["number"] for config in asked.values()] == [0, 1, 2, 3, 4]
+    assert asked["whole"]["params"].keys() == {GATE}
+
+    def report(epoch: int, value: float, finished: bool) -> dict[str, Any]:
+        return {"val_dice": value, "epoch": epoch, "finished": finished, "members": [["seed0-split0", value]]}
+
+    searcher.on_trial_result("whole", report(1, 0.7, False))
+    searcher.on_trial_complete("whole", report(2, 0.8, True))
+    searcher.on_trial_result("stopped", report(1, 0.4, False))
+    searcher.on_trial_complete("stopped", report(2, 0.5, False))
+    searcher.on_trial_complete("bad", {**report(0, float("nan"), False), "failure": "UserError: the loss is nan"})
+    searcher.on_trial_complete("killed", error=True)  # Tune tells its callbacks the reason after this
+    searcher.tell_crash("killed", "ActorDiedError: gone")
+    searcher.on_trial_complete("silent", {"training_iteration": 1})
+    trials = study.trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
+    assert [trial.value for trial in trials] == [0.8, 0.5, None, None, None]
+    assert [trial.intermediate_values for trial in trials[:2]] == [{1: 0.7, 2: 0.8}, {1: 0.4, 2: 0.5}]
+    assert trials[0].user_attrs == {"members": {"seed0-split0": 0.8}}
+    reasons = [trial.user_attrs["reason"] for trial in trials[1:]]
+    assert reasons[0] == "stopped by the scheduler after epoch 2"
+    assert reasons[1:3] == ["UserError: the loss is nan", "ActorDiedError: gone"]
+    assert "without a result" in reasons[3]
+    assert len(told) == 5
+
+
+def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_job import Demand
+    from t2m_bench.cluster.tune_parts import TrialTrainable
+    from t2m_bench.config import parse_recipe
+    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.pipeline.train import gather
+    from t2m_bench.training.trial import TrialData, hide_test_cases
+
+    recipe = parse_recipe(
+        {
+            "name": "trial",
+            "dataset": {"root": str(tmp_path / "data"), "phantom": {"cases": 40, "seed": 3}},
+            "text_encoder": {"name": "stand-in"},
+            "optim": {"epochs": 1, "warmup_steps": 2},
+        },
+        "test",
+    )
+    job = hide_test_cases(gather(recipe, tmp_path, Terminal())[0].make_job("hierarchical", 0))
+    shared = {"data": TrialData((job,), (0,), ("val_dice",)), "raw": recipe.model_dump(mode="json")}
+    trainable = TrialTrainable.__new__(TrialTrainable)  # without what Tune adds around it, which needs a cluster
+    threads = torch.get_num_threads()
+    trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, False))
+    try:
+        first = trainable.step()
+        assert first["done"]
+        assert first["finished"]
+        frozen = trainable._frozen
+        assert trainable.reset_config({"number": 1, "params": {"optim.learning_rate": 1e30}})
+        failed = trainable.step()
+        assert failed["done"]
+        assert failed["failure"].startswith("UserError: seed0-split0: the loss is ")
+        trainable.reset_config({"number": 2, "params": {"adapter.inner_width": 2**40}})  # beyond any address space
+        with pytest.raises(RuntimeError, match="allocate memory"):
+            trainable.step()
+        trainable.reset_config({"number": 3, "params": {}})
+        assert trainable.step()["val_dice"] == first["val_dice"]
+        assert trainable._frozen is frozen
+    finally:
+        trainable.cleanup()
+        torch.set_num_threads(threads)

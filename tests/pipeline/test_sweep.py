@@ -1,0 +1,33 @@
+"""What a sweep makes of its winners, without a trial."""
+
+from pathlib import Path
+
+from t2m_bench.pipeline.sweep import make_free_sweep, make_refit_recipe
+from t2m_bench.search.sweep import apply_params, load_sweep
+
+DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
+
+
+def test_a_refit_gives_each_arm_its_own_values_and_says_how_many_trials_chose_them() -> None:
+    loaded = load_sweep(DEMO, ["sweep.refit.seeds=[3,4]"])
+    best = apply_params(
+        loaded.raw, {"adapter.kind": "gated", "optim.learning_rate": 0.005, "adapter.gated.gate_init": 0.7}, "trial 1"
+    )
+    free = make_free_sweep(loaded)
+    assert free is not None
+    assert free.recipe.adapter.kind == "text_free"
+    assert not [name for name in free.sweep.space if name.startswith(("adapter.gated.", "loss.", "prompts."))]
+    assert free.sweep.trials == loaded.sweep.trials
+    own = apply_params(free.raw, {"optim.learning_rate": 0.002}, "trial 2")
+    trials = {"text_free": 24, "gated": 24}
+    recipe = make_refit_recipe(loaded.sweep, best, {"text_free": own, "gated": best}, trials)
+    assert recipe.bench.arms == ("text_free", "gated")
+    assert recipe.bench.seeds == (3, 4)
+    assert recipe.name == loaded.recipe.name  # so that shards are used again
+    for arm, tuned in (("text_free", own), ("gated", best)):
+        trained = recipe.with_arm(arm, 3)
+        assert (trained.adapter, trained.optim) == (tuned.adapter, tuned.optim)
+        assert (trained.loss, trained.prompts) == (tuned.loss, tuned.prompts)
+        assert recipe.bench.named[arm].trials == 24
+    other = make_refit_recipe(loaded.sweep, best, {"text_free": free.recipe, "gated": best}, trials)
+    assert recipe.compute_experiment_hash("data") != other.compute_experiment_hash("data")

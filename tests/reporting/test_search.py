@@ -1,0 +1,106 @@
+"""The report of a search, from a study made by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from PIL import Image
+
+from t2m_bench.reporting.report import Report, write_sweep_report
+from t2m_bench.reporting.search import compute_noise, find_search, make_importance_table
+from t2m_bench.search.study import complete, fail, open_study, prune
+from t2m_bench.search.sweep import Sweep
+from t2m_bench.typed_yaml import validate
+
+KIND, GATE, RATE = "adapter.kind", "adapter.fine.gate_init", "optim.learning_rate"
+
+
+def make_study(folder: Path, objectives: dict[str, str], seeds: int = 2) -> optuna.Study:
+    """Forty trials whose objective depends on the opening alone; each training adds noise of 0.002."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = {
+        "name": "made",
+        "recipe": "unread.yaml",
+        "space": {KIND: {"choices": ["gated", "hierarchical"]}, RATE: {"low": 1e-4, "high": 1e-2, "log": True}},
+        "objectives": objectives,
+        "scheduler": {"kind": "none"},
+    }
+    study = open_study(folder, validate(Sweep, raw, "sweep", "test"), "made")
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+    rng = np.random.default_rng(0)
+    for number in range(42):
+        trial = study.ask()
+        kind = trial.suggest_categorical(KIND, ["gated", "hierarchical"])
+        trial.suggest_float(RATE, 1e-4, 1e-2, log=True)
+        gate = trial.suggest_float(GATE, 0.1, 0.9) if kind == "hierarchical" else 0.3
+        trainings = 0.8 + 0.1 * gate + rng.normal(0, 0.002, seeds)
+        members = {f"seed{seed}-split0": float(value) for seed, value in enumerate(trainings)}
+        if number == 40:
+            fail(study, trial.number, "out of memory: | 3 TB")
+        elif number == 41 and len(objectives) == 1:
+            trial.report(float(trainings.mean()), 1)
+            prune(study, trial.number, 1, members)
+        else:
+            complete(study, trial.number, [float(trainings.mean()), 0.01 * number][: len(objectives)], members)
+    return study
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[optuna.Study, Report]:
+    folder = tmp_path_factory.mktemp("made")
+    return make_study(folder, {"val_dice": "maximize"}), write_sweep_report(folder)
+
+
+def test_importance_is_told_beside_the_noise_between_seeds(made: tuple[optuna.Study, Report]) -> None:
+    study, report = made
+    assert compute_noise(study) == pytest.approx(0.002 / np.sqrt(2), rel=0.5)
+    table = report.tables[2].numbers
+    hierarchical = table[table["group"].str.startswith("hierarchical")].set_index("axis")
+    assert set(hierarchical.index) == {GATE, RATE}
+    assert hierarchical.loc[GATE, "share"] > 0.8
+    assert hierarchical.loc[GATE, "verdict"] == "above noise"
+    assert hierarchical["share"].sum() == pytest.approx(1.0)
+
+
+def test_with_one_training_a_trial_the_noise_is_not_known(tmp_path: Path) -> None:
+    table = make_importance_table(make_study(tmp_path, {"val_dice": "maximize"}, seeds=1))
+    assert "the noise between seeds is not known" in table.note
+    assert set(table.numbers["verdict"]) == {"-"}
+
+
+def test_the_report_holds_optunas_plots_and_every_reason(made: tuple[optuna.Study, Report]) -> None:
+    _, report = made
+    figures = list((report.paths["html"].parent / "figures").glob("*.png"))
+    names = {path.stem for path in figures}
+    assert {"sweep_history", "sweep_parallel", "sweep_slices", "sweep_epochs", "sweep_importance_0"} <= names
+    assert all(min(Image.open(path).size) > 200 for path in figures)
+    for text in (report.paths["md"].read_text(), report.paths["html"].read_text()):
+        assert "stopped by the scheduler after epoch 1" in text
+        assert "out of memory" in text
+
+
+def test_several_objectives_show_their_front(tmp_path: Path) -> None:
+    make_study(tmp_path, {"val_dice": "maximize", "val_reliance": "minimize"})
+    write_sweep_report(tmp_path)
+    figures = {path.stem for path in (tmp_path / "report" / "figures").glob("*.png")}
+    assert {"sweep_history", "sweep_pareto", "sweep_importance_0"} <= figures
+
+
+def test_a_study_too_young_for_plots_is_reported_too(tmp_path: Path) -> None:
+    raw = {"name": "young", "recipe": "unread.yaml", "space": {GATE: {"low": 0.1, "high": 0.9}}}
+    open_study(tmp_path, validate(Sweep, raw, "sweep", "test"), "young")
+    report = write_sweep_report(tmp_path)
+    assert "nothing can be said" in report.paths["md"].read_text()
+
+
+def test_a_refit_finds_its_search(tmp_path: Path) -> None:
+    make_study(tmp_path / "sweeps" / "made", {"val_dice": "maximize"})
+    experiment = tmp_path / "made-refit-12345678"
+    experiment.mkdir()
+    assert find_search(experiment) is None
+    (experiment / "sweep.json").write_text(json.dumps({"folder": "../sweeps/made", "studies": {"gated": "made"}}))
+    search = find_search(experiment)
+    assert search is not None
+    assert search.arms == {"gated": "made"}

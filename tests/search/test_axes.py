@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from t2m_bench.search.axes import find_idle_axes
+from t2m_bench.search.sweep import load_sweep
+
+DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
+
+
+def find(*overrides: str) -> list[str]:
+    loaded = load_sweep(DEMO, overrides)
+    return find_idle_axes(loaded.sweep, loaded.recipe)
+
+
+def test_the_demo_has_no_idle_axis() -> None:
+    assert find() == []
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("sweep.space.adapter.coarse.heads={choices: [1, 2], when: {adapter.kind: hierarchical}}", "one text token"),
+        ("sweep.space.adapter.gated.heads={choices: [1, 2], when: {adapter.kind: gated}}", "one text token"),
+        (
+            "sweep.space.adapter.coarse.tokens={low: 1, high: 2, integer: true}",
+            "add when: {adapter.kind: hierarchical}",
+        ),
+        ("sweep.space.optim.micro_batch_size={choices: [4, 16]}", "however it is split"),
+        ("sweep.space.optim.patience={low: 5, high: 9, integer: true}", "more than 3 epochs"),
+        (
+            "sweep.space.adapter.norm={choices: [branch, output], when: {adapter.kind: tuned_decoder}}",
+            "always tuned_decoder, which has no adapter",
+        ),
+        (
+            "sweep.space.adapter.coarse.tokens={choices: [1, 2], when: {adapter.kind: tuned_decoder}}",
+            "always tuned_decoder, which has no coarse",
+        ),
+        ("sweep.space.loss.temperature={low: 0.1, high: 0.5, when: {adapter.kind: text_free}}", "no contrastive loss"),
+    ],
+)
+def test_an_axis_that_cannot_matter_is_named_with_the_reason(override: str, reason: str) -> None:
+    others = [kind for kind in ("text_free", "tuned_decoder") if kind in override]
+    kinds = [f"sweep.space.adapter.kind.choices=[gated, hierarchical, {kind}]" for kind in others]
+    axis = override.split("=")[0].removeprefix("sweep.")
+    (sentence,) = [line for line in find(override, *kinds) if line.startswith(f"{axis}: ")]
+    assert reason in sentence
+
+
+def test_heads_matter_where_the_level_may_have_two_tokens() -> None:
+    when = "when: {adapter.kind: hierarchical}"
+    tokens = f"sweep.space.adapter.coarse.tokens={{low: 1, high: 2, integer: true, {when}}}"
+    heads = f"sweep.space.adapter.coarse.heads={{choices: [1, 2], {when}}}"
+    assert find(tokens, heads) == []
+
+
+def test_the_adapters_own_arithmetic_agrees_about_one_token() -> None:
+    """The claim behind the check: with one text token the heads change nothing, with two they do."""
+    import torch
+
+    from t2m_bench.models.fusion import LowRankCrossAttention
+
+    torch.manual_seed(0)
+    one, four = (LowRankCrossAttention(16, 8, heads) for heads in (1, 4))
+    four.load_state_dict(one.state_dict())
+    image, text = torch.randn(2, 9, 16), torch.randn(2, 2, 16)
+    assert torch.allclose(one(image, text[:, :1]), four(image, text[:, :1]), atol=1e-6)
+    assert not torch.allclose(one(image, text), four(image, text), atol=1e-3)

@@ -1,0 +1,95 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from t2m_bench.errors import RecipeError
+from t2m_bench.search.sweep import Sweep, apply_params, load_sweep
+from t2m_bench.typed_yaml import load_mapping, validate
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DEMO = REPOSITORY / "sweeps" / "demo.yaml"
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_sweeps_are_sound(path: Path) -> None:
+    sweep = validate(Sweep, load_mapping(path, "sweep", "sweeps"), "sweep", str(path))
+    assert path.read_text().startswith("#")
+    if (path.parent / sweep.recipe).is_file():
+        assert load_sweep(path).sweep == sweep
+    else:
+        assert path.stem == sweep.recipe.stem == "nsclc"
+
+
+def test_plain_overrides_address_the_recipe_and_others_the_sweep() -> None:
+    loaded = load_sweep(DEMO, ["adapter.fine.tokens=3", "sweep.sampler.seed=5", "optim.epochs=7"], trials=9)
+    assert loaded.recipe.adapter.fine.tokens == 3
+    assert loaded.recipe.optim.epochs == 7  # the command line comes after the sweep's own overrides
+    assert (loaded.sweep.sampler.seed, loaded.sweep.trials) == (5, 9)
+
+
+def test_an_override_reaches_into_an_axis() -> None:
+    sweep = load_sweep(DEMO, ["sweep.space.adapter.fine.heads.choices=[2, 16]"]).sweep
+    assert sweep.space["adapter.fine.heads"].choices == (2, 16)
+    assert sweep.space["adapter.fine.heads"].when == {"adapter.kind": "hierarchical"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "space.adapter.fine.head.choices=[1,2]",
+            r"adapter\.fine\.head is not a field .* did you mean adapter\.fine\.heads",
+        ),
+        ("space.dataset.test_fold.choices=[1,2]", "is not a field of the recipe that can be searched"),
+        ("space.adapter.gated.gate_init.low=0.95", r"gate_init: the range from 0\.95 to 0\.9 is empty"),
+        ("space.adapter.gated.gate_init.hi=0.9", r"gate_init\.hi is not a field of the sweep; did you mean high"),
+        ("space.adapter.gated.gate_init.high=1.0", r"gate_init = 1\.0: .*less than 1"),
+        ("space.adapter.fine.heads.choices=[4]", r"heads: choices = \[4\]: one choice is no axis"),
+        ("space.adapter.fine.heads.choices=[4, 7]", r"adapter\.fine\.heads = 7 does not divide"),
+        ("space.adapter.fine.heads.when={adapter.kind: text_free}", "adapter.kind is never 'text_free'"),
+        ("space.adapter.fine.heads.when={loss.contrastive_weight: 1.0}", "must be an axis with choices"),
+        ("space.loss.contrastive_weight.low=0", "a log range lies above 0"),
+        ("space.optim.epochs={low: 1, high: 3, integer: true}", "with a scheduler all trials have the same epochs"),
+        ("objectives.val_dise=maximize", r"val_dise is not an objective; did you mean val_dice"),
+        ("objectives={test_dice: maximize}", "test_dice is not an objective"),
+        ("objectives={val_dice: maximize, val_reliance: minimize}", "set scheduler.kind to none"),
+        ("storage=postgresql://user:secret@host/db", "a study lies in the run folder"),
+        ("sampler.kind=cma_es", "takes one objective and at least two ranges"),
+        ("sampler.kind=grid", "a grid needs choices, integers or a step"),
+        ("trial=3", r"trial is not a field of the sweep; did you mean trials"),
+        ("recipe=../launch/none.yaml", "there is no such recipe"),
+    ],
+)
+def test_bad_sweeps_are_refused_by_name(override: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as found:
+        load_sweep(DEMO, [f"sweep.{override}"])
+    assert "secret" not in str(found.value)
+
+
+def test_a_grid_is_as_large_as_its_axes_say(tmp_path: Path) -> None:
+    space = {
+        "optim.warmup_steps": {"low": 0, "high": 20, "integer": True, "step": 10},
+        "adapter.norm": {"choices": ["branch", "output"]},
+    }
+    raw = {
+        "name": "grid",
+        "recipe": str(REPOSITORY / "launch" / "demo.yaml"),
+        "space": space,
+        "sampler": {"kind": "grid"},
+    }
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(raw | {"trials": 7}))
+    with pytest.raises(RecipeError, match="the grid has 6 points"):
+        load_sweep(path)
+    path.write_text(yaml.safe_dump(raw | {"trials": 6}))
+    assert load_sweep(path).sweep.space["optim.warmup_steps"].list_values() == [0, 10, 20]
+
+
+def test_a_trial_is_the_recipe_with_its_values_in_place() -> None:
+    loaded = load_sweep(DEMO)
+    recipe = apply_params(loaded.raw, {"adapter.fine.heads": 1, "optim.learning_rate": 0.005}, "trial 0")
+    assert (recipe.adapter.fine.heads, recipe.optim.learning_rate) == (1, 0.005)
+    assert recipe.adapter.fine.tokens == loaded.recipe.adapter.fine.tokens
+    assert apply_params(loaded.raw, {}, "trial 1") == loaded.recipe
+    assert apply_params(loaded.raw, {"adapter.preset": "published"}, "trial 2").adapter.norm == "output"
