@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import yaml
 
+from t2m_bench.atomic import write_json, write_text
 from t2m_bench.cluster.tune_job import run_trials
 from t2m_bench.config import NOT_DECISIVE, AdapterKind, Recipe, parse_recipe
 from t2m_bench.errors import RecipeError, RunFolderError
@@ -21,7 +22,7 @@ from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import find_idle_axes
 from t2m_bench.search.study import count_states, find_best, list_counted, open_study
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping
-from t2m_bench.training.run_folder import load_json, lock_run, write_json, write_text
+from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
 from t2m_bench.typed_yaml import set_dotted
 
