@@ -147,7 +147,7 @@ class SlurmLab:
     def list_processes(self, number: int) -> list[str]:
         """Return the command lines of what runs on a host."""
         pids = run("ip", "netns", "pids", f"{self.tag}-n{number}").split()
-        return run("ps", "-o", "args=", "-p", ",".join(pids), check=False).splitlines() if pids else []
+        return run("ps", "-ww", "-o", "args=", "-p", ",".join(pids), check=False).splitlines() if pids else []
 
     def command(self, *arguments: object, **more: object) -> str:
         return run(*arguments, env=self.environment, **more)

@@ -205,7 +205,7 @@ def test_a_killed_test_run_leaves_no_process_and_the_next_lab_removes_its_names(
         assert tag not in names
         assert f"{lab.tag}-n1" in names
     for _ in range(50):
-        if str(tmp_path / "killed") not in run("ps", "-eo", "args"):
+        if str(tmp_path / "killed") not in run("ps", "-ww", "-eo", "args"):
             return
         time.sleep(0.1)
     pytest.fail("a lab's processes outlive the process that started them")
