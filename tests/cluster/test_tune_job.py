@@ -88,7 +88,9 @@ def wait_for(place: Path, name: str, process: subprocess.Popen[str], finished: i
 def find_trial_process(driver: int) -> int:
     """Return the process that trains a trial; it bears its name from the actor's first call on."""
     for _ in range(300):
-        listing = subprocess.run(["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+        listing = subprocess.run(
+            ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
+        ).stdout
         rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
         parent = {pid: ppid for pid, ppid, *_ in rows}
         for pid, *_ in (row for row in rows if len(row) == 3 and "ray::TrialTrainable" in row[2]):
