@@ -233,6 +233,7 @@ def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, phantom_roo
     (folder,) = mirror.glob("trial-*/hierarchical-*")
     shutil.rmtree(folder.parent)
     again = run("evaluate", url.replace("?", f"/{folder.parent.name}/{folder.name}?"), "--cache", tmp_path / "b")
+    assert again.pop("evaluation")["decodes"] == summary.pop("evaluation")["decodes"]  # besides, how long it took
     assert again == summary
     report = run("report", "--runs", url, "--cache", tmp_path / "c")
     assert Path(report["report"]).is_file()

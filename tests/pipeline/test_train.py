@@ -223,7 +223,9 @@ def test_a_compiler_that_fails_is_noted_and_the_run_finishes(
     asked = open_experiment(Recipe.model_validate(raw), runs, Terminal())
     summary = train(asked, "gated", 7, Terminal(), StopRequest())
     assert summary["compiled"].startswith("failed: ")
-    assert evaluate(asked.make_job("gated", 7).run_folder, runs, Terminal()) == summary
+    again = evaluate(asked.make_job("gated", 7).run_folder, runs, Terminal())
+    assert again.pop("evaluation")["decodes"] == summary.pop("evaluation")["decodes"]  # besides, how long it took
+    assert again == summary
 
 
 def test_the_adapter_of_another_run_is_not_evaluated(run: Path, runs: Path) -> None:
@@ -322,5 +324,6 @@ def test_two_ray_workers_train_what_one_process_trains(experiment: Experiment, r
     assert summary["run"] == alone["run"]
     assert summary["val_dice"] == pytest.approx(alone["val_dice"], abs=2e-3)
     tables = [load_results(folder / "cases.parquet") for folder in (run, apart.make_job("gated", 0).run_folder)]
-    assert np.allclose(tables[0]["dice"], tables[1]["dice"], atol=2e-2)
+    tables[0] = tables[0][tables[0]["box"].isin(tables[1]["box"])]  # other tests may have asked the run more boxes
     assert len(tables[0]) == len(tables[1])
+    assert np.allclose(tables[0]["dice"], tables[1]["dice"], atol=2e-2)
