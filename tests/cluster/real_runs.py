@@ -82,8 +82,11 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
     """Return when the newest checkpoint is of this step or a later one, counted from the first epoch."""
     while process.poll() is None:
         for state in folder.glob(f"runs/*/hierarchical-*/{STATE_NAME}"):
-            with safe_open(state, framework="pt") as file:
-                progress = json.loads(file.metadata()["note"])
+            try:
+                with safe_open(state, framework="pt") as file:
+                    progress = json.loads(file.metadata()["note"])
+            except RuntimeError:  # replaced between the two times that safetensors opens it
+                continue
             if progress["epoch"] * STEPS_AN_EPOCH + progress["step"] >= step:
                 return
         time.sleep(0.02)

@@ -151,7 +151,7 @@ def test_a_job_goes_on_after_all_that_a_cluster_does_to_it(lab: SlurmLab, undist
     assert lab.wait(job) == "COMPLETED", read_log(folder, job)
     lab.power_on(2)
     printed = read_log(folder, job)
-    assert printed.count("stopped on request, the work is saved") == 2
+    assert printed.count("stopped on request, the work is saved") in (2, 3)  # requeue sends TERM, heard when in time
     assert printed.count("nodes or workers were lost (code 86), 1 in a row") == 1
     assert_same_end(undisturbed, folder)
 
