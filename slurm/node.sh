@@ -42,7 +42,7 @@ choose_options() { # ROLE HEAD_IP PORT
   fi
   if [ "$1" = head ]; then
     options+=(--head --port="$3" --ray-client-server-port=$(($3 - 10000)))
-    options+=(--include-dashboard=false --temp-dir="/tmp/ray-$SLURM_JOB_ID")
+    options+=(--include-dashboard=false --temp-dir="$T2M_TEMP/ray-$SLURM_JOB_ID")
   else
     options+=(--address="$2:$3")
   fi
@@ -89,4 +89,4 @@ while kill -0 "$shielded_pid" 2>/dev/null; do # `wait` returns early when a trap
   wait "$shielded_pid" || code=$?
 done
 [ -n "$ended" ] || exit "$code"
-rm -rf "/tmp/ray-$SLURM_JOB_ID"
+rm -rf "$T2M_TEMP/ray-$SLURM_JOB_ID"

@@ -10,6 +10,10 @@ fi
 # The network interface that nodes talk over, such as ib0; empty: the address that a node's own name has.
 T2M_INTERFACE="${T2M_INTERFACE:-}"
 
+# A folder of each node's own, where Ray's session lies: two nodes that share it would take each other's sockets. Short,
+# since a socket's whole path has 107 letters.
+T2M_TEMP="${T2M_TEMP:-/tmp}"
+
 # Memory of a node that Ray may plan with, in per cent of what the job has there; the rest is for the driver and caches.
 T2M_MEMORY_SHARE="${T2M_MEMORY_SHARE:-80}"
 

@@ -1,6 +1,5 @@
 """All arms, folds and seeds of a recipe; finished cells are reused, a failing one does not stop the others."""
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,6 +11,7 @@ from typing import Any
 from t2m_bench.config import Recipe
 from t2m_bench.errors import WorkersLostError
 from t2m_bench.models.box_unet import check_monai
+from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.pipeline.train import (
@@ -126,12 +126,11 @@ def _show_time(seconds: float) -> str:
 @contextmanager
 def _follow(jobs: Sequence[Job], told: _Told, advance: Advance) -> Iterator[None]:
     """Tell how many epochs of all cells are done, from their histories, wherever they run."""
-    ended = threading.Event()
     before = {job.run_folder: count_epochs(job.run_folder) for job in jobs}
     total = sum(job.recipe.optim.epochs - before[job.run_folder] for job in jobs)
     start = time.monotonic()
-
     finished: set[Path] = set()
+    last = 0
 
     def count(job: Job) -> int:
         if job.run_folder not in finished and is_finished(job):
@@ -140,22 +139,16 @@ def _follow(jobs: Sequence[Job], told: _Told, advance: Advance) -> Iterator[None
         epochs = job.recipe.optim.epochs if job.run_folder in finished else count_epochs(job.run_folder)
         return epochs - before[job.run_folder]
 
-    def follow() -> None:
-        last = 0
-        while not ended.wait(FOLLOW_SECONDS):
-            done = sum(map(count, jobs))
-            if done > last:
-                advance(done, total)
-                told.left_s = (time.monotonic() - start) * (total - done) / done
-                last = done
+    def tell() -> None:
+        nonlocal last
+        done = sum(map(count, jobs))
+        if done > last:
+            advance(done, total)
+            told.left_s = (time.monotonic() - start) * (total - done) / done
+            last = done
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with repeat_meanwhile(tell, FOLLOW_SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def _keep_ray(workers: int, cpus_per_worker: float) -> Any:

@@ -20,6 +20,7 @@ from pyarrow import fs
 from t2m_bench.atomic import write_atomically, write_json
 from t2m_bench.data.pseudonyms import KEY_NAME
 from t2m_bench.errors import StorageError
+from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.terminal import Terminal
 
 MEMORY_NAME = ".mirrored.json"
@@ -159,26 +160,20 @@ class Mirror:
     @contextmanager
     def follow(self) -> Iterator[None]:
         """Send what is new every PUSH_SECONDS; a network that fails is told once and tried again."""
-        ended = threading.Event()
+        well = True
 
-        def follow() -> None:
-            well = True
-            while not ended.wait(PUSH_SECONDS):
-                try:
-                    self.push()
-                    well = True
-                except StorageError as error:
-                    if well:
-                        print(f"t2m-bench: {error} Trying again meanwhile.", file=sys.stderr, flush=True)
-                    well = False
+        def send() -> None:
+            nonlocal well
+            try:
+                self.push()
+                well = True
+            except StorageError as error:
+                if well:
+                    print(f"t2m-bench: {error} Trying again meanwhile.", file=sys.stderr, flush=True)
+                well = False
 
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
+        with repeat_meanwhile(send, PUSH_SECONDS):
             yield
-        finally:
-            ended.set()
-            thread.join()
 
     def _within(self, work: Callable[[], Result]) -> Result:
         """Do work with the URL that must not hang: a store that does not answer retries for minutes."""

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import platform
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -21,6 +20,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
+from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Advance, Terminal
@@ -226,23 +226,17 @@ def is_finished(job: Job) -> bool:
 @contextmanager
 def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
     """Tell how many epochs are done, from the history that the first rank writes, wherever it runs."""
-    ended = threading.Event()
+    told = 0
 
-    def follow() -> None:
-        told = 0
-        while not ended.wait(FOLLOW_SECONDS):
-            done = count_epochs(job.run_folder)
-            if done > told:
-                advance(done, job.recipe.optim.epochs)
-                told = done
+    def tell() -> None:
+        nonlocal told
+        done = count_epochs(job.run_folder)
+        if done > told:
+            advance(done, job.recipe.optim.epochs)
+            told = done
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with repeat_meanwhile(tell, FOLLOW_SECONDS):
         yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def count_epochs(run_folder: Path) -> int:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "iproute2")
 COUNT = itertools.count()
+HOSTS_OWN = "/mnt"
+"""Where each host has a small disk of its own."""
 
 
 def run(*command: object, check: bool = True, **more: object) -> str:
@@ -112,6 +114,7 @@ class SlurmLab:
         (self.folder / "spool" / host.name).mkdir(exist_ok=True)
         script = (
             f"hostname n{number}; mount -t tmpfs -o size=1g tmpfs /dev/shm;"
+            f"mount -t tmpfs -o size=1g tmpfs {HOSTS_OWN};"
             f"slurmd -D -N n{number} -f {self.folder}/slurm.conf; true"
         )
         inside = [

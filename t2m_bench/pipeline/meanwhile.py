@@ -1,0 +1,23 @@
+"""What is done again and again beside work that takes long: telling of its progress, sending what it made."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def repeat_meanwhile(work: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Do `work` in a thread every so many seconds until the block ends; a round that has begun is waited for."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            work()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
