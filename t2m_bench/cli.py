@@ -323,24 +323,25 @@ def sweep(
 
 @app.command()
 def report(
-    results: Annotated[str | None, typer.Argument(help="An experiment's folder or URL; the newest if absent.")] = None,
+    results: Annotated[str | None, typer.Argument(help="An experiment's or a sweep's folder or URL.")] = None,
     formats: Annotated[str, typer.Option("--format", help="What to write: html,md,tex,csv.")] = "html,md,tex,csv",
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the text helps: print an experiment's verdicts and tables, and write them in every format."""
+    """Say whether the text helps: print verdicts and tables of RESULTS or of the newest, write them in every format."""
     from t2m_bench.pipeline.remote_runs import locate, open_runs
     from t2m_bench.pipeline.terminal import Terminal
-    from t2m_bench.reporting.results import find_experiments
+    from t2m_bench.reporting.results import find_results
 
     where, place = locate(results, runs, levels=1) if results else (runs, None)
     with open_runs(where, cache, place.name if place else "", Terminal()) as folder:
         if place is None:
-            found = find_experiments(folder)
+            found = find_results(folder)
             if not found:
                 raise UserError(
-                    f"{runs}: no results here. Make some with `t2m-bench demo` or `t2m-bench bench RECIPE`."
+                    f"{runs}: no results here. Make some with `t2m-bench demo`, `t2m-bench bench RECIPE` or "
+                    "`t2m-bench sweep SWEEP`."
                 )
             print(f"reporting the newest results, {found[0]}")
             if len(found) > 1:

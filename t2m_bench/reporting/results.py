@@ -15,6 +15,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, sort_arms
 from t2m_bench.reporting.checks import check_runs, check_table
+from t2m_bench.search.study import find_studies, get_date
 
 EXPERIMENT_NAME = "experiment.json"
 TIGHT = "tight"
@@ -137,14 +138,16 @@ class Results:
         return [run for run in self.runs if run.arm == arm]
 
 
-def find_experiments(runs: Path) -> list[Path]:
-    """Return the folders under `runs` that hold results, the newest first."""
-    found = [path.parent for path in runs.glob(f"*/{EXPERIMENT_NAME}") if any(path.parent.glob(f"*/{RESULTS_NAME}"))]
-    return sorted(found, key=_date, reverse=True)
+def find_results(runs: Path) -> list[Path]:
+    """Return the folders under `runs` that hold an experiment's results or a sweep's studies, the newest first."""
+    experiments = [path.parent for path in runs.glob(f"*/{EXPERIMENT_NAME}")]
+    dates = {folder: _date(folder) for folder in experiments if any(folder.glob(f"*/{RESULTS_NAME}"))}
+    dates |= {folder: get_date(folder) for folder in find_studies(runs)}
+    return sorted(dates, key=dates.__getitem__, reverse=True)
 
 
-def _date(folder: Path) -> float:
-    return max(path.stat().st_mtime for path in folder.glob(f"*/{RESULTS_NAME}"))
+def _date(experiment: Path) -> float:
+    return max(path.stat().st_mtime for path in experiment.glob(f"*/{RESULTS_NAME}"))
 
 
 def load_experiment(folder: Path) -> Results:

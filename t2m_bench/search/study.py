@@ -86,6 +86,17 @@ def has_study(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (JOURNAL_NAME, SQLITE_NAME))
 
 
+def find_studies(runs: Path) -> list[Path]:
+    """Return the sweeps' folders under `runs` that hold a study."""
+    return [folder for folder in runs.glob("sweeps/*") if has_study(folder)]
+
+
+def get_date(folder: Path) -> float:
+    """Return when a sweep's studies last changed, in seconds since 1970."""
+    files = [folder / name for name in (JOURNAL_NAME, SQLITE_NAME)]
+    return max(file.stat().st_mtime for file in files if file.is_file())
+
+
 def load_studies(folder: Path) -> dict[str, optuna.Study]:
     """Return the studies of a sweep's folder by name, the sweep's own first; reading changes nothing."""
     if (folder / SQLITE_NAME).is_file():

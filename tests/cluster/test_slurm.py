@@ -163,9 +163,9 @@ def test_a_lost_host_is_replaced_from_the_same_job_and_a_cancelled_neighbour_lea
     """Three hosts for two workers; another job shares two of the hosts for a while."""
     neighbours = tmp_path / "b"
     shutil.copytree(folder, neighbours)
-    job = submit(lab, folder, "3,4,5", *SMALL, ALWAYS_SAVE, "cluster.num_train_workers=2", nodes=3)
-    neighbour = submit(lab, neighbours, "3,4", *SMALL, "optim.epochs=300")
+    neighbour = submit(lab, neighbours, "3,4", *SMALL, "optim.epochs=900", "optim.patience=899")
     wait_until(lambda: count_epochs(neighbours) > 0, neighbours, neighbour)
+    job = submit(lab, folder, "3,4,5", *SMALL, ALWAYS_SAVE, "cluster.num_train_workers=2", nodes=3)
     wait_until(lambda: count_epochs(folder) > 0, folder, job)
     for shared in (3, 4):
         programs = "\n".join(lab.list_processes(shared))

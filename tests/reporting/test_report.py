@@ -19,7 +19,7 @@ from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.report import Report, _break_interval, write_report
-from t2m_bench.reporting.results import find_experiments, load_experiment
+from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.strata import make_harm_table
 from t2m_bench.reporting.table import Table
 
@@ -244,7 +244,12 @@ def test_results_are_found_newest_first(experiment: Path) -> None:
     (older / "reference-fold1" / "cases.parquet").touch()
     (older / "experiment.json").write_text("{}")
     os.utime(older / "reference-fold1" / "cases.parquet", (1, 1))
-    assert find_experiments(experiment.parent) == [experiment, older]
+    study = experiment.parent / "sweeps" / "mine" / "study.journal"
+    study.parent.mkdir(parents=True)
+    study.touch()
+    assert find_results(experiment.parent) == [study.parent, experiment, older]
+    os.utime(study, (0, 0))
+    assert find_results(experiment.parent) == [experiment, older, study.parent]
     with pytest.raises(RunFolderError, match=r"holds no experiment\.json"):
         load_experiment(experiment.parent)
 
