@@ -21,11 +21,7 @@ run_on_ray() {
   export RAY_ADDRESS="$head_ip:$port"
   wait_for_nodes || exit 1
 
-  local previous=""
-  for word in "$@"; do
-    [ "$previous" != --runs ] || T2M_RUNS=$word
-    previous=$word
-  done
+  choose_work_folder "$@"
   state=$(find_newest_work)
   if [ -n "$stop_signal" ]; then
     decide "$STOPPED" "$state"
@@ -97,9 +93,27 @@ wait_for_driver() { # sets driver_code
   fi
 }
 
+# Find where the verb's arguments let work be written; runs at a URL are mirrored in a folder.
+choose_work_folder() { # VERB ARGS...; sets work_folder
+  local word previous="" runs=runs cache=${T2M_CACHE:-runs/mirrors}
+  for word in "$@"; do
+    case $previous in
+      --runs) runs=$word ;;
+      --cache) cache=$word ;;
+    esac
+    case $word in
+      --runs=*) runs=${word#*=} ;;
+      --cache=*) cache=${word#*=} ;;
+    esac
+    previous=$word
+  done
+  work_folder=$runs
+  case $runs in *://*) work_folder=$cache ;; esac
+}
+
 # Print when the newest checkpoint or file of embeddings was written.
 find_newest_work() {
-  find "${T2M_RUNS:-runs}" \( -name state.safetensors -o -name 'shard-*.h5' \) -printf '%T@\n' 2>/dev/null | sort -n | tail -1
+  find "$work_folder" \( -name state.safetensors -o -name 'shard-*.h5' \) -printf '%T@\n' 2>/dev/null | sort -n | tail -1
 }
 
 # Requeue or end, by the driver's code: 0 done, 2 wrong input, 85 stopped on request, else something was lost.

@@ -21,7 +21,7 @@ from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import find_idle_axes
 from t2m_bench.search.study import count_states, find_best, list_counted, open_study
-from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping
+from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping, override_refit
 from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
 from t2m_bench.typed_yaml import set_dotted
@@ -233,13 +233,15 @@ def make_refit_recipe(
 ) -> Recipe:
     """Return a benchmark's recipe in which each arm is tuned by as many trials as it had."""
     named = {}
+    source = f"refit of {sweep.name}"
     for arm, recipe in recipes.items():
-        own = recipe.model_dump(mode="json", include={"adapter", "optim", "loss", "prompts"})
+        refitted = override_refit(sweep, recipe.model_dump(mode="json"), source)
+        own = refitted.model_dump(mode="json", include={"adapter", "optim", "loss", "prompts"})
         named[arm] = own | {"differently_tuned": True, "trials": trials.get(arm, 1)}
-    raw = best.model_dump(mode="json")
+    raw = override_refit(sweep, best.model_dump(mode="json"), source).model_dump(mode="json")
     changed = {"arms": list(recipes), "named": named, "seeds": list(sweep.refit.seeds), "folds": []}
     raw |= {"bench": raw["bench"] | changed, "deviations": {}}
-    return parse_recipe(raw, f"refit of {sweep.name}")
+    return parse_recipe(raw, source)
 
 
 def _refit(

@@ -124,6 +124,8 @@ class RefitSection(Section):
     """What `--refit` trains on the best recipe, beside a text_free given the same number of trials."""
 
     seeds: Seeds = (0, 1, 2)
+    overrides: tuple[str, ...] = ()
+    """Of the recipe, for the refit alone: `optim.epochs=12` where trials are short."""
 
 
 class Sweep(Section):
@@ -195,8 +197,20 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
     for override in (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep."))):
         apply_override(raw_recipe, override)
     recipe = parse_recipe(raw_recipe, str(place))
+    override_refit(sweep, copy_mapping(raw_recipe), f"{path}: refit")  # told now, not after the search
     _check_against_recipe(sweep, raw_recipe, str(path))
     return LoadedSweep(sweep, raw_recipe, recipe)
+
+
+def override_refit(sweep: Sweep, raw: dict[str, Any], source: str) -> Recipe:
+    """Return the recipe of a mapping, changed in place, with what the refit has differently.
+
+    Raises:
+        RecipeError: an override is none, or its key or value is not allowed.
+    """
+    for override in sweep.refit.overrides:
+        apply_override(raw, override)
+    return parse_recipe(raw, source)
 
 
 def apply_params(raw: dict[str, Any], params: dict[str, Any], source: str) -> Recipe:

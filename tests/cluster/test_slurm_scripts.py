@@ -145,11 +145,12 @@ class Job:
         self.checkpoint.parent.mkdir(parents=True)
         make_program(folder / "bin", "scontrol", SCONTROL)
 
-    def end(self, code: int, saves: bool = False, **more: str) -> tuple[int, bool]:
+    def end(self, code: int, saves: bool = False, arguments: str = "train", **more: str) -> tuple[int, bool]:
         """Return the job script's exit code and whether it requeued the job."""
         saved = f"touch {self.checkpoint};" if saves else ""
         script = (
-            f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh";'
+            f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh"; set -u;'
+            f"choose_work_folder {arguments};"
             f'before=$(find_newest_work); {saved} decide {code} "$before"'
         )
         log = self.folder / "requeued"
@@ -183,6 +184,23 @@ def test_embeddings_are_work_too(job: Job) -> None:
     shard.parent.mkdir()
     job.checkpoint = shard
     assert [job.end(86, saves=True)[1] for _ in range(4)] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "folder"),
+    [
+        ("train --runs elsewhere --json", "elsewhere"),
+        ("train --runs=elsewhere", "elsewhere"),
+        ("train --runs s3://bucket/runs", "runs/mirrors"),
+        ("bench --cache fast --runs s3://bucket/runs", "fast"),
+    ],
+)
+def test_work_is_looked_for_where_the_verb_writes_it(job: Job, arguments: str, folder: str) -> None:
+    for place in ("aside", folder):
+        job.checkpoint = job.folder / place / "a" / "state.safetensors"
+        job.checkpoint.parent.mkdir(parents=True)
+        ends = [job.end(86, saves=True, arguments=arguments)[1] for _ in range(3)]
+        assert ends[-1] == (place == folder)
 
 
 def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from t2m_bench.errors import RecipeError
 from t2m_bench.pipeline.sweep import make_free_sweep, make_refit_recipe
 from t2m_bench.search.sweep import apply_params, load_sweep
 
@@ -31,3 +34,14 @@ def test_a_refit_gives_each_arm_its_own_values_and_says_how_many_trials_chose_th
         assert recipe.bench.named[arm].trials == 24
     other = make_refit_recipe(loaded.sweep, best, {"text_free": free.recipe, "gated": best}, trials)
     assert recipe.compute_experiment_hash("data") != other.compute_experiment_hash("data")
+
+
+def test_a_refit_may_train_longer_than_a_trial_and_a_wrong_wish_is_told_before_the_search() -> None:
+    loaded = load_sweep(DEMO, ["sweep.refit.overrides=[optim.epochs=12]"])
+    assert loaded.recipe.optim.epochs == 3
+    best = apply_params(loaded.raw, {"adapter.kind": "gated", "optim.learning_rate": 0.005}, "trial 1")
+    recipe = make_refit_recipe(loaded.sweep, best, {"gated": best}, {"gated": 24})
+    assert recipe.optim.epochs == recipe.with_arm("gated", 0).optim.epochs == 12
+    assert recipe.with_arm("gated", 0).optim.learning_rate == 0.005
+    with pytest.raises(RecipeError, match=r"refit.*did you mean epochs"):
+        load_sweep(DEMO, ["sweep.refit.overrides=[optim.epoch=12]"])
