@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from slurm_lab import HOSTS_OWN, SlurmLab, install, run, slurm_lab
 
+from t2m_bench.search.study import has_study, list_counted, load_studies
 from t2m_bench.training.checkpoint import load_tensors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,17 +40,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmLab]:
             yield lab
 
 
-def submit(lab: SlurmLab, folder: Path, hosts: str, *arguments: object, nodes: int = 2) -> int:
-    """Submit train.sh from a folder, to some of the hosts."""
+def submit(
+    lab: SlurmLab, folder: Path, hosts: str, *arguments: object, nodes: int = 2, script: str = "train.sh"
+) -> int:
+    """Submit a script from a folder, to some of the hosts."""
     folder.mkdir(exist_ok=True)
     others = set(range(1, lab.num_hosts + 1)) - {int(number) for number in hosts.split(",")}
     wishes = ["--time=20", "--cpus-per-task=1", "--mem=3G", f"--nodes={nodes}"]
     exclude = f"--exclude={','.join(f'n{number}' for number in others)}"
-    return lab.submit(*wishes, exclude, REPOSITORY / "slurm" / "train.sh", *arguments, cwd=folder)
+    return lab.submit(*wishes, exclude, REPOSITORY / "slurm" / script, *arguments, cwd=folder)
 
 
 def read_log(folder: Path, job: int) -> str:
-    return (folder / f"t2m-train-{job}.log").read_text()
+    (log,) = folder.glob(f"t2m-*-{job}.log")
+    return log.read_text()
 
 
 def count_epochs(folder: Path) -> int:
@@ -184,6 +188,46 @@ def test_a_lost_host_is_replaced_from_the_same_job_and_a_cancelled_neighbour_lea
     assert_same_end(undisturbed, folder)
 
 
+def requeue(lab: SlurmLab, folder: Path, job: int) -> None:
+    """Requeue a job without notice, and see it through to its end."""
+    lab.command("scontrol", "requeue", job)
+    assert lab.wait(job) == "COMPLETED", read_log(folder, job)
+    assert "Restarts=1 " in lab.command("scontrol", "show", "job", job)
+
+
+@pytest.mark.soak
+def test_a_suite_requeued_midway_ends_whole_and_trains_nothing_twice(lab: SlurmLab, folder: Path) -> None:
+    arms = ["bench.arms=[text_free,gated]", "optim.epochs=4"]
+    job = submit(lab, folder, "1,2", REPOSITORY / "launch" / "demo.yaml", *SMALL, *arms, script="bench.sh")
+    wait_until(lambda: any(folder.glob("runs/*/text_free-*/run.json")), folder, job)
+    (first,) = folder.glob("runs/*/text_free-*/adapter.safetensors")
+    before = first.stat()
+    requeue(lab, folder, job)
+    assert (first.stat().st_ino, first.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    summaries = [json.loads(path.read_text()) for path in folder.glob("runs/*/*-seed0-*/run.json")]
+    assert {summary["arm"]: summary["num_nodes"] for summary in summaries} == {"text_free": 2, "gated": 2}
+    assert any(folder.glob("runs/*/report/report.html"))
+
+
+@pytest.mark.soak
+def test_a_sweep_requeued_midway_ends_with_the_trials_that_were_asked(lab: SlurmLab, folder: Path) -> None:
+    few = ["dataset.phantom.cases=63", "--trials", 10]
+    job = submit(
+        lab, folder, "1,2", REPOSITORY / "sweeps" / "demo.yaml", *few, "sweep.concurrency=2", script="sweep.sh"
+    )
+    place = folder / "runs" / "sweeps" / "demo"
+
+    def count() -> int:
+        return len(list_counted(load_studies(place)["demo"])) if has_study(place) else 0
+
+    wait_until(lambda: count() >= 2, folder, job)
+    assert count() < 10
+    requeue(lab, folder, job)
+    assert all(trial.state.is_finished() for trial in load_studies(place)["demo"].trials)
+    assert count() == 10
+    assert (place / "best.yaml").is_file()
+
+
 def test_a_job_whose_host_cannot_join_fails(lab: SlurmLab, unreachable: tuple[Path, int]) -> None:
     folder, job = unreachable
     assert lab.wait(job, 120) == "FAILED"
@@ -192,7 +236,7 @@ def test_a_job_whose_host_cannot_join_fails(lab: SlurmLab, unreachable: tuple[Pa
 
 
 def test_a_killed_test_run_leaves_no_process_and_the_next_lab_removes_its_names(lab: SlurmLab, tmp_path: Path) -> None:
-    script = "import sys, time; from pathlib import Path; from slurm_lab import HOSTS_OWN, SlurmLab\n"
+    script = "import sys, time; from pathlib import Path; from slurm_lab import SlurmLab\n"
     script += "lab = SlurmLab(Path(sys.argv[1]), 1); lab.start(); print(lab.tag, flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script, tmp_path / "killed"]
     other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
