@@ -106,7 +106,11 @@ class FusionLevel(nn.Module):
         text_tokens = self.project(text_embedding)
         attended = self.attention(image_tokens, text_tokens)
         if self.norm_form == "branch":
-            return image_tokens + self.gate * self.norm(attended), text_tokens
+            # the gate scales the norm's weight and bias, not all N tokens
+            weight, bias = self.gate * self.norm.weight, self.gate * self.norm.bias
+            return image_tokens + functional.layer_norm(
+                attended, weight.shape, weight, bias, self.norm.eps
+            ), text_tokens
         return self.norm(image_tokens + self.gate * attended), text_tokens
 
 
