@@ -18,10 +18,12 @@ MINI_GRID, MINI_MLP_WIDTH, FULL_MLP_WIDTH = 16, 256, 2048
 
 @dataclass(frozen=True)
 class Alone:
-    """One process that trains by itself, in fp32 or under autocast, as `training.step.Group` asks."""
+    """One process by itself, in fp32 or under autocast: as `training.step.Group` asks, and `training.evaluate`'s."""
 
     device: torch.device
     bf16: bool = False
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def scaler(self) -> torch.amp.GradScaler:

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from t2m_bench.config import TIGHT
 from t2m_bench.data.boxes import Boxes, scale_to_square
@@ -21,11 +23,29 @@ from t2m_bench.models.segmenter import compute_mask_probability
 from t2m_bench.training.batches import CaseSource, share_positions
 from t2m_bench.training.conditions import Exam, Question
 from t2m_bench.training.overlays import CROP_SIDE, cut_out
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.step import split_for_cache
 
 AT_ONCE = 16
+"""Questions whose cases are read together."""
 
 ALWAYS_MEASURED = ("dice", "iou", "pred_empty", "ref_empty")
+
+
+class ExamGroup(Protocol):
+    """What an exam asks of the processes that share it; `Ranks` is one, a lone process needs no Accelerate."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def autocast(self) -> AbstractContextManager[None]: ...
+
+    def sum(self, tensor: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -111,7 +131,7 @@ class Evaluator:
     segmenter: Segmenter
     input_size: int
     boxes: Boxes
-    ranks: Ranks
+    ranks: ExamGroup
 
     def answer(self, arm: Arm | None, exam: Exam, shown: Sequence[int] = (), dice_alone: bool = False) -> Answers:
         """Answer each question; every rank returns all answers.
@@ -148,7 +168,7 @@ class Evaluator:
         return Answers(self._spread(scores, exam.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0.5, cost)
 
     def _spread(
-        self, scores: torch.Tensor, questions: Sequence[Question], number_of: Mapping[Any, int]
+        self, scores: Tensor, questions: Sequence[Question], number_of: Mapping[Any, int]
     ) -> NDArray[np.float64]:
         """Return a row of scores a question from a row a distinct question on each rank."""
         gathered = self.ranks.sum(scores).cpu().numpy()
@@ -167,20 +187,29 @@ class Evaluator:
         cases = {question.case.case_id: question.case for question in questions}
         stored = self.source.read(list(cases))
         rows = [list(cases).index(question.case.case_id) for question in questions]
-        image_embedding = torch.from_numpy(stored.image_embedding).float().to(device)[rows]
+        # laid out once a case, as adapter and decoder want it, however many questions there are about it
+        image_embedding = torch.from_numpy(stored.image_embedding).to(device)
+        image_embedding = image_embedding.to(torch.float32, memory_format=torch.channels_last)
         boxes = [self._find_box(question, stored.box_xyxy[row]) for question, row in zip(questions, rows, strict=True)]
-        with self.ranks.autocast():
-            if arm is not None:
-                nothing = torch.zeros(exam.vectors.shape[1])
-                given = [nothing if q.prompt is None else exam.vectors[list(q.prompt)].mean(dim=0) for q in questions]
-                image_embedding = arm(image_embedding, torch.stack(given).to(device)).image_embedding
-            low_res_logits = self.segmenter(image_embedding, torch.from_numpy(np.stack(boxes)).to(device))
+        box_xyxy = torch.from_numpy(np.stack(boxes)).to(device)
+        given = torch.stack([_give_text(question, exam) for question in questions]).to(device)
+        low_res_logits = [
+            self._decode(arm, image_embedding[rows[part]], given[part], box_xyxy[part])
+            for part in split_for_cache(image_embedding, len(questions))
+        ]
         references = {case_id: load_mask(self.root, case) for case_id, case in cases.items()}
         answered = []
-        for question, logits in zip(questions, low_res_logits, strict=True):
+        for question, logits in zip(questions, torch.cat(low_res_logits), strict=True):
             probability = compute_mask_probability(logits, question.case.height, question.case.width)
             answered.append((question, (probability > 0.5).cpu().numpy(), references[question.case.case_id]))
         return answered
+
+    def _decode(self, arm: Arm | None, image_embedding: Tensor, text_embedding: Tensor, box_xyxy: Tensor) -> Tensor:
+        """Return low_res_logits (B, 4h, 4w) of image_embedding (B, D, h, w), text_embedding (B, E) and boxes (B, 4)."""
+        with self.ranks.autocast():
+            if arm is not None:
+                image_embedding = arm(image_embedding, text_embedding).image_embedding
+            return self.segmenter(image_embedding, box_xyxy)
 
     def _find_box(self, question: Question, tight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the question's box (4,) in pixels of the encoder's square input."""
@@ -192,6 +221,13 @@ class Evaluator:
     def compute_mean_dice(self, arm: Arm, exam: Exam) -> float:
         """Return the mean Dice over an exam's questions."""
         return float(self.answer(arm, exam, dice_alone=True).select("dice").mean())
+
+
+def _give_text(question: Question, exam: Exam) -> Tensor:
+    """Return the vector (E,) that a question gives as text; zeros where no text is read."""
+    if question.prompt is None:
+        return torch.zeros(exam.vectors.shape[1])
+    return exam.vectors[list(question.prompt)].mean(dim=0)
 
 
 def _find_distinct(questions: Sequence[Question]) -> tuple[list[Question], list[Question], dict[Any, int]]:

@@ -161,9 +161,13 @@ def _decode(
     return by_image, sums
 
 
-def split_for_cache(image_embedding: Tensor) -> list[slice]:
-    """Cut a batch into what a CPU's cache holds with all that is kept for the way back; a GPU takes it whole."""
-    num_cases = image_embedding.shape[0]
+def split_for_cache(image_embedding: Tensor, num_rows: int | None = None) -> list[slice]:
+    """Cut a batch into what a CPU's cache holds with all that is kept for the way back; a GPU takes it whole.
+
+    Args:
+        num_rows: of the batch, where it is not one row a case of image_embedding (B, D, h, w).
+    """
+    num_cases = image_embedding.shape[0] if num_rows is None else num_rows
     values = max(1, image_embedding[:1].numel())
     at_once = num_cases if image_embedding.is_cuda else max(1, VALUES_AT_ONCE // values)
     return [slice(start, start + at_once) for start in range(0, num_cases, at_once)]
