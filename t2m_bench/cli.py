@@ -71,6 +71,7 @@ class Work(StrEnum):
     SHARDS = "shards"
     EMBED = "embed"
     EPOCH = "epoch"
+    EVAL = "eval"
     METRICS = "metrics"
     STARTUP = "startup"
     SCALING = "scaling"

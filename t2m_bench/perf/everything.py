@@ -5,9 +5,9 @@ from importlib import import_module
 
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement
 
-WORKS = ("step", "shards", "embed", "epoch", "metrics", "startup", "scaling")
+WORKS = ("step", "shards", "embed", "epoch", "eval", "metrics", "startup", "scaling")
 
-ON_DEVICE = ("step", "embed", "epoch")
+ON_DEVICE = ("step", "embed", "epoch", "eval")
 """What a GPU takes part in; one GPU says nothing of scaling."""
 
 HEAD = """| Work | Plain | Ours (fastest to slowest) | Limit | Plain / ours | Limit / ours |
