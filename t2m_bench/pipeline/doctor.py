@@ -74,7 +74,10 @@ def _count_bytes_to_write(recipe: Recipe, runs: Path, num_cases: int) -> int:
     """Return what embedding will write: nothing where as many cases by the same encoder are there already."""
     preset = recipe.image_encoder.preset
     for folder in _list_shards(runs):
-        index = load_index(folder)
+        try:
+            index = load_index(folder)
+        except ShardError:  # of another format, or damaged: whoever reads it says so
+            continue
         if folder.name.startswith(f"{recipe.name}-") and (index.signature.image_encoder, index.num_cases) == (
             preset,
             num_cases,

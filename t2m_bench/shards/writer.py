@@ -18,6 +18,7 @@ from t2m_bench.shards.schema import (
     Signature,
     compute_file_sha256,
     parse_entry,
+    write_cases,
     write_index,
 )
 
@@ -76,8 +77,9 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
     try:
         with write_atomically(folder / plan.file) as partial:
             _write_file(partial, plan, cases)
-            entry = ShardEntry(plan.file, plan.case_ids, partial.stat().st_size, compute_file_sha256(partial))
-        write_json(_note_path(folder, plan), {"signature": asdict(signature), "entry": asdict(entry)})
+            entry = ShardEntry(plan.file, len(plan.case_ids), partial.stat().st_size, compute_file_sha256(partial))
+        note = {"signature": asdict(signature), "entry": asdict(entry), "case_ids": plan.case_ids}
+        write_json(_note_path(folder, plan), note)
     except (OSError, RuntimeError) as error:  # HDF5 reports a failed flush at close as RuntimeError
         if not _is_full(error):
             raise
@@ -89,7 +91,7 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
 
 
 def finish_shards(folder: Path, plans: Sequence[ShardPlan], signature: Signature) -> ShardIndex:
-    """Write index.json over finished files and drop their notes.
+    """Write the list of cases and, last, index.json over finished files; drop their notes.
 
     Raises:
         ShardError: a file of the plan is not finished.
@@ -98,7 +100,8 @@ def finish_shards(folder: Path, plans: Sequence[ShardPlan], signature: Signature
     lacking = [plan.file for plan in plans if plan.file not in finished]
     if lacking:
         raise ShardError(f"{folder}: {len(lacking)} files are not finished, first {lacking[0]}. Run `t2m-bench embed`.")
-    index = ShardIndex(signature, tuple(finished[plan.file] for plan in plans))
+    cases = write_cases(folder, [case_id for plan in plans for case_id in plan.case_ids])
+    index = ShardIndex(signature, cases, tuple(finished[plan.file] for plan in plans))
     write_index(folder, index)
     for plan in plans:
         _note_path(folder, plan).unlink(missing_ok=True)
@@ -126,7 +129,7 @@ def _load_note(folder: Path, plan: ShardPlan, signature: Signature) -> ShardEntr
         entry = parse_entry(raw["entry"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    same = raw["signature"] == asdict(signature) and entry.case_ids == plan.case_ids
+    same = raw["signature"] == asdict(signature) and raw.get("case_ids") == list(plan.case_ids)
     return entry if same else None
 
 

@@ -65,6 +65,7 @@ READ = {
     "prepared/*/manifest.jsonl": "prepare",
     "pseudonyms.key": "prepare",
     "shards/*/index.json": "embed",
+    "shards/*/cases.npy": "embed",
     "shards/*/shard-00000.h5": "embed",
     "prompt_banks/*.h5": "embed",
     "*/hierarchical-*/run.json": "train",

@@ -1,15 +1,30 @@
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from full_disk import limit_file_size
+from hypothesis import given
+from hypothesis import strategies as st
 
 from t2m_bench.errors import ShardError
 from t2m_bench.shards.reader import ShardReader, verify_files
-from t2m_bench.shards.schema import INDEX_NAME, Signature
+from t2m_bench.shards.schema import (
+    CASES_NAME,
+    INDEX_NAME,
+    ShardEntry,
+    ShardIndex,
+    Signature,
+    compute_file_sha256,
+    load_index,
+    map_cases,
+    write_cases,
+    write_index,
+)
 from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, find_finished, finish_shards, plan_shards, write_shard
 
 SIGNATURE = Signature("mini", "a" * 64, "bicubic-256", "b" * 64)
@@ -40,8 +55,7 @@ def write_all(folder: Path) -> None:
 def test_what_is_written_is_read_back_in_any_order(tmp_path: Path) -> None:
     write_all(tmp_path)
     reader = ShardReader(tmp_path, SIGNATURE)
-    assert reader.case_ids == tuple(CASE_IDS)
-    assert [len(entry.case_ids) for entry in reader.index.entries] == [3, 3, 1]
+    assert [entry.num_cases for entry in reader.index.entries] == [3, 3, 1]
     order = ["case-5", "case-0", "case-6", "case-5"]
     batch = reader.read(order)
     for row, case_id in enumerate(order):
@@ -49,6 +63,58 @@ def test_what_is_written_is_read_back_in_any_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch.image_embedding[row], want.image_embedding)
         np.testing.assert_array_equal(batch.mask_low_res[row], want.mask_low_res)
         np.testing.assert_array_equal(batch.box_xyxy[row], want.box_xyxy)
+
+
+def test_a_case_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    for absent in ("case-60", "case", "", "d", "Case-1"):
+        with pytest.raises(ShardError, match=f"case {absent} is not in these shards"):
+            ShardReader(tmp_path).read(["case-1", absent, "case-99"])
+
+
+@given(st.sets(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1), min_size=1))
+def test_a_case_is_found_by_any_name(names: set[str]) -> None:
+    case_ids = list(names)
+    with tempfile.TemporaryDirectory() as folder:
+        entry = write_cases(Path(folder), case_ids)
+        index = ShardIndex(SIGNATURE, entry, (ShardEntry("a", len(names), 0, ""),))
+        places = map_cases(Path(folder), index)
+        assert places.find(case_ids).tolist() == list(range(len(names)))
+        others = [name for case_id in case_ids for name in (case_id + "x", case_id[:-1]) if name and name not in names]
+        assert set(places.find(others)) <= {-1}
+
+
+def test_two_cases_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one name"):
+        write_cases(tmp_path, ["b", "a", "b"])
+
+
+def test_an_altered_list_of_cases_is_refused(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    path = tmp_path / CASES_NAME
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(ShardError, match=r"cases\.npy: altered"):
+        ShardReader(tmp_path)
+
+
+def test_a_list_of_cases_is_never_unpickled_nor_of_another_length(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    index = load_index(tmp_path)
+    with pytest.raises(ShardError, match="7 cases, the index says 3"):
+        map_cases(tmp_path, replace(index, entries=index.entries[:1]))
+    np.save(tmp_path / CASES_NAME, np.array([{"case_id": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ShardError, match="not a list of cases"):
+        map_cases(tmp_path, index)
+
+
+def test_shards_of_an_older_format_are_refused(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    path = tmp_path / INDEX_NAME
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(ShardError, match="format 1, this version of t2m-bench reads 2"):
+        ShardReader(tmp_path)
 
 
 def test_a_batch_is_read_into_given_memory(tmp_path: Path) -> None:
@@ -69,8 +135,48 @@ def test_more_files_than_may_be_open_are_opened_in_turn(tmp_path: Path, monkeypa
     order = CASE_IDS * 2 + ["case-0", "case-3", "case-6"] * 3
     boxes = reader.read(order).box_xyxy
     np.testing.assert_array_equal(boxes, np.stack([make_case(case_id).box_xyxy for case_id in order]))
-    opened = [link for link in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if str(tmp_path) in link]
+    links = map(os.path.realpath, Path("/proc/self/fd").iterdir())
+    opened = [link for link in links if str(tmp_path) in link and link.endswith(".h5")]
     assert len(opened) == 2
+
+
+def test_reading_goes_on_after_a_fork(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    reader = ShardReader(tmp_path, SIGNATURE)
+    reader.read(["case-0"])
+    child = os.fork()
+    if child == 0:
+        same = [np.array_equal(reader.read([name]).box_xyxy[0], make_case(name).box_xyxy) for name in CASE_IDS * 20]
+        os._exit(0 if all(same) else 1)
+    boxes = reader.read(CASE_IDS[::-1] * 20).box_xyxy
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+    np.testing.assert_array_equal(boxes, np.stack([make_case(name).box_xyxy for name in CASE_IDS[::-1] * 20]))
+
+
+def test_a_file_that_ends_early_is_told(tmp_path: Path) -> None:
+    write_all(tmp_path)
+    reader = ShardReader(tmp_path, SIGNATURE)
+    reader.read(["case-0"])
+    os.truncate(tmp_path / "shard-00000.h5", 20_000)  # while it is open
+    with pytest.raises(ShardError, match=r"shard-00000\.h5: ends before row 2 of image_embedding"):
+        reader.read(["case-2"])
+
+
+def test_datasets_in_pieces_are_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "shard-00000.h5", "w") as file:
+        for name in ("image_embedding", "mask_low_res", "box_xyxy"):
+            file.create_dataset(name, data=np.zeros((2, 4), np.float32), chunks=(1, 4))
+    write_index(tmp_path, describe(tmp_path, ["a", "b"]))
+    with pytest.raises(ShardError, match="image_embedding is not stored in one piece"):
+        ShardReader(tmp_path).read(["b"])
+
+
+def describe(folder: Path, case_ids: list[str]) -> ShardIndex:
+    """Return the index of one file."""
+    path = folder / "shard-00000.h5"
+    entry = ShardEntry(path.name, len(case_ids), path.stat().st_size, compute_file_sha256(path))
+    return ShardIndex(SIGNATURE, write_cases(folder, case_ids), (entry,))
 
 
 def test_an_interrupted_embedding_keeps_what_it_finished(tmp_path: Path) -> None:
