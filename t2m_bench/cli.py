@@ -359,22 +359,34 @@ def perf(
     as_json: AsJson = False,
 ) -> None:
     """Measure a piece of work side by side: the plain way, ours, the limit; `all` writes perf.json and perf.md too."""
-    from t2m_bench.perf.everything import WORKS, flatten, format_table
-
-    found = []
-    for work in (*WORKS, Work.SWEEP.value) if what is Work.ALL else (what.value,):
-        # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
-        found.append(
-            _find_measure(work)(device if what is not Work.ALL or work in ("step", "embed", "epoch") else "cpu")
-        )
-        for one in flatten(found[-1:]):
-            _print_measurement(one)
-    summaries = [one.to_json() for one in found]
     if what is Work.ALL:
-        runs.mkdir(parents=True, exist_ok=True)
-        (runs / "perf.json").write_text(json.dumps(summaries, indent=1), encoding="utf-8")
-        (runs / "perf.md").write_text(format_table(found), encoding="utf-8")
-    _end(as_json, {"measurements": summaries} if what is Work.ALL else summaries[0])
+        _end(as_json, _measure_all(device, runs))
+        return
+    found = _find_measure(what)(device)
+    _print_measurement(found)
+    _end(as_json, found.to_json())
+
+
+def _measure_all(device: str, runs: Path) -> dict[str, Any]:
+    """Measure everything, writing down after each what there is; return what was written."""
+    from t2m_bench.perf.everything import ON_DEVICE, WORKS, write_measurements
+
+    found: list[Any] = []
+    missing: dict[str, str] = {}
+    for work in (*WORKS, Work.SWEEP.value):
+        print(f"measuring {work}", flush=True)
+        try:
+            # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
+            found.append(_find_measure(work)(device if work in ON_DEVICE else "cpu"))
+        except UserError as error:  # what it is compared with is not installed
+            missing[work] = str(error)
+            print(f"  not measured: {error}", flush=True)
+        else:
+            _print_measurement(found[-1])
+        write_measurements(runs, found, missing)
+    print(f"wrote {runs / 'perf.json'} and {runs / 'perf.md'}")
+    summary: dict[str, Any] = json.loads((runs / "perf.json").read_text(encoding="utf-8"))
+    return summary
 
 
 def _find_measure(work: str) -> Callable[[str], Any]:
@@ -388,12 +400,16 @@ def _find_measure(work: str) -> Callable[[str], Any]:
     return lambda device: measure_sweep(_find_shipped("sweeps"), device)
 
 
-def _print_measurement(found: Any) -> None:
-    print(f"{found.name}: {found.setting}")
-    for row in found.rows:
-        spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
-        print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
-    print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit", flush=True)
+def _print_measurement(measured: Any) -> None:
+    """Print a measurement and those in other settings."""
+    for found in (measured, *measured.others):
+        print(f"{found.name}: {found.setting}")
+        for row in found.rows:
+            spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
+            print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
+        for peer in found.lacking:
+            print(f"  not measured: {peer}")
+        print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit", flush=True)
 
 
 def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:

@@ -26,12 +26,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One piece of work, measured in all its ways; `others` is the same work in other settings."""
+    """One piece of work, measured in all its ways.
+
+    Attributes:
+        name: its first word is the work, as `perf` takes it.
+        others: the same work in other settings.
+        lacking: peers that are not installed, and so were not measured.
+    """
 
     name: str
     setting: str
     rows: tuple[Row, ...]
     others: tuple["Measurement", ...] = ()
+    lacking: tuple[str, ...] = ()
 
     def with_others(self, *others: "Measurement") -> "Measurement":
         """Return this measurement with the same work in other settings beside it."""
@@ -56,7 +63,8 @@ class Measurement:
         rows = [asdict(row) for row in self.rows]
         others = [other.to_json() for other in self.others]
         summary = {"name": self.name, "setting": self.setting, "speedup": self.speedup, "of_limit": self.of_limit}
-        return summary | {"rows": rows} | ({"others": others} if others else {})
+        further = {"others": others, "lacking": list(self.lacking)}
+        return summary | {"rows": rows} | {key: value for key, value in further.items() if value}
 
 
 def measure(name: str, setting: str, ways: Mapping[tuple[str, str], Callable[[], object]], repeats: int) -> Measurement:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,12 @@ from t2m_bench.shards.writer import EmbeddedCase, finish_shards, plan_shards, wr
 
 NUM_CASES, BATCH_SIZE, SHARD_MIB, REPEATS = 128, 16, 64, 7
 
+PEERS = {
+    "webdataset": "webdataset (pip install 't2m-bench[perf]')",
+    "streaming": "MosaicML Streaming (asks for older numpy and transformers: pip install --no-deps mosaicml-streaming)",
+}
+"""Module -> what is said where it is absent."""
+
 Embeddings = NDArray[np.float16]
 Read = Callable[[], Iterator[torch.Tensor]]
 """One pass over all cases: yields batches (B, D, h, w) float16."""
@@ -32,8 +39,7 @@ def measure_shards(
 ) -> Measurement:
     """Measure a pass over all cases in batches; each way yields tensors, and reads the same values.
 
-    The peers that are not installed are left out: webdataset comes with the extra `perf`; MosaicML Streaming asks for
-    older numpy and transformers than this package does, and works when installed with pip's `--no-deps`.
+    Peers that are not installed are named as lacking.
 
     Raises:
         UserError: another device than the CPU is asked for.
@@ -50,9 +56,10 @@ def measure_shards(
             (OURS, "contiguous HDF5 shards, read into the batch"): _prepare_ours(folder / "ours", embeddings, order),
             (PLAIN, "one .pt a case, DataLoader"): _prepare_files(folder / "files", embeddings, order),
         }
-        if importlib.util.find_spec("webdataset"):
+        lacking = tuple(peer for peer in PEERS if not importlib.util.find_spec(peer))
+        if "webdataset" not in lacking:
             ways[PLAIN, "webdataset (in the order written)"] = _prepare_webdataset(folder / "tar", embeddings)
-        if importlib.util.find_spec("streaming"):
+        if "streaming" not in lacking:
             ways[PLAIN, "MosaicML Streaming, DataLoader"] = _prepare_streaming(folder / "mds", embeddings, order)
         want = float(embeddings.astype(np.float64).sum())
         for (_, what), read in ways.items():
@@ -61,7 +68,9 @@ def measure_shards(
         timed: dict[tuple[str, str], Callable[[], object]] = {key: _run(read) for key, read in ways.items()}
         timed[LIMIT, "memory copy of the same bytes"] = _prepare_copy(embeddings, order)
         mib = embeddings.nbytes / 2**20
-        return measure("shards", f"{num_cases} cases, {mib:.0f} MiB, batches of {BATCH_SIZE}", timed, repeats)
+        setting = f"{num_cases} cases, {mib:.0f} MiB, batches of {BATCH_SIZE}"
+        measured = measure("shards", setting, timed, repeats)
+    return replace(measured, lacking=tuple(PEERS[peer] for peer in lacking))
 
 
 def _run(read: Read) -> Callable[[], object]:

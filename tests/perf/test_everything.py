@@ -1,3 +1,12 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from t2m_bench.cli import main
+from t2m_bench.errors import UserError
 from t2m_bench.perf import everything
 from t2m_bench.perf.embed import measure_embed
 from t2m_bench.perf.epoch import measure_epoch
@@ -11,10 +20,45 @@ def make_measurement(name: str) -> Measurement:
     return Measurement(name, "here", rows)
 
 
-def test_the_table_has_a_row_for_each_setting() -> None:
-    table = format_table([make_measurement("step").with_others(make_measurement("step bf16"))])
-    assert table.splitlines()[2] == "| step: here | 4,000 ms | 2,000 ms (1,500 to 2,500) | 1,000 ms | 2.00 | 0.50 |"
-    assert table.splitlines()[3].startswith("| step bf16: here |")
+def test_the_table_has_a_row_for_each_setting_and_says_what_is_not_in_it() -> None:
+    step = make_measurement("step").with_others(make_measurement("step bf16"))
+    shards = replace(make_measurement("shards"), lacking=("webdataset",))
+    lines = format_table([step, shards], {"metrics": "MONAI is not installed"}).splitlines()
+    ratios = "4,000 ms | 2,000 ms (1,500 to 2,500) | 1,000 ms | 2.00 | 0.50 |"
+    assert lines[2] == f"| step: here | `t2m-bench perf step` | {ratios}"
+    assert lines[3] == f"| step bf16: here | `t2m-bench perf step` | {ratios}"
+    assert lines[5:] == ["", "Not measured:", "", "- shards beside webdataset", "- metrics: MONAI is not installed"]
+    assert "Not measured" not in format_table([step], {})
+
+
+def test_all_measures_what_it_can_and_writes_it_down_after_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def find(work: str) -> Callable[[str], Measurement]:
+        if (tmp_path / "perf.json").is_file():
+            written.append(len(json.loads((tmp_path / "perf.json").read_text())["measurements"]))
+
+        def measure_small(device: str) -> Measurement:
+            if work == "metrics":
+                raise UserError("MONAI is not installed")
+            return make_measurement(f"{work} on {device}")
+
+        return measure_small
+
+    monkeypatch.setattr("t2m_bench.cli._find_measure", find)
+    monkeypatch.setattr("sys.argv", ["t2m-bench", "perf", "all", "--device", "cuda", "--runs", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    content = json.loads((tmp_path / "perf.json").read_text())
+    names = [one["name"] for one in content["measurements"]]
+    others = [work for work in (*WORKS, "sweep") if work != "metrics"]
+    assert names == [f"{work} on {'cuda' if work in everything.ON_DEVICE else 'cpu'}" for work in others]
+    assert content["not_measured"] == {"metrics": "MONAI is not installed"}
+    assert written == [1, 2, 3, 4, 5, 5, 6, 7]
+    assert (tmp_path / "perf.md").read_text().endswith("- metrics: MONAI is not installed\n")
 
 
 def test_every_work_can_be_found() -> None:

@@ -12,6 +12,13 @@ def test_all_ways_read_the_same_values() -> None:
     assert {row.way for row in found.rows} == {PLAIN, OURS, LIMIT}
 
 
+def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    found = measure_shards("cpu", num_cases=2, grid=4, repeats=1)
+    assert [peer.split()[0] for peer in found.to_json()["lacking"]] == ["webdataset", "MosaicML"]
+    assert len(found.rows) == 3
+
+
 def test_a_reader_of_other_values_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     right = ShardReader.read
 
