@@ -20,7 +20,7 @@ from t2m_bench.training.conditions import ask_without_text, compute_same_class_s
 from t2m_bench.training.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
 from t2m_bench.training.job import MASKS_NAME, find_shown
 from t2m_bench.training.overlays import cut_out, write_crops
-from t2m_bench.training.probe import FieldProbe, run_probe
+from t2m_bench.training.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
 
@@ -43,7 +43,8 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     frozen = load_frozen(job, ranks)
     size = frozen.sam.image_size
     probes = run_probe(training, test_cases, job.fields, frozen.source, size)
-    write_json(folder / PROBE_NAME, describe_probe(probes, compute_same_class_share(test_cases, job.fields)))
+    found = describe_probe(probes, compute_same_class_share(test_cases, job.fields))
+    write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset
     rows = score_floors(job, training, test_cases, drawn)
     exam = ask_without_text(test_cases, [TIGHT, *drawn])
