@@ -81,6 +81,15 @@ def holds_phantom(out: Path, parameters: dict[str, object]) -> bool:
     raise UserError(f"phantom: {out} already holds another phantom ({detail}); name another folder or remove it")
 
 
+def load_record(folder: Path) -> dict[str, Any] | None:
+    """Return the parameters of the phantoms in a folder; None where it holds none."""
+    try:
+        found = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"text_effect", "text_visible"} <= found.keys() else None
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, the columns of the first row."""
     with path.open("w", newline="") as file:

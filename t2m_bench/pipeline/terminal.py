@@ -52,8 +52,8 @@ class _PlainLines:
         if quarter > self._told:
             seconds = max(time.monotonic() - self._start, 1e-9)
             left = seconds * (total - done) / done
-            rate = done / seconds
+            rate = f"{done / seconds:.1f}/s" if done > seconds else f"{seconds / done:.1f} s each"
             found = f", {note}" if note else ""
-            line = f"{self._what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left{found}"
+            line = f"{self._what}: {done}/{total}, {rate}, {left:.0f} s left{found}"
             print(line, file=sys.stderr, flush=True)
         self._told = quarter

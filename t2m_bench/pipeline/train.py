@@ -18,6 +18,7 @@ from t2m_bench.config import TIGHT, Recipe, parse_recipe
 from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
+from t2m_bench.pipeline.datasets import find_phantom
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
@@ -184,7 +185,8 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
             "num_cases": len(cases),
             "num_patients": len({case.patient_id for case in cases}),
             "text_field": " + ".join(experiment.texts.book.fields),
-            "phantom": recipe.dataset.phantom.model_dump() if recipe.dataset.phantom else None,
+            "classes": {field: experiment.texts.book.classes(field) for field in experiment.texts.book.fields},
+            "phantom": find_phantom(recipe),
         },
         "test_fold": recipe.dataset.test_fold,
         "models": {"image_encoder": recipe.image_encoder.preset, "text_encoder": recipe.text_encoder.name},

@@ -36,7 +36,7 @@ def list_warnings(results: Results) -> list[str]:
     missing = list_missing(results)
     if missing:
         warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
-    warnings += _list_model_warnings(experiment["models"])
+    warnings += _list_model_warnings(experiment["models"], str(experiment["dataset"]["kind"]))
     if REFERENCE not in results.arms:
         warnings.append("Without the arm text_free nothing here says what the text did. Run `t2m-bench bench RECIPE`.")
     seeds = [len({r.summary["seed"] for r in results.list_runs(arm)}) for arm in results.arms if is_trained(arm)]
@@ -51,12 +51,13 @@ def list_warnings(results: Results) -> list[str]:
     return warnings
 
 
-def _list_model_warnings(models: Mapping[str, Any]) -> list[str]:
+def _list_model_warnings(models: Mapping[str, Any], kind: str) -> list[str]:
     warnings = []
     if models["text_encoder"] == "stand-in":
         warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
     if models["image_encoder"] == "mini":
-        warnings.append("Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM.")
+        seen = " of ultrasound, so that it never saw a bright lesion, as CT has them" if kind == "nsclc" else ""
+        warnings.append(f"Images were encoded by the shipped mini model, trained on phantoms{seen}; it is not MedSAM.")
     return warnings
 
 
@@ -86,8 +87,10 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
     experiment = results.experiment
     dataset = experiment["dataset"]
     patients = f" of {dataset['num_patients']} patients" if "num_patients" in dataset else ""
+    phantoms = "phantoms in the layout of " if dataset.get("phantom") else ""
     return [
-        ("Data set", f"{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
+        ("Data set", f"{phantoms}{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
+        *_list_choices(next(iter(results.audits.values()))),
         ("Test folds", ", ".join(map(str, results.folds))),
         ("Image encoder", f"{experiment['models']['image_encoder']}"),
         ("Text encoder", f"{experiment['models']['text_encoder']}"),
@@ -97,3 +100,10 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
         ("Runs", ", ".join(run.name for run in results.runs) or "none"),
         ("Created", str(experiment["created"])),
     ]
+
+
+def _list_choices(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return by which rule cases were chosen from the folder, and how much of it was left out for which reason."""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in audit.get("exclusions", {}).items())
+    found = (("Choice of cases", audit.get("selection", "")), ("Left out", left_out))
+    return [(name, value) for name, value in found if value]

@@ -1,7 +1,7 @@
 """Finds experiments on disk and reads what their runs left."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -122,10 +122,16 @@ class Results:
 
     def count_training_cases(self, field: str, value: str) -> int | None:
         """Return the training cases of a class, the fewest over folds; None where the audit did not count them."""
-        if field != self.fields[0]:  # the audit counts the field that stratifies
-            return None
-        counts = [audit["classes"].get("train", {}).get(value, 0) for audit in self.audits.values() if audit["classes"]]
+        by_fold = [audit.get("classes_by_field", {}).get(field) for audit in self.audits.values()]
+        if field == self.fields[0]:  # audits that do not tell the fields apart counted the one that stratifies
+            by_fold = [found or audit["classes"] for found, audit in zip(by_fold, self.audits.values(), strict=True)]
+        counts = [found.get("train", {}).get(value, 0) for found in by_fold if found]
         return min(counts) if counts else None
+
+    def sort_values(self, field: str, values: Iterable[str]) -> list[str]:
+        """Return values of a text field in the order of the prompt file, those that it does not name last."""
+        order = list(self.experiment["dataset"].get("classes", {}).get(field, ()))
+        return sorted(values, key=lambda value: (order.index(value) if value in order else len(order), value))
 
     @cached_property
     def audits(self) -> Mapping[str, dict[str, Any]]:

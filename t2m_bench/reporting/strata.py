@@ -81,7 +81,7 @@ def _mean_dice(rows: pd.DataFrame) -> float:
 def make_class_table(results: Results, field: str) -> Table:
     """Mean Dice of each arm by the case's own class, and their plain mean."""
     all_values = results.list_values(results.table, field)
-    classes = sorted(all_values.unique())
+    classes = results.sort_values(field, all_values.unique())
     rows, numbers = [], []
     for arm in results.arms:
         good = results.select_main(arm)

@@ -18,6 +18,7 @@ from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.parts import Part, make_parts
+from t2m_bench.reporting.provenance import list_facts
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.strata import make_harm_table
@@ -304,14 +305,19 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
         wrong = table[table["condition"] == "wrong"]
         of_fields = [wrong.assign(condition=f"wrong:{field}") for field in ("t_stage", "histology")]
         of_fields[1]["dice"] += 0.03  # the second field alone costs half
+        of_a, of_s = (wrong[wrong["text_class"].str.endswith(name)] for name in "AS")
+        of_fields += [of_a.assign(condition="swap:histology=S"), of_s.assign(condition="swap:histology=A")]
         table = pd.concat([table, *of_fields]).assign(
             distance_unit="mm", surface_dice_2=lambda rows: rows["surface_dice"]
         )
         write_results(path, table.assign(surface_dice_1=np.nan, surface_dice_5=np.nan).to_dict("records"))
     note = json.loads((experiment / "experiment.json").read_text())
-    note["dataset"]["text_field"] = "t_stage + histology"
-    for fold in note["folds"].values():
-        fold["audit"]["size_auc"] = 0.913
+    note["dataset"] |= {"text_field": "t_stage + histology", "classes": {"t_stage": ["T5", "T2", "T3", "T4"]}}
+    for number, fold in enumerate(note["folds"].values()):
+        of_stage = {split: {f"T{name}": n for name, n in of.items()} for split, of in fold["audit"]["classes"].items()}
+        of_histology = {"train": {"A": 50 - number, "S": 4}}
+        fold["audit"] |= {"size_auc": 0.913, "classes_by_field": {"t_stage": of_stage, "histology": of_histology}}
+        fold["audit"] |= {"selection": "five slices a patient", "exclusions": {"patients with CT but no SEG": 3}}
     (experiment / "experiment.json").write_text(json.dumps(note))
     results = load_experiment(experiment)
     written = write_report(results, ("csv",))
@@ -322,7 +328,38 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
     assert any("T is pathological" in warning and "AUC 0.91" in warning for warning in written.warnings)
     tables = {table.name: table for table in written.tables}
     assert list(tables["classes_histology"].columns) == ["Arm", "A", "S", "Macro-average"]
-    assert set(tables["swaps"].numbers["own"]) == {"T2", "T3", "T4", "T5"}
+    swaps = tables["swaps"].numbers
+    assert list(swaps.drop_duplicates(["field", "own"])[["field", "own"]].itertuples(index=False, name=None)) == [
+        *(("t_stage", name) for name in ("T2", "T3", "T4", "T5")),  # given T5 first, which no case of its own is
+        *(("histology", name) for name in ("S", "A")),
+    ]
+    trained = swaps.set_index(["field", "given"])["training_cases"]
+    assert trained["histology", "A"] == 49, "the fewest over folds"
+    assert trained["histology", "S"] == 4
+    assert trained["t_stage", "T2"].min() > 0
+    of_few = swaps["patients"] < 10
+    assert of_few.any()
+    assert not of_few.all()
+    shown = [row[tables["swaps"].columns.index("p")] for row in tables["swaps"].rows]
+    assert [p == "-" for p in shown] == of_few.tolist()
+    assert list(tables["classes_t_stage"].columns) == ["Arm", "T5", "T2", "T3", "T4", "Macro-average"]
     assert "Surface Dice, 2 mm" in tables["measures"].columns
     costs = tables["counterfactual"].numbers.set_index(["arm", "condition"])["cost"]
     assert costs["hierarchical", "wrong:histology"] == pytest.approx(COST["wrong"] - 0.03, abs=0.002)
+    assert costs["hierarchical", "other:t_stage"] == pytest.approx(COST["other"], abs=0.002)
+    assert costs["hierarchical", "other:histology"] == pytest.approx(COST["wrong"], abs=0.002)
+    assert ("hierarchical", "other") not in costs, "texts of one field are not averaged with those of another"
+    labels = {row[1] for row in tables["counterfactual"].rows if row[0] == "hierarchical"}
+    assert {"wrong t_stage and histology (published map)", "wrong t_stage alone", "wrong histology alone"} <= labels
+    facts = dict(list_facts(results))
+    assert (facts["Choice of cases"], facts["Left out"]) == ("five slices a patient", "3 patients with CT but no SEG")
+
+
+def test_phantoms_are_called_so_and_stand_beside_no_published_figure(experiment: Path) -> None:
+    note = json.loads((experiment / "experiment.json").read_text())
+    note["dataset"]["phantom"] = {"text_effect": 0.5, "text_visible": False}
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    written = write_report(load_experiment(experiment), ("csv",))
+    assert "Phantoms, not patients: the text tells the hidden class with probability 0.5." in written.warnings
+    (arms,) = [table for table in written.tables if table.name == "arms"]
+    assert not arms.numbers["published"].any()
