@@ -144,8 +144,9 @@ def test_the_same_seed_gives_the_same_trials_and_winner_whatever_kills_the_drive
 
 
 def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that_goes_on(place: Path) -> None:
-    path = write_sweep(place, "c")
-    process = start(place, path, "--trials", "5")
+    long = {"scheduler": {"kind": "none"}}  # with more epochs: a trial that is seen to run is still there when killed
+    path = write_sweep(place, "c", **long)
+    process = start(place, path, "optim.epochs=20", "--trials", "4")
     wait_for(place, "c", process, 1)
     os.kill(find_trial_process(process.pid), signal.SIGKILL)
     wait_for(place, "c", process, 2)  # the study went on
@@ -153,15 +154,16 @@ def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that
     _, _, errors = finish(process, code=130)
     assert "stopped by SIGINT" in errors
     assert not load(place, "c").get_trials(states=(TrialState.RUNNING,))
-    summary, printed, _ = finish(start(place, path, "--trials", "5"))
+    summary, printed, _ = finish(start(place, path, "optim.epochs=20", "--trials", "4"))
     assert "continuing" in printed
-    assert summary["trials"] == 5
+    assert summary["trials"] == 4
     assert summary["states"]["FAIL"] == 1
     reasons = [trial.user_attrs[REASON] for trial in load(place, "c").trials if trial.state is TrialState.FAIL]
     (killed,) = [reason for reason in reasons if reason != "interrupted"]
     assert "died" in killed
-    changed = write_sweep(place, "c", space=SPACE | {"optim.learning_rate": {"low": 3e-4, "high": 2e-2, "log": True}})
-    _, _, errors = finish(start(place, changed, "--trials", "9"), code=2)
+    space = SPACE | {"optim.learning_rate": {"low": 3e-4, "high": 2e-2, "log": True}}
+    changed = write_sweep(place, "c", space=space, **long)
+    _, _, errors = finish(start(place, changed, "optim.epochs=20", "--trials", "9"), code=2)
     assert "space.optim.learning_rate.high was 0.01 and is 0.02" in errors
     assert len(errors.strip().splitlines()) == 1
 
