@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from t2m_bench.reporting.arms import REFERENCE, find_method
-from t2m_bench.reporting.comparisons import EXPLORATORY, Comparison, find_comparison
+from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import show_change, show_interval, show_p
 from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
@@ -66,7 +66,8 @@ def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[V
     help_ = find_comparison(comparisons, f"{method} - {REFERENCE}")
     verdicts = []
     if help_:
-        verdicts.append(_judge_help(help_, method, results.margin))
+        others = _list_others(comparisons, help_, results.margin)
+        verdicts.append(_judge_help(help_, method, results.margin, others))
     for reliance in (c for c in comparisons if c.key.startswith(f"{method}: right - ")):
         verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
     language = find_comparison(comparisons, f"{method} - label")
@@ -78,7 +79,24 @@ def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[V
     return verdicts
 
 
-def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
+def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: float) -> list[str]:
+    """Return a sentence for each other gain over text_free of the family that is one, or a loss."""
+    said = []
+    for item in comparisons:
+        outcome = judge(item.contrast, margin, item.p_adjusted)
+        arm, _, rest = item.key.partition(f" - {REFERENCE}")
+        is_gain = item.role == FAMILY and REFERENCE in item.key and item is not help_
+        if not is_gain or outcome not in _OF_OTHERS:
+            continue
+        whose = f"{arm}, with the box {rest.strip(' ()')}" if rest else arm
+        said.append(f"{whose}: {_OF_OTHERS[outcome]}, {_tell(item.contrast)} (Holm p {show_p(item.p_adjusted)}).")
+    return said
+
+
+_OF_OTHERS = {Outcome.HELPS: "the text helps", Outcome.HURTS: "the text makes it worse"}
+
+
+def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequence[str]) -> Verdict:
     contrast = comparison.contrast
     outcome = judge(contrast, margin)
     headline = {
@@ -87,6 +105,8 @@ def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
         Outcome.NEGLIGIBLE: "The text makes no difference that matters.",
         Outcome.UNDECIDED: "Undecided: these results can neither show nor rule out that the text helps.",
     }[outcome]
+    if outcome is Outcome.NEGLIGIBLE and contrast.high < 0:
+        headline = "The text makes it slightly worse, by less than the margin."
     sentences = [f"{method} with its right text against {REFERENCE}, the same adapter without text: {_tell(contrast)}."]
     if outcome is Outcome.HELPS and contrast.mean < margin:
         sentences.append(f"The gain is smaller than the margin of {margin:g} that was fixed as the least that matters.")
@@ -95,7 +115,7 @@ def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
         sentences.append(f"The 90 % interval {show_interval(low, high)} lies within the margin of {margin:g}.")
     if outcome is Outcome.UNDECIDED:
         sentences.append(f"A gain of {contrast.smallest_detectable:.4f} would have been found in 80 % of such suites.")
-    return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast)))
+    return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast), *others))
 
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:

@@ -1,6 +1,8 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from simulated_suite import Suite
 
@@ -67,6 +69,35 @@ def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
     assert found["reliance"].outcome is Outcome.HELPS
     assert any("liability" in sentence for sentence in found["reliance"].sentences)
     assert any("uninformative" in sentence for sentence in found["paraphrase"].sentences)
+
+
+def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path: Path) -> None:
+    results = load(tmp_path / "loss", help_=0.0)
+    arms = results.table["arm"]
+    worse = results.table.assign(dice=results.table["dice"].where(arms != "hierarchical", shift(results, -0.003)))
+    found = find(replace(results, table=worse))["help"]
+    assert found.outcome is Outcome.NEGLIGIBLE
+    assert found.headline == "The text makes it slightly worse, by less than the margin."
+    better = results.table.assign(dice=results.table["dice"].where(arms != "hierarchical", shift(results, 0.003)))
+    assert find(replace(results, table=better))["help"].headline == "The text helps."
+
+
+def shift(results: Results, by: float) -> pd.Series:
+    """Return hierarchical's Dice at a sure distance from text_free's: each run's own mean of it, moved."""
+    keys = ["fold", "seed", "case"]
+    free = results.select_main("text_free").set_index(keys)["dice"]
+    rows = results.table.join(free.rename("free"), on=keys)
+    noise = np.random.default_rng(0).normal(0, 0.002, len(rows))
+    return (rows["free"] + by + noise).clip(0, 1)
+
+
+def test_the_verdict_names_what_the_rest_of_the_family_found(tmp_path: Path) -> None:
+    suite = Suite(ARMS, patients=24, boxes={"tight": 0.0, "loose_20": 0.05}, help_=0.03)
+    suite.gain = suite.gain | {"gated": suite.gain["text_free"] - 0.03}
+    said = " ".join(find(load_experiment(suite.write(tmp_path)))["help"].sentences)
+    assert "gated: the text makes it worse, -0.0" in said
+    assert "hierarchical, with the box loose_20: the text helps, +0.0" in said
+    assert "label" not in said
 
 
 def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:
