@@ -164,16 +164,20 @@ def _find_paraphrase(results: Results, method: str) -> Comparison | None:
 def _judge_paraphrase(comparison: Comparison, help_: Comparison | None, margin: float) -> Verdict:
     p = find_equivalence(comparison.patient_values, margin)
     contrast = comparison.contrast
+    told = f"{_tell(contrast)}, given these trained models; equivalence within {margin:g}: p {show_p(p)}"
+    sentences = [f"Right minus held-out wording: {told}."]
     outcome = Outcome.NEGLIGIBLE if p < ALPHA else judge(contrast, margin)
-    equivalent = outcome is Outcome.NEGLIGIBLE
-    headline = (
-        "Held-out wording of the same text is equivalent."
-        if equivalent
-        else "Held-out wording is not shown equivalent."
-    )
-    sentences = [f"Right minus held-out wording: {_tell(contrast)}; equivalence within {margin:g}: p {show_p(p)}."]
-    if help_ is None or abs(help_.contrast.mean) < margin:
-        sentences.append("The text effect itself is below the margin: the paraphrase test is uninformative here.")
+    headline = "Held-out wording is not shown equivalent."
+    if help_ and abs(help_.contrast.mean) < margin:
+        outcome, headline = Outcome.UNDECIDED, "Uninformative here: the text effect is below the margin."
+        effect = f"{help_.key}, is {show_change(help_.contrast.mean)} Dice"
+        sentences.append(f"The text effect, {effect}: wordings that do nothing are equivalent whatever they mean.")
+    elif outcome is Outcome.NEGLIGIBLE:
+        headline = "Held-out wording of the same text is equivalent."
+    if help_ is None:
+        sentences.append(
+            f"Without {REFERENCE} the text effect is not known; below the margin this would be uninformative."
+        )
     sentences.append("Where the text encoder does not put wordings of a class together, this measures the encoder.")
     return Verdict("paraphrase", "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
 

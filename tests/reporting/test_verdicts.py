@@ -59,6 +59,9 @@ def test_a_planted_help_is_found_and_said(tmp_path: Path) -> None:
     assert found["help"].headline == "The text helps."
     assert found["reliance"].outcome is Outcome.HELPS
     assert found["paraphrase"].outcome is Outcome.NEGLIGIBLE
+    assert found["paraphrase"].headline == "Held-out wording of the same text is equivalent."
+    assert "given these trained models" in found["paraphrase"].sentences[0]
+    assert len(found["paraphrase"].sentences) == 2
     assert found["language"].outcome is Outcome.HELPS
     assert not any("trained model" in sentence for sentence in found["help"].sentences), "five seeds allow the claim"
 
@@ -68,7 +71,16 @@ def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
     assert found["help"].outcome is Outcome.NEGLIGIBLE
     assert found["reliance"].outcome is Outcome.HELPS
     assert any("liability" in sentence for sentence in found["reliance"].sentences)
-    assert any("uninformative" in sentence for sentence in found["paraphrase"].sentences)
+    assert found["paraphrase"].outcome is Outcome.UNDECIDED
+    assert found["paraphrase"].headline == "Uninformative here: the text effect is below the margin."
+    assert found["paraphrase"].sentences[1].startswith("The text effect, hierarchical - text_free, is ")
+
+
+def test_without_a_reference_it_is_not_known_whether_wordings_could_differ(tmp_path: Path) -> None:
+    suite = Suite(("baseline", "hierarchical"), folds=(1,), seeds=(0,), patients=8, boxes=TIGHT)
+    found = find(load_experiment(suite.write(tmp_path)))["paraphrase"]
+    assert found.headline == "Held-out wording of the same text is equivalent."
+    assert "Without text_free the text effect is not known" in found.sentences[1]
 
 
 def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path: Path) -> None:
