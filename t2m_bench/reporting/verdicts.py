@@ -1,5 +1,6 @@
 """The verdicts in plain language, computed from the numbers: help, reliance, language beyond the label, wording."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,15 +108,21 @@ def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequ
     }[outcome]
     if outcome is Outcome.NEGLIGIBLE and contrast.high < 0:
         headline = "The text makes it slightly worse, by less than the margin."
-    sentences = [f"{method} with its right text against {REFERENCE}, the same adapter without text: {_tell(contrast)}."]
+    sentences = [f"{method} with its right text against {REFERENCE}, {_describe_reference(method)}: {_tell(contrast)}."]
     if outcome is Outcome.HELPS and contrast.mean < margin:
         sentences.append(f"The gain is smaller than the margin of {margin:g} that was fixed as the least that matters.")
     if outcome is Outcome.NEGLIGIBLE:
         low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
         sentences.append(f"The 90 % interval {show_interval(low, high)} lies within the margin of {margin:g}.")
-    if outcome is Outcome.UNDECIDED:
+    if outcome is Outcome.UNDECIDED and not math.isnan(contrast.smallest_detectable):
         sentences.append(f"A gain of {contrast.smallest_detectable:.4f} would have been found in 80 % of such suites.")
     return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast), *others))
+
+
+def _describe_reference(method: str) -> str:
+    """Return in what the reference differs from an arm with text, text itself aside."""
+    levels = "two levels where it has one" if method == "gated" else "the same levels"
+    return f"which has {levels}, a learned constant for the text and no contrastive loss"
 
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:

@@ -76,6 +76,16 @@ def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
     assert found["paraphrase"].sentences[1].startswith("The text effect, hierarchical - text_free, is ")
 
 
+@pytest.mark.parametrize(("method", "levels"), [("gated", "two levels where it has one"), ("hierarchical", "the same")])
+def test_too_few_patients_and_what_else_differs_from_the_reference(tmp_path: Path, method: str, levels: str) -> None:
+    suite = Suite(("baseline", "text_free", method), folds=(1,), seeds=(0,), patients=2, boxes=TIGHT)
+    found = find(load_experiment(suite.write(tmp_path)))["help"]
+    assert found.outcome is Outcome.UNDECIDED
+    assert f"text_free, which has {levels}" in found.sentences[0]
+    assert "no contrastive loss" in found.sentences[0]
+    assert "nan" not in " ".join(found.sentences)
+
+
 def test_without_a_reference_it_is_not_known_whether_wordings_could_differ(tmp_path: Path) -> None:
     suite = Suite(("baseline", "hierarchical"), folds=(1,), seeds=(0,), patients=8, boxes=TIGHT)
     found = find(load_experiment(suite.write(tmp_path)))["paraphrase"]
