@@ -78,8 +78,14 @@ def make_audit_table(results: Results) -> Table:
         numbers.append({"fold": fold, **counts, "leaks": leaks, "flags": flags})
     splits = [f"{name}: cases / patients" for name in next(iter(results.audits.values()))["cases"]]
     columns = ("Test fold", *splits, "Leaks", "Quality flags, cases", "Text unknown")
-    note = "Splits are by patient. The audit looks for patients and images on two sides before any training."
+    note = f"{_describe_splits(results)} The audit looks for patients and images on two sides before any training."
     return make_table("audit", "What the audit and the quality flags said", note, columns, rows, numbers)
+
+
+def _describe_splits(results: Results) -> str:
+    by_image = results.dataset_recipe.get("split_by") == "image"
+    split = "Splits are by image: patients may stand on both sides." if by_image else "Splits are by patient."
+    return split + (" Validation cases are the test cases." if results.validates_on_test else "")
 
 
 def list_facts(results: Results) -> list[tuple[str, str]]:

@@ -94,6 +94,16 @@ class Results:
         """Dice within which a difference is negligible, as the recipe fixed it beforehand."""
         return float(self.experiment["recipe"].get("bench", {}).get("margin", DEFAULT_MARGIN))
 
+    @property
+    def dataset_recipe(self) -> Mapping[str, Any]:
+        """The recipe's section on the data set and its splits."""
+        return dict(self.experiment["recipe"].get("dataset", {}))
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Return whether the best epoch was chosen on the test cases, as was published."""
+        return self.dataset_recipe.get("validation") == "test"
+
     @cached_property
     def _places(self) -> Mapping[Any, Any]:
         return self.table.groupby(["arm", "condition", "box"]).indices

@@ -50,12 +50,9 @@ def make_runs_table(results: Results) -> Table:
         )
         numbers.append({"arm": arm, "differently_tuned": tuned, **found})
     note = (
-        "Means over runs. The best epoch is chosen on validation patients; the test patients are looked at once, "
-        "after "
-        "training. Trials: of the sweep that chose the arm's settings, 1 where nothing was tuned; arms compare "
-        "fairly only "
-        "at equal trials. Peak memory is of the training process, where it was noted. Gates: openings of the "
-        "best epoch."
+        f"Means over runs. {_tell_validation(results)} Trials: of the sweep that chose the arm's settings, 1 where "
+        "nothing was tuned; arms compare fairly only at equal trials. Peak memory is of the training process, where it "
+        "was noted. Gates: openings of the best epoch."
     )
     return make_table("runs", "What the arms took", note, _COLUMNS, rows, numbers)
 
@@ -74,6 +71,14 @@ _COLUMNS = (
     "Peak MiB",
     "Gates",
 )
+
+
+def _tell_validation(results: Results) -> str:
+    """Return on which cases the best epoch was chosen."""
+    if results.validates_on_test:
+        return "The best epoch is chosen on the test cases, so that test Dice is too high."
+    unit = "images" if results.dataset_recipe.get("split_by") == "image" else "patients"
+    return f"The best epoch is chosen on validation {unit}; the test {unit} are looked at once, after training."
 
 
 def _average(runs: Sequence[Run], name: str) -> float:

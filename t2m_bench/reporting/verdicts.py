@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from t2m_bench.reporting.arms import REFERENCE, find_method
@@ -19,6 +19,8 @@ CLAIM_SEEDS = 5
 """Training runs a fold below which nothing is claimed about the method (simulations of the default test)."""
 
 ALPHA = 0.05
+
+LEAKAGE_MARK = "(Leakage was allowed: not from honest test figures.)"
 
 
 class Outcome(StrEnum):
@@ -60,7 +62,14 @@ def judge(contrast: Contrast, margin: float, p_adjusted: float | None = None) ->
 
 
 def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """Return help, reliance, language and paraphrase, as far as the results allow."""
+    """Return help, reliance, language and paraphrase, as far as the results allow; marked where leakage was allowed."""
+    verdicts = _judge_all(results, comparisons)
+    if not results.experiment["allow_leakage"]:
+        return verdicts
+    return [replace(verdict, headline=f"{verdict.headline} {LEAKAGE_MARK}") for verdict in verdicts]
+
+
+def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
     method = find_method(results.arms)
     if method is None:
         return []

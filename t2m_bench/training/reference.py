@@ -35,7 +35,7 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     """
     folder = job.reference
     folder.mkdir(parents=True, exist_ok=True)
-    training, test_cases = job.select([*job.splits.train, *job.splits.val]), job.select(job.splits.test)
+    training, test_cases = job.select(job.splits.outside_test), job.select(job.splits.test)
     drawn = _draw_for(job, test_cases, [name for name in boxes if name != TIGHT])
     write_json(folder / BOXES_NAME, drawn)
     use_gpu = job.recipe.cluster.use_gpu and torch.cuda.is_available()  # the workers may lie elsewhere

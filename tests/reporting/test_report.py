@@ -18,9 +18,10 @@ from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.parts import Part, make_parts
-from t2m_bench.reporting.provenance import list_facts
+from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
+from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.strata import make_harm_table
 from t2m_bench.reporting.table import Table
 
@@ -170,6 +171,24 @@ def test_what_makes_the_figures_less_stands_before_the_first(written: Report) ->
     assert page.index("hierarchical 20") < page.index("<table")
     assert all("Leakage was allowed" in table.note for table in written.tables)
     assert all(table.numbers["leakage_allowed"].all() for table in written.tables)
+    assert all("Leakage was allowed" in verdict.headline for verdict in written.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "of_splits", "of_training"),
+    [
+        ({}, "Splits are by patient. The", "chosen on validation patients; the test patients"),
+        ({"split_by": "image"}, "Splits are by image: patients may", "chosen on validation images; the test images"),
+        ({"validation": "test"}, "Validation cases are the test cases.", "chosen on the test cases"),
+    ],
+)
+def test_notes_say_how_it_was_split_and_where_the_best_epoch_was_chosen(
+    whole_suite: Path, dataset: dict[str, str], of_splits: str, of_training: str
+) -> None:
+    results = load_experiment(whole_suite)
+    results.experiment["recipe"]["dataset"] |= dataset
+    assert of_splits in make_audit_table(results).note
+    assert of_training in make_runs_table(results).note
 
 
 def test_only_the_formats_asked_for_are_written_and_again_to_the_digit(experiment: Path) -> None:
