@@ -5,7 +5,7 @@ from typing import Any
 
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.runs import list_missing
+from t2m_bench.reporting.suite import find_suite, list_missing
 from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.reporting.verdicts import CLAIM_SEEDS
 
@@ -98,6 +98,7 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
         ("Data set", f"{phantoms}{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
         *_list_choices(next(iter(results.audits.values()))),
         ("Test folds", ", ".join(map(str, results.folds))),
+        ("Suite", "; ".join(f"{part} {', '.join(map(str, values))}" for part, values in find_suite(results).items())),
         ("Image encoder", f"{experiment['models']['image_encoder']}"),
         ("Text encoder", f"{experiment['models']['text_encoder']}"),
         ("Margin", f"{results.margin:g} Dice"),

@@ -1,4 +1,4 @@
-"""What the arms took: parameters, epochs, time, memory, trials, gates; and what of a suite is missing."""
+"""What the arms took: parameters, epochs, time, memory, trials, gates."""
 
 import math
 from collections.abc import Sequence
@@ -137,27 +137,3 @@ def make_cost_table(results: Results) -> Table | None:
     )
     columns = ("Arm", "Questions", "Decodes", "Seconds", "Decodes, one condition", "Seconds, one condition", "Times")
     return make_table("evaluation", "What all conditions cost", note, columns, rows, numbers)
-
-
-def list_missing(results: Results) -> list[str]:
-    """Return what a whole suite of this recipe would have and these results have not."""
-    suite = results.experiment["recipe"].get("bench", {})
-    for run in results.runs:
-        suite = run.summary.get("suite", {}).get("bench", suite)
-    folds = suite.get("folds") or list(results.folds)
-    there = {(run.arm, int(run.summary["seed"]), int(run.summary.get("fold", folds[0]))) for run in results.runs}
-    missing = []
-    for arm in suite.get("arms", ()):
-        lacking = [
-            f"fold {fold} seed {seed}"
-            for fold in folds
-            for seed in suite.get("seeds", ())
-            if (arm, seed, fold) not in there
-        ]
-        if lacking:
-            total = len(folds) * len(suite.get("seeds", ()))
-            shown = ", ".join(lacking[:4]) + (", ..." if len(lacking) > 4 else "")
-            missing.append(f"{arm}: {len(lacking)} of {total} runs ({shown})")
-    if results.unfinished:
-        missing.append(f"begun and not finished: {', '.join(results.unfinished)}")
-    return missing

@@ -23,6 +23,7 @@ from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.strata import make_harm_table
+from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -211,6 +212,26 @@ def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
     assert "gated: 1 of 6 runs (fold 2 seed 1)" in warning
     assert "begun and not finished: gated-fold2-seed1-00000000" in warning
     assert {verdict.key for verdict in written.verdicts} == {"help", "reliance", "paraphrase"}
+
+
+def test_a_suite_enlarged_later_lacks_what_any_command_asked_for(experiment: Path) -> None:
+    path = experiment / "experiment.json"
+    suite = {"arms": ["text_free", "shuffled"], "folds": [1, 2], "seeds": [0, 5]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"suite": suite}))
+    results = load_experiment(experiment)
+    assert list_missing(results) == [
+        "text_free: 2 of 4 runs (fold 1 seed 5, fold 2 seed 5)",
+        "shuffled: 4 of 4 runs (fold 1 seed 0, fold 1 seed 5, fold 2 seed 0, fold 2 seed 5)",
+    ]
+    assert dict(list_facts(results))["Suite"] == "arms text_free, shuffled; folds 1, 2; seeds 0, 5"
+
+
+def test_without_that_note_the_recipes_of_all_runs_tell_the_suite(experiment: Path) -> None:
+    path = next(experiment.glob("gated-fold1-seed0-*/run.json"))  # not the last by name
+    summary = json.loads(path.read_text())
+    summary["suite"]["bench"]["arms"] = ["unet"]
+    path.write_text(json.dumps(summary))
+    assert [text.split(" (")[0] for text in list_missing(load_experiment(experiment))] == ["unet: 6 of 6 runs"]
 
 
 def test_floors_alone_make_a_report_that_says_what_it_lacks(experiment: Path) -> None:
