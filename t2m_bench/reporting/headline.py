@@ -18,6 +18,7 @@ from t2m_bench.reporting.table import (
     ABSENT,
     BOOTSTRAP_SEED,
     BOXES,
+    LACKING,
     Table,
     flatten_contrast,
     make_table,
@@ -49,14 +50,15 @@ def make_headline_table(results: Results) -> Table:
             (
                 name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
-                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip(),
+                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip()
+                + found["lacking"],
                 f"{show_number(found['iou'])} ± {found['iou_sd']:.4f}",
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
                 *(_show_with_p(gains[name]) for name in ("help", "over_floor")),
                 show_contrast(gains["cost_of_wrong"]),
             )
         )
-        measured = {name: value for name, value in found.items() if name not in {"gains", "baseline"}}
+        measured = {name: value for name, value in found.items() if name not in {"gains", "baseline", "lacking"}}
         flat = {key: value for name, gain in gains.items() for key, value in flatten_contrast(name, gain).items()}
         numbers.append({"arm": arm, "published": False, **measured, **flat})
     rows, numbers = _add_published(results, rows, numbers)
@@ -98,6 +100,7 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
         "iou": float(iou.mean()),
         "iou_sd": float(iou.std()),
         "patients": len(dice),
+        "lacking": results.tell_lacking(rows),
         "baseline": float(compute_patient_means(baseline, "dice").mean()) if len(baseline) else math.nan,
         "gains": gains,
     }
@@ -127,11 +130,9 @@ def _find_published(results: Results) -> Mapping[str, float]:
 
 
 def _write_note(results: Results, floor: str | None) -> str:
-    patients = int(results.table["patient"].nunique())
     parts = [
-        f"Mean over {patients} patients, images of a patient and seeds averaged first; SD between patients; the "
-        "interval of "
-        f"a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
+        f"Mean over {results.num_patients} patients, images of a patient and seeds averaged first; SD between "
+        f"patients; the interval of a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
         "* Includes adaptation to the data set: no evidence about text.",
         "Gains over text_free and over a floor have the default interval and p, patients and training runs both "
         "random; "
@@ -141,6 +142,8 @@ def _write_note(results: Results, floor: str | None) -> str:
         "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "
         "shows reliance on the text, not help.",
     ]
+    if any(results.tell_lacking(results.select_main(arm)) for arm in results.arms):
+        parts.append(LACKING)
     if floor:
         parts.append(f"Best floor: {name_arm(floor)}.")
     if _find_published(results):
