@@ -222,6 +222,8 @@ class NamedArm(Section):
                 f"bench.named: an arm changes {tuned[0]}, which all arms share; say differently_tuned: true there, and "
                 "trials: how many its sweep had"
             )
+        if self.differently_tuned and "trials" not in self.model_fields_set:
+            raise ValueError("bench.named: an arm is differently_tuned; say trials: how many its sweep had")
         return self
 
 

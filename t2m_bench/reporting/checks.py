@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from t2m_bench.config import NOT_DECISIVE
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import KEY
 from t2m_bench.reporting.arms import FLOORS
@@ -94,6 +95,6 @@ def _flatten(recipe: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, str]:
     flat = {}
     for name, section in shared.items():
         for key, value in section.items() if isinstance(section, dict) else [("", section)]:
-            if key not in {"root", "checkpoint", "test_fold"}:
+            if key not in {*NOT_DECISIVE, "checkpoint", "test_fold"}:
                 flat[f"{name}.{key}" if key else name] = json.dumps(value, sort_keys=True)
     return flat

@@ -48,6 +48,12 @@ def list_warnings(results: Results) -> list[str]:
     if len({max(found) for found in trials.values() if found}) > 1:
         told = ", ".join(f"{arm} {max(found)}" for arm, found in trials.items() if found)
         warnings.append(f"Arms had different numbers of trials in tuning ({told}): their comparison is not a fair one.")
+    tuned = [arm for arm in results.arms if any(r.summary.get("differently_tuned") for r in results.list_runs(arm))]
+    if 0 < len(tuned) < sum(bool(results.list_runs(arm)) for arm in results.arms):
+        warnings.append(
+            f"Differently tuned than the other arms: {', '.join(tuned)}; what tuning gained and what the arm gained "
+            "cannot be told apart."
+        )
     return warnings
 
 

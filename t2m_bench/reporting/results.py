@@ -122,6 +122,16 @@ class Results:
         """Return the rows of an arm as it is meant to be used: with right text, or without where it reads none."""
         return self.select(arm, TEXT_CONDITION if self.reads_text(arm) else TEXTLESS_CONDITION, box)
 
+    @cached_property
+    def num_patients(self) -> int:
+        """Patients of all folds with results."""
+        return int(self.table["patient"].nunique())
+
+    def tell_lacking(self, rows: pd.DataFrame) -> str:
+        """Return " (8 of 16 patients)" where rows are not of all patients, whose mean is not that of another arm."""
+        there = int(rows["patient"].nunique())
+        return f" ({there} of {self.num_patients} patients)" if there < self.num_patients else ""
+
     def reads_text(self, arm: str) -> bool:
         """Return whether an arm was evaluated with text."""
         return (arm, TEXT_CONDITION, TIGHT) in self._places

@@ -12,6 +12,7 @@ from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_a
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
     BOXES,
+    LACKING,
     Table,
     flatten_contrast,
     make_table,
@@ -82,18 +83,22 @@ def make_class_table(results: Results, field: str) -> Table:
     """Mean Dice of each arm by the case's own class, and their plain mean."""
     all_values = results.list_values(results.table, field)
     classes = results.sort_values(field, all_values.unique())
-    rows, numbers = [], []
+    rows, numbers, is_whole = [], [], True
     for arm in results.arms:
         good = results.select_main(arm)
         own = results.list_values(good, field)
         means = [_mean_dice(good[own == name]) for name in classes]
         macro = float(np.mean(means))
-        rows.append((name_arm(arm), *(show_number(mean) for mean in means), show_number(macro)))
+        lacking = results.tell_lacking(good)
+        is_whole = is_whole and not lacking
+        rows.append((name_arm(arm) + lacking, *(show_number(mean) for mean in means), show_number(macro)))
         numbers.append({"arm": arm, **dict(zip(classes, means, strict=True)), "macro": macro})
     first = results.table.drop_duplicates("case")
     counts = first.groupby(results.list_values(first, field))["patient"].nunique()
     told = ", ".join(f"{name}: {counts[name]}" for name in classes)
-    note = f"Patients of each class: {told}. The macro-average counts classes equally. {BOXES}"
+    note = f"Patients of each class: {told}. The macro-average counts classes equally. {BOXES}" + (
+        "" if is_whole else f" {LACKING}"
+    )
     name = "classes" if len(results.fields) == 1 else f"classes_{field}"
     return make_table(name, f"Dice by {field}", note, ("Arm", *classes, "Macro-average"), rows, numbers)
 

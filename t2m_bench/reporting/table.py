@@ -14,6 +14,11 @@ ABSENT = "-"
 
 BOXES = "Boxes are tight and come from the reference mask."
 
+LACKING = (
+    "An arm of fewer patients, as marked, lacks test folds: its mean is not comparable with the others', its gains, "
+    "over shared patients, are."
+)
+
 BOOTSTRAP_SEED = 0
 """Of every bootstrap, so that a report can be made again to the digit."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
+from t2m_bench.reporting.provenance import list_warnings
 from t2m_bench.reporting.results import load_experiment
 
 RUN = "hierarchical-fold1-seed1-00000000"
@@ -69,7 +70,25 @@ def test_two_recipes_in_one_table_are_refused_naming_the_field(experiment: Path)
 
 def test_an_arm_that_says_it_is_differently_tuned_is_let_in(experiment: Path) -> None:
     change_recipe(experiment, differently_tuned=True)
-    assert "hierarchical" in load_experiment(experiment).arms
+    results = load_experiment(experiment)
+    assert "hierarchical" in results.arms
+    assert any(
+        text.startswith("Differently tuned than the other arms: hierarchical;") for text in list_warnings(results)
+    )
+
+
+def test_where_the_data_lies_and_whether_it_is_refused_makes_no_other_recipe(experiment: Path) -> None:
+    """What the experiment's folder does not depend on, no run may be refused for."""
+    path = experiment / RUN / "run.json"
+    summary = json.loads(path.read_text())
+    elsewhere = {"root": "elsewhere", "clinical": "table.csv", "strict": True}
+    note = json.loads((experiment / "experiment.json").read_text())
+    note["recipe"]["dataset"] |= {"clinical": None, "strict": False}
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    summary["recipe"]["dataset"] |= elsewhere
+    path.write_text(json.dumps(summary))
+    results = load_experiment(experiment)
+    assert not any("Differently tuned" in text for text in list_warnings(results))
 
 
 def test_names_that_are_no_pseudonyms_are_refused_and_not_repeated(experiment: Path) -> None:

@@ -17,12 +17,13 @@ from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
+from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
-from t2m_bench.reporting.strata import make_harm_table
+from t2m_bench.reporting.strata import make_class_table, make_harm_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
 
@@ -53,6 +54,7 @@ def test_the_headline_says_what_was_planted(parts: dict[str, Part]) -> None:
     assert np.isnan(numbers.loc["baseline", "help"])
     assert np.isnan(numbers.loc["text_free", "cost_of_wrong"])
     assert numbers.loc["gated", "seeds"] == 3
+    assert "lacks test folds" not in next(table.note for table in parts["headline"].tables if table.name == "arms")
     assert numbers.loc["gated", "dice_low"] < numbers.loc["gated", "dice"] < numbers.loc["gated", "dice_high"]
 
 
@@ -212,6 +214,17 @@ def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
     assert "gated: 1 of 6 runs (fold 2 seed 1)" in warning
     assert "begun and not finished: gated-fold2-seed1-00000000" in warning
     assert {verdict.key for verdict in written.verdicts} == {"help", "reliance", "paraphrase"}
+
+
+def test_means_over_fewer_patients_are_marked(experiment: Path) -> None:
+    for run in experiment.glob("gated-fold2-*"):
+        (run / "cases.parquet").unlink()
+    results = load_experiment(experiment)
+    arms, classes = make_headline_table(results), make_class_table(results, "birads")
+    assert [row[0] for row in arms.rows if row[2].endswith("] (16 of 32 patients)")] == ["gated"]
+    assert [row[0] for row in classes.rows if "patients" in row[0]] == ["gated (16 of 32 patients)"]
+    for table in (arms, classes):
+        assert "lacks test folds" in table.note
 
 
 def test_a_suite_enlarged_later_lacks_what_any_command_asked_for(experiment: Path) -> None:
