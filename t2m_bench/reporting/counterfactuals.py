@@ -211,13 +211,13 @@ def make_swap_table(results: Results, arm: str) -> Table | None:
         )
         cell = {"arm": arm, "field": swap.field, "own": swap.own, "given": swap.given}
         counts = {"patients": contrast.num_patients, "training_cases": trained, "relative": swap.relative}
-        numbers.append({**cell, **flatten_contrast("cost", contrast), **counts})
+        numbers.append({**cell, **flatten_contrast("cost", contrast, math.nan if few else contrast.p), **counts})
     if not rows:
         return None
     note = (
         f"{arm}: Dice with right text minus Dice with the other class's, by the case's own class; given these trained "
-        f"models. No p below {FEWEST_FOR_P} patients. Training cases: of the class whose text is given (fewest "
-        "over folds). "
+        f"models. p is not adjusted, and not given below {FEWEST_FOR_P} patients. Training cases: of the class whose "
+        "text is given (fewest over folds). "
         f"{BOXES}"
     )
     columns = ("Class and text", "Cost", "Relative", "95 % interval", "p", "Patients", "Training cases")

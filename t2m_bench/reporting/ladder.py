@@ -45,14 +45,14 @@ def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Ta
                 show_p(item.p_adjusted),
                 {PRIMARY: "primary", FAMILY: "Holm"}.get(item.role, ABSENT),
                 str(contrast.num_patients),
-                "averaged" if item.within_models else str(contrast.num_seeds),
+                _show_seeds(item),
                 show_interval(low, high),
                 show_number(contrast.smallest_detectable),
             )
         )
         numbers.append(
-            {"comparison": item.key, "role": item.role, **flatten_contrast("difference", contrast)}
-            | {"p_adjusted": item.p_adjusted, "patients": contrast.num_patients, "seeds": contrast.num_seeds}
+            {"comparison": item.key, "role": item.role, **flatten_contrast("difference", contrast, item.p_adjusted)}
+            | {"patients": contrast.num_patients, "seeds": contrast.num_seeds if item.is_trained else math.nan}
             | {"bootstrap_low": low, "bootstrap_high": high, "smallest_detectable": contrast.smallest_detectable}
         )
     note = (
@@ -79,6 +79,12 @@ _LADDER_COLUMNS = (
     "Bootstrap check",
     "Smallest detectable",
 )
+
+
+def _show_seeds(item: Comparison) -> str:
+    if not item.is_trained:
+        return ABSENT
+    return "averaged" if item.within_models else str(item.contrast.num_seeds)
 
 
 def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) -> Table:

@@ -1,13 +1,14 @@
 """Results by box, by class, and the cases that text harms."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
-from t2m_bench.reporting.comparisons import compare_arms, compare_conditions
+from t2m_bench.reporting.comparisons import Comparison, compare_arms, compare_conditions, find_p
 from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_arms
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
@@ -35,7 +36,7 @@ def name_box(box: str) -> str:
     return f"{words[kind]} {percent} %"
 
 
-def make_box_table(results: Results, method: str) -> Table | None:
+def make_box_table(results: Results, method: str, comparisons: Sequence[Comparison]) -> Table | None:
     """Dice over box quality with right, wrong and no text; None where all boxes are tight."""
     boxes = find_box_conditions(results)
     if len(boxes) == 1:
@@ -53,7 +54,9 @@ def make_box_table(results: Results, method: str) -> Table | None:
         cost = compare_conditions(results, method, "right", "wrong", box)
         shown = [show_number(mean) for mean in means.values()]
         rows.append((name_box(box), *shown, show_contrast(gain), show_contrast(cost)))
-        flat = {**flatten_contrast("help", gain), **flatten_contrast("cost_of_wrong", cost)}
+        name = "" if box == TIGHT else f" ({box})"
+        flat = flatten_contrast("help", gain, find_p(comparisons, f"{method} - {REFERENCE}{name}"))
+        flat |= flatten_contrast("cost_of_wrong", cost, find_p(comparisons, f"{method}: right - wrong{name}"))
         numbers.append({"box": box, **means, **flat})
     note = (
         f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "

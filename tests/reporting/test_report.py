@@ -23,6 +23,7 @@ from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
+from t2m_bench.reporting.runs import make_cost_table, make_runs_table
 from t2m_bench.reporting.strata import make_class_table, make_harm_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
@@ -87,6 +88,37 @@ def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, P
     assert (numbers["training_cases"] > 0).all()
     (table,) = parts["swaps"].tables
     assert {row[table.columns.index("p")] for row in table.rows} == {"-"}
+    assert numbers["cost_p"].isna().all(), "what the table hides the spreadsheet does not tell"
+    assert "p is not adjusted" in table.note
+
+
+def test_one_rule_of_p_in_every_table(parts: dict[str, Part], whole_suite: Path) -> None:
+    """The primary contrast's own, Holm's in the family, none else; the ladder has all."""
+    ladder = find_table(parts, "ladder").set_index("comparison")
+    assert ladder["difference_p"].notna().tolist() == (ladder["role"] != "interval only").tolist()
+    assert np.isnan(ladder.loc["baseline - floor_class_mask", "seeds"]), "neither is trained"
+    arms, boxes = find_table(parts, "arms").set_index("arm"), find_table(parts, "boxes").set_index("box")
+    assert arms.loc["gated", "help_p"].iloc[0] == ladder.loc["gated - text_free", "difference_p"]
+    assert np.isnan(arms.loc["label", "help_p"])
+    assert arms[["over_floor_p", "over_baseline_p"]].isna().all(axis=None)
+    assert boxes.loc["loose_20", "help_p"] == ladder.loc["hierarchical - text_free (loose_20)", "difference_p"]
+    assert boxes.loc["tight", "cost_of_wrong_p"] == ladder.loc["hierarchical: right - wrong", "difference_p"]
+    assert np.isnan(boxes.loc["loose_20", "cost_of_wrong_p"])
+    (table,) = [table for table in parts["headline"].tables if table.name == "arms"]
+    assert [row[0] for row in table.rows if ", p " in row[5]] == ["gated", "hierarchical"]
+    assert not any(", p " in row[6] for row in table.rows)
+
+
+def test_seconds_are_medians(experiment: Path) -> None:
+    path = experiment / "gated-fold1-seed0-00000000" / "run.json"
+    summary = json.loads(path.read_text())
+    summary["evaluation"]["seconds"] = 9000.0
+    path.write_text(json.dumps(summary | {"seconds": 33000.0}))
+    results = load_experiment(experiment)
+    cost = make_cost_table(results)
+    assert cost is not None
+    assert make_runs_table(results).numbers.set_index("arm").loc["gated", "seconds"] == 33.0
+    assert cost.numbers.set_index("arm").loc["gated", "seconds"] == 9.0
 
 
 def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
@@ -220,7 +252,7 @@ def test_means_over_fewer_patients_are_marked(experiment: Path) -> None:
     for run in experiment.glob("gated-fold2-*"):
         (run / "cases.parquet").unlink()
     results = load_experiment(experiment)
-    arms, classes = make_headline_table(results), make_class_table(results, "birads")
+    arms, classes = make_headline_table(results, []), make_class_table(results, "birads")
     assert [row[0] for row in arms.rows if row[2].endswith("] (16 of 32 patients)")] == ["gated"]
     assert [row[0] for row in classes.rows if "patients" in row[0]] == ["gated (16 of 32 patients)"]
     for table in (arms, classes):
