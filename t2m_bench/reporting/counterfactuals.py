@@ -63,7 +63,8 @@ def make_counterfactual_table(results: Results) -> Table | None:
             if not tables:
                 continue
             contrast = estimate_crossed(average_seeds(tables))
-            mean = float(compute_patient_means(right, "dice").mean())
+            among = right[right["case"].isin(other["case"])]  # cases without a class have no other's text
+            mean = float(compute_patient_means(among, "dice").mean())
             relative = contrast.mean / mean if mean else math.nan
             rows.append(
                 (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
+from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import (
     Comparison,
     compare_arms,
@@ -52,7 +52,7 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
         relative = over_baseline.mean / found["baseline"] if over_baseline else math.nan
         rows.append(
             (
-                name_arm(arm),
+                results.name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
                 f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip()
                 + found["lacking"],
@@ -151,7 +151,7 @@ def _write_note(results: Results, floor: str | None) -> str:
     if any(results.tell_lacking(results.select_main(arm)) for arm in results.arms):
         parts.append(LACKING)
     if floor:
-        parts.append(f"Best floor: {name_arm(floor)}.")
+        parts.append(f"Best floor: {results.name_arm(floor)}.")
     if _find_published(results):
         parts.append(write_footnote(str(results.experiment["dataset"]["kind"])))
     return " ".join(parts)

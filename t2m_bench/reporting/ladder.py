@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from t2m_bench.reporting.arms import name_arm
 from t2m_bench.reporting.comparisons import (
     FAMILY,
     PRIMARY,
@@ -123,7 +122,7 @@ def make_rank_table(results: Results) -> Table | None:
     shares = compute_rank_shares(together, np.random.default_rng(BOOTSTRAP_SEED))
     shares = shares.loc[together.mean().sort_values(ascending=False).index]
     rows = [
-        (name_arm(str(arm)), *(f"{100 * share:.0f}" for share in row))
+        (results.name_arm(str(arm)), *(f"{100 * share:.0f}" for share in row))
         for arm, row in zip(shares.index, shares.to_numpy(), strict=True)
     ]
     named = shares.rename(columns=lambda rank: f"rank_{rank}").rename_axis("arm").reset_index()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
-from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, sort_arms
+from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_runs, check_table
 from t2m_bench.search.study import find_studies, get_date
 
@@ -121,6 +121,12 @@ class Results:
     def select_main(self, arm: str, box: str = TIGHT) -> pd.DataFrame:
         """Return the rows of an arm as it is meant to be used: with right text, or without where it reads none."""
         return self.select(arm, TEXT_CONDITION if self.reads_text(arm) else TEXTLESS_CONDITION, box)
+
+    def name_arm(self, arm: str) -> str:
+        """Return what an arm is called in tables; of several text fields the class masks know the first alone."""
+        name = name_arm(arm)
+        known = arm == "floor_class_mask" and len(self.fields) > 1
+        return name.replace("the class", f"the class ({self.fields[0]})") if known else name
 
     @cached_property
     def num_patients(self) -> int:

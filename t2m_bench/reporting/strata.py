@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
+from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import Comparison, compare_arms, compare_conditions, find_p
 from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_arms
 from t2m_bench.reporting.results import TIGHT, Results
@@ -43,13 +44,17 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         return None
     rows, numbers = [], []
     for box in boxes:
-        means = {
-            "right": _mean_dice(results.select(method, "right", box)),
-            "wrong": _mean_dice(results.select(method, "wrong", box)),
-            "none": _mean_dice(results.select_main(REFERENCE, box)),
-            "baseline": _mean_dice(results.select_main("baseline", box)),
-            "ellipse": _mean_dice(results.select_main("floor_ellipse", box)),
+        wrong = results.select(method, "wrong", box)
+        asked = {
+            "right": results.select(method, "right", box),
+            "wrong": wrong,
+            "none": results.select_main(REFERENCE, box),
+            "baseline": results.select_main("baseline", box),
+            "ellipse": results.select_main("floor_ellipse", box),
         }
+        if len(wrong):
+            asked = {name: part[part["case"].isin(wrong["case"])] for name, part in asked.items()}
+        means = {name: _mean_dice(part) for name, part in asked.items()}
         gain = compare_arms(results, method, REFERENCE, box)
         cost = compare_conditions(results, method, "right", "wrong", box)
         shown = [show_number(mean) for mean in means.values()]
@@ -62,8 +67,7 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "
         "and is then "
         "changed by per cent of its size; a moved side is drawn once a case and shared by all arms and seeds. "
-        "Cost is given "
-        "these trained models."
+        "Means are over the cases that have a wrong text, where one was asked. Cost is given these trained models."
     )
     columns = (
         "Box",
@@ -91,15 +95,15 @@ def make_class_table(results: Results, field: str) -> Table:
         good = results.select_main(arm)
         own = results.list_values(good, field)
         means = [_mean_dice(good[own == name]) for name in classes]
-        macro = float(np.mean(means))
+        macro = float(np.mean([mean for name, mean in zip(classes, means, strict=True) if name != UNKNOWN]))
         lacking = results.tell_lacking(good)
         is_whole = is_whole and not lacking
-        rows.append((name_arm(arm) + lacking, *(show_number(mean) for mean in means), show_number(macro)))
+        rows.append((results.name_arm(arm) + lacking, *(show_number(mean) for mean in means), show_number(macro)))
         numbers.append({"arm": arm, **dict(zip(classes, means, strict=True)), "macro": macro})
     first = results.table.drop_duplicates("case")
     counts = first.groupby(results.list_values(first, field))["patient"].nunique()
     told = ", ".join(f"{name}: {counts[name]}" for name in classes)
-    note = f"Patients of each class: {told}. The macro-average counts classes equally. {BOXES}" + (
+    note = f"Patients of each class: {told}. The macro-average counts classes equally, {UNKNOWN} is none. {BOXES}" + (
         "" if is_whole else f" {LACKING}"
     )
     name = "classes" if len(results.fields) == 1 else f"classes_{field}"

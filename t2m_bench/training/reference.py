@@ -82,9 +82,11 @@ def describe_probe(probes: Mapping[str, FieldProbe], same_class_donors: float) -
 def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case], boxes: Boxes) -> list[dict[str, Any]]:
     """Return result rows of the box, the ellipse, the mean mask, and the mean mask of the right and the wrong class.
 
-    Classes are those of the first text field: those of all fields together have too few masks each.
+    Classes are those of the first text field: those of all fields together have too few masks each. Where there are
+    several, the wrong class is of that field alone, and the condition says so.
     """
     field, constant = job.fields[0], job.recipe.dataset
+    mistaken = "wrong" if len(job.fields) == 1 else f"wrong:{field}"
     wrong = job.asking.wrong[field]
     crops = [crop_to_box(job.root, case) for case in training]
     classes = [case.text_fields[field] for case in training]
@@ -93,7 +95,7 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
     rows = []
     for case in test_cases:
         reference, own = load_mask(job.root, case), case.text_fields
-        given = {"right": dict(own)} | ({"wrong": {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
+        given = {"right": dict(own)} | ({mistaken: {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
         for box in (TIGHT, *boxes):
             drawn = case.box_xyxy if box == TIGHT else round_box(boxes[box][case.case_id])
             frame = (case.height, case.width, drawn)

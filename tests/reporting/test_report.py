@@ -24,7 +24,7 @@ from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
-from t2m_bench.reporting.strata import make_class_table, make_harm_table
+from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
 
@@ -259,6 +259,28 @@ def test_means_over_fewer_patients_are_marked(experiment: Path) -> None:
         assert "lacks test folds" in table.note
 
 
+def test_a_patient_of_unknown_class_is_no_class_and_no_cost(experiment: Path) -> None:
+    """Right text is compared over the cases that have a wrong one."""
+    for path in experiment.glob("*/cases.parquet"):
+        table = pd.read_parquet(path)
+        unknown = table["patient"] == "patient-00000000"
+        table.loc[unknown, "text_class"] = "unknown"
+        table.loc[unknown & (table["fold"] == 1), "dice"] = 0.2
+        write_results(path, table[~(unknown & (table["condition"] == "wrong"))].to_dict("records"))
+    results = load_experiment(experiment)
+    classes = make_class_table(results, "birads").numbers.set_index("arm")
+    assert classes.loc["gated", "unknown"] == pytest.approx(0.2)
+    assert classes.loc["gated", "macro"] == pytest.approx(classes.loc["gated", ["2", "3", "4", "5"]].mean())
+    boxes, costs = make_box_table(results, "hierarchical", []), make_counterfactual_table(results)
+    assert boxes is not None
+    assert costs is not None
+    tight = boxes.numbers.set_index("box").loc["tight"]
+    assert tight["right"] - tight["wrong"] == pytest.approx(tight["cost_of_wrong"], abs=1e-9)
+    assert tight["right"] - tight["none"] == pytest.approx(GAIN["hierarchical"] - GAIN["text_free"], abs=0.004)
+    wrong = costs.numbers.set_index(["arm", "condition"]).loc[("hierarchical", "wrong")]
+    assert wrong["relative"] == pytest.approx(wrong["cost"] / tight["right"], abs=1e-9)
+
+
 def test_a_suite_enlarged_later_lacks_what_any_command_asked_for(experiment: Path) -> None:
     path = experiment / "experiment.json"
     suite = {"arms": ["text_free", "shuffled"], "folds": [1, 2], "seeds": [0, 5]}
@@ -428,6 +450,7 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
     shown = [row[tables["swaps"].columns.index("p")] for row in tables["swaps"].rows]
     assert [p == "-" for p in shown] == of_few.tolist()
     assert list(tables["classes_t_stage"].columns) == ["Arm", "T5", "T2", "T3", "T4", "Macro-average"]
+    assert any(row[0] == "mean mask of the class (t_stage) (no image)" for row in tables["arms"].rows)
     assert "Surface Dice, 2 mm" in tables["measures"].columns
     costs = tables["counterfactual"].numbers.set_index(["arm", "condition"])["cost"]
     assert costs["hierarchical", "wrong:histology"] == pytest.approx(COST["wrong"] - 0.03, abs=0.002)
