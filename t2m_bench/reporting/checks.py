@@ -50,6 +50,23 @@ def check_table(folder: Path, table: pd.DataFrame) -> None:
         _check_cells(folder, rows, table, condition in ASKED_OF_ALL and box == "tight")
 
 
+def check_counts(folder: Path, table: pd.DataFrame, audits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a test fold with other than as many cases as its audit counted: one that no table has is seen so alone.
+
+    Raises:
+        RunFolderError: names the fold and both counts.
+    """
+    there = table.groupby("fold")["case"].nunique()
+    for fold, audit in audits.items():
+        wanted = audit["cases"].get("test")
+        found = int(there.get(int(fold), 0)) if fold else 0
+        if found and wanted is not None and found != wanted:
+            raise RunFolderError(
+                f"{folder}: fold {fold} has results of {found} cases, and its audit counted {wanted} test cases. "
+                "Evaluate the fold's runs again, and remove its reference folder first."
+            )
+
+
 def _check_cells(folder: Path, rows: pd.DataFrame, table: pd.DataFrame, is_for_all: bool) -> None:
     compared = table[table["fold"] == rows["fold"].iloc[0]] if is_for_all else rows[~rows["arm"].isin(FLOORS)]
     wanted = set(compared["case"].unique())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
-from t2m_bench.reporting.checks import check_runs, check_table
+from t2m_bench.reporting.checks import check_counts, check_runs, check_table
 from t2m_bench.search.study import find_studies, get_date
 
 EXPERIMENT_NAME = "experiment.json"
@@ -162,12 +162,16 @@ class Results:
     @cached_property
     def audits(self) -> Mapping[str, dict[str, Any]]:
         """Test fold -> what the audit of its splits found."""
-        folds = self.experiment.get("folds") or {str(self.experiment.get("test_fold", "")): self.experiment}
-        return {fold: dict(noted["audit"]) for fold, noted in sorted(folds.items())}
+        return _find_audits(self.experiment)
 
     def list_runs(self, arm: str) -> list[Run]:
         """Return the finished runs of an arm."""
         return [run for run in self.runs if run.arm == arm]
+
+
+def _find_audits(experiment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    folds = experiment.get("folds") or {str(experiment.get("test_fold", "")): experiment}
+    return {fold: dict(noted["audit"]) for fold, noted in sorted(folds.items())}
 
 
 def find_results(runs: Path) -> list[Path]:
@@ -200,6 +204,7 @@ def load_experiment(folder: Path) -> Results:
     tables = {run.name: load_results(run / RESULTS_NAME) for run in finished}
     table = pd.concat([part.assign(run=name) for name, part in tables.items()], ignore_index=True)
     check_table(folder, table)
+    check_counts(folder, table, _find_audits(experiment))
     references = [run for run in finished if run.name.startswith("reference-")]
     there = {run.name for run in finished}
     return Results(

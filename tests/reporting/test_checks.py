@@ -49,6 +49,14 @@ def test_a_case_that_every_arm_lacks_in_a_condition_is_no_error(experiment: Path
     assert len(load_experiment(experiment).arms) == 7
 
 
+def test_a_case_that_no_table_of_its_fold_has_is_missed_too(experiment: Path) -> None:
+    case = pd.read_parquet(experiment / RUN / "cases.parquet")["case"].iloc[0]
+    for path in experiment.glob("*fold1*/cases.parquet"):
+        rewrite(path, pd.read_parquet(path)["case"] != case)
+    with pytest.raises(RunFolderError, match=r"fold 1 has results of 15 cases, and its audit counted 16 test cases"):
+        load_experiment(experiment)
+
+
 def test_a_run_that_stands_twice_is_refused_naming_both(experiment: Path) -> None:
     shutil.copytree(experiment / RUN, experiment / "hierarchical-fold1-seed1-11111111")
     with pytest.raises(RunFolderError, match=f"{RUN} and in hierarchical-fold1-seed1-11111111"):

@@ -22,7 +22,6 @@ from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
-from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
 from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
 from t2m_bench.reporting.suite import list_missing
