@@ -7,6 +7,7 @@ import pytest
 from simulated_suite import Suite
 
 from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, make_comparisons
+from t2m_bench.reporting.ladder import make_ladder_table
 from t2m_bench.reporting.results import Results, load_experiment
 from t2m_bench.reporting.verdicts import Outcome, Verdict, judge, make_verdicts
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed
@@ -84,6 +85,16 @@ def test_too_few_patients_and_what_else_differs_from_the_reference(tmp_path: Pat
     assert f"text_free, which has {levels}" in found.sentences[0]
     assert "no contrastive loss" in found.sentences[0]
     assert "nan" not in " ".join(found.sentences)
+
+
+def test_training_runs_are_drawn_among_three_or_more(tmp_path: Path) -> None:
+    suite = Suite(("floor_ellipse", "baseline", "text_free", "gated"), (1,), (0, 1), patients=8, boxes=TIGHT)
+    results = load_experiment(suite.write(tmp_path))
+    table = make_ladder_table(results, make_comparisons(results))
+    shown = {row[0]: row[table.columns.index("Bootstrap check")] for row in table.rows}
+    assert shown["gated - text_free"] == "-"
+    assert shown["gated: right - wrong"].startswith("[")
+    assert shown["baseline - floor_ellipse"].startswith("[")
 
 
 def test_without_a_reference_it_is_not_known_whether_wordings_could_differ(tmp_path: Path) -> None:
