@@ -42,7 +42,8 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
     """Dice and IoU of each arm, gains over the baseline, over text_free and over the best floor; p of `comparisons`."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     floor = find_best_floor(results)
-    rows, numbers = [], []
+    rows: Rows = []
+    numbers: Numbers = []
     for arm in results.arms:
         found = _measure_arm(results, arm, floor, rng)
         gains: Mapping[str, Contrast | None] = found["gains"]
@@ -64,7 +65,7 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
             )
         )
         measured = {name: value for name, value in found.items() if name not in {"gains", "baseline", "lacking"}}
-        flat = {}
+        flat: dict[str, float] = {}
         for name, gain in gains.items():
             flat |= flatten_contrast(name, gain, p.get(name, math.nan))
         numbers.append({"arm": arm, "published": False, **measured, **flat})
