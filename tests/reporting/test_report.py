@@ -147,10 +147,16 @@ def test_harm_is_counted(experiment: Path) -> None:
     assert numbers.loc["gated", "wrong_text_harmed"] == 0
 
 
-def test_pictures_show_the_worst_and_the_best(parts: dict[str, Part]) -> None:
+def test_pictures_show_the_worst_and_the_best_of_the_pictured(parts: dict[str, Part], whole_suite: Path) -> None:
     (figure,) = parts["overlays"].figures
     dices = {why: float(value) for why, value in re.findall(r"(best|worst)[^:]*: hierarchical (0\.\d+)", figure.alt)}
     assert dices["worst"] < dices["best"]
+    results = load_experiment(whole_suite)
+    dice = results.select_main("hierarchical").groupby("case")["dice"].mean()
+    pictured = {name.removesuffix("/image") for of in results.references for name in of.crops if "/image" in name}
+    best = dice[dice.index.isin(pictured)].max()
+    assert best < dice.max(), "another case is better, which has no picture"
+    assert re.search(rf"best(, largest text effect)? of 12 pictured, mean of seeds {best:.3f}: ", figure.alt)
 
 
 class Reader(HTMLParser):
