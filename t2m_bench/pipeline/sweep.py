@@ -214,7 +214,8 @@ def _tune_free(
 ) -> tuple[Recipe, dict[AdapterKind, str]]:
     """Give text_free as many trials as the winner had; return the refit's recipe, and arm -> study."""
     tuned, studies = {best.adapter.kind: (best, study)}, {best.adapter.kind: study.study_name}
-    free = make_free_sweep(loaded) if best.adapter.kind != FREE else None
+    trials = len(list_counted(study))  # more than asked for now, where it was asked for more before
+    free = make_free_sweep(loaded, trials) if best.adapter.kind != FREE else None
     if free is not None:
         own = open_study(folder, free.sweep, f"{loaded.sweep.name}-{FREE}")
         _run(own, free, experiments, folder, terminal, stop)
@@ -261,8 +262,8 @@ def _refit(
     return place
 
 
-def make_free_sweep(loaded: LoadedSweep) -> LoadedSweep | None:
-    """Return the sweep over the axes that text_free has, of as many trials; None where it has none of them."""
+def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
+    """Return the sweep over the axes that text_free has, of so many trials; None where it has none of them."""
     sweep = loaded.sweep
     space: dict[str, Any] = {}
     for name, axis in sweep.space.items():
@@ -274,8 +275,8 @@ def make_free_sweep(loaded: LoadedSweep) -> LoadedSweep | None:
         return None
     changes = {"space": space, "objectives": {"val_dice": "maximize"}}
     points = math.prod(len(sweep.space[name].list_values() or [0]) for name in space)
-    trials = min(sweep.trials, points) if sweep.sampler.kind == "grid" else sweep.trials
-    own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": trials})
+    number = min(trials, points) if sweep.sampler.kind == "grid" else trials
+    own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": number})
     raw = copy_mapping(loaded.raw)
     set_dotted(raw, "adapter.kind", FREE)
     return LoadedSweep(own, raw, parse_recipe(raw, FREE))

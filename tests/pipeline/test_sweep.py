@@ -16,11 +16,11 @@ def test_a_refit_gives_each_arm_its_own_values_and_says_how_many_trials_chose_th
     best = apply_params(
         loaded.raw, {"adapter.kind": "gated", "optim.learning_rate": 0.005, "adapter.gated.gate_init": 0.7}, "trial 1"
     )
-    free = make_free_sweep(loaded)
+    free = make_free_sweep(loaded, 40)
     assert free is not None
     assert free.recipe.adapter.kind == "text_free"
     assert not [name for name in free.sweep.space if name.startswith(("adapter.gated.", "loss.", "prompts."))]
-    assert free.sweep.trials == loaded.sweep.trials
+    assert (loaded.sweep.trials, free.sweep.trials) == (24, 40)  # as many as were run, not as were asked for last
     own = apply_params(free.raw, {"optim.learning_rate": 0.002}, "trial 2")
     trials = {"text_free": 24, "gated": 24}
     recipe = make_refit_recipe(loaded.sweep, best, {"text_free": own, "gated": best}, trials)
