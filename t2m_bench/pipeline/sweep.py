@@ -19,7 +19,7 @@ from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
-from t2m_bench.search.axes import find_idle_axes
+from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
 from t2m_bench.search.study import count_states, find_best, list_counted, open_study
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping, override_refit
 from t2m_bench.training.run_folder import load_json, lock_run
@@ -267,13 +267,15 @@ def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
     sweep = loaded.sweep
     space: dict[str, Any] = {}
     for name, axis in sweep.space.items():
-        idle = name == "adapter.kind" or name.startswith(("adapter.gated.", "loss.", "prompts."))
+        idle = name == "adapter.kind" or name in CONTRASTIVE or name.startswith(("adapter.gated.", "prompts."))
         when = {other: values for other, values in axis.when.items() if other != "adapter.kind"}
         if not idle and all(other in space for other in when):
             space[name] = axis.model_copy(update={"when": when}).model_dump(exclude_defaults=True)
     if not space:
         return None
-    changes = {"space": space, "objectives": {"val_dice": "maximize"}}
+    changes: dict[str, Any] = {"space": space, "objectives": {"val_dice": "maximize"}}
+    if sweep.sampler.kind == "cma_es" and len(space) < 2:  # it has no distribution over a line
+        changes["sampler"] = {**sweep.sampler.model_dump(), "kind": "tpe"}
     points = math.prod(len(sweep.space[name].list_values() or [0]) for name in space)
     number = min(trials, points) if sweep.sampler.kind == "grid" else trials
     own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": number})

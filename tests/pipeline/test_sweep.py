@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from t2m_bench.errors import RecipeError
 from t2m_bench.pipeline.sweep import make_free_sweep, make_refit_recipe
@@ -19,7 +20,8 @@ def test_a_refit_gives_each_arm_its_own_values_and_says_how_many_trials_chose_th
     free = make_free_sweep(loaded, 40)
     assert free is not None
     assert free.recipe.adapter.kind == "text_free"
-    assert not [name for name in free.sweep.space if name.startswith(("adapter.gated.", "loss.", "prompts."))]
+    names = ("adapter.coarse.gate_init", "adapter.fine.gate_init", "adapter.fine.heads", "optim.learning_rate")
+    assert tuple(free.sweep.space) == names
     assert (loaded.sweep.trials, free.sweep.trials) == (24, 40)  # as many as were run, not as were asked for last
     own = apply_params(free.raw, {"optim.learning_rate": 0.002}, "trial 2")
     trials = {"text_free": 24, "gated": 24}
@@ -45,3 +47,22 @@ def test_a_refit_may_train_longer_than_a_trial_and_a_wrong_wish_is_told_before_t
     assert recipe.with_arm("gated", 0).optim.learning_rate == 0.005
     with pytest.raises(RecipeError, match=r"refit.*did you mean epochs"):
         load_sweep(DEMO, ["sweep.refit.overrides=[optim.epoch=12]"])
+
+
+def test_text_free_searches_the_weights_of_dice_and_bce_too() -> None:
+    loaded = load_sweep(DEMO, ["sweep.space.loss.bce_weight={low: 0.1, high: 2.0}"])
+    free = make_free_sweep(loaded, 24)
+    assert free is not None
+    assert "loss.bce_weight" in free.sweep.space
+    assert "loss.contrastive_weight" not in free.sweep.space
+
+
+def test_text_free_is_searched_by_tpe_where_it_has_one_axis_of_those_that_cma_es_had(tmp_path: Path) -> None:
+    space = {"optim.learning_rate": {"low": 1e-4, "high": 1e-2}, "loss.contrastive_weight": {"low": 0.1, "high": 4.0}}
+    raw = {"name": "line", "recipe": str(DEMO.parents[1] / "launch" / "demo.yaml"), "space": space}
+    path = tmp_path / "line.yaml"
+    path.write_text(yaml.safe_dump(raw | {"sampler": {"kind": "cma_es", "seed": 3}}))
+    free = make_free_sweep(load_sweep(path), 24)
+    assert free is not None
+    assert list(free.sweep.space) == ["optim.learning_rate"]
+    assert (free.sweep.sampler.kind, free.sweep.sampler.seed) == ("tpe", 3)
