@@ -34,6 +34,11 @@ the adapter's size."""
 SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
 
+REFITTED = ("optim.", "bench.", "cluster.")
+"""Parts of a recipe that a refit may have otherwise than its trials: the same data, arms and losses are compared."""
+
+SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
+
 
 class Axis(Section):
     """One key of the recipe: a range, or choices; under `when` only in trials where other axes have these values."""
@@ -159,7 +164,7 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _is_sound(self) -> "Sweep":
-        problems = [*_check_axes(self), *_check_search(self)]
+        problems = [*_check_axes(self), *_check_search(self), *_check_refit(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -198,6 +203,9 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
         apply_override(raw_recipe, override)
     recipe = parse_recipe(raw_recipe, str(place))
     override_refit(sweep, copy_mapping(raw_recipe), f"{path}: refit")  # told now, not after the search
+    problems = list(_check_together(sweep, recipe))
+    if problems:
+        raise RecipeError(f"{path}: {'; '.join(problems)}")
     _check_against_recipe(sweep, raw_recipe, str(path))
     return LoadedSweep(sweep, raw_recipe, recipe)
 
@@ -319,6 +327,29 @@ def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:
         points *= len(values or [0])
     if sweep.trials > points:
         yield f"trials = {sweep.trials}: the grid has {points} points; ask for at most as many"
+
+
+def _check_refit(sweep: Sweep) -> Iterable[str]:
+    for override in sweep.refit.overrides:
+        key = override.partition("=")[0]
+        if not key.startswith(REFITTED):
+            yield (
+                f"refit.overrides: {key} is not for the refit alone, which trains the winner on the data that chose it; "
+                "put it into overrides"
+            )
+        elif key in sweep.space:
+            yield f"refit.overrides: {key} is an axis of the space, of which the refit takes the winner's value"
+        elif key.startswith(SET_BY_REFIT):
+            yield f"refit.overrides: the refit sets {key} itself; refit.seeds has its seeds"
+
+
+def _check_together(sweep: Sweep, recipe: Recipe) -> Iterable[str]:
+    """Say what of a sweep and its recipe contradicts each other."""
+    if recipe.dataset.split_by == "image" and len(sweep.split_seeds) > 1:
+        yield (
+            "split_seeds: with dataset.split_by = image each draws test images of its own, so one would train on the "
+            "test images of another; give one"
+        )
 
 
 def _check_against_recipe(sweep: Sweep, raw: dict[str, Any], source: str) -> None:

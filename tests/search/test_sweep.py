@@ -57,6 +57,9 @@ def test_an_override_reaches_into_an_axis() -> None:
         ("storage=postgresql://user:secret@host/db", "a study lies in the run folder"),
         ("sampler.kind=cma_es", "takes one objective and at least two ranges"),
         ("sampler.kind=grid", "a grid needs choices, integers or a step"),
+        ("refit.overrides=[dataset.test_fold=2]", "dataset.test_fold is not for the refit alone"),
+        ("refit.overrides=[optim.learning_rate=0.1]", "optim.learning_rate is an axis of the space"),
+        ("refit.overrides=['bench.seeds=[1]']", r"refit sets bench.seeds itself; refit\.seeds"),
         ("trial=3", r"trial is not a field of the sweep; did you mean trials"),
         ("recipe=../launch/none.yaml", "there is no such recipe"),
     ],
@@ -65,6 +68,13 @@ def test_bad_sweeps_are_refused_by_name(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message) as found:
         load_sweep(DEMO, [f"sweep.{override}"])
     assert "secret" not in str(found.value)
+
+
+def test_draws_that_would_train_on_each_others_test_images_are_refused() -> None:
+    leaky = ["dataset.split_by=image", "allow_leakage=true"]
+    assert load_sweep(DEMO, leaky).sweep.split_seeds == (0,)
+    with pytest.raises(RecipeError, match="one would train on the test images of another"):
+        load_sweep(DEMO, [*leaky, "sweep.split_seeds=[0, 1]"])
 
 
 def test_a_grid_is_as_large_as_its_axes_say(tmp_path: Path) -> None:
