@@ -20,7 +20,7 @@ from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
-from t2m_bench.search.study import count_states, find_best, list_counted, open_study
+from t2m_bench.search.study import count_states, find_best, has_trials, list_counted, open_study, remove_studies
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping, override_refit
 from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
@@ -101,7 +101,7 @@ def search(
     folder = runs / "sweeps" / loaded.sweep.name
     with lock_run(folder):
         experiments = [gather(_draw(loaded.recipe, seed), runs, terminal) for seed in loaded.sweep.split_seeds]
-        _check_unchanged(folder, loaded, experiments[0][1])
+        check_unchanged(folder, loaded, experiments[0][1])
         study = open_study(folder, loaded.sweep, loaded.sweep.name)
         _run(study, loaded, [experiment for experiment, _ in experiments], folder, terminal, stop)
         best = _write_best(study, loaded, folder, terminal)
@@ -165,27 +165,29 @@ def _write_best(study: optuna.Study, loaded: LoadedSweep, folder: Path, terminal
     return seeded
 
 
-def _check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]) -> None:
-    """Refuse to go on with a study of something else; note what this one is of.
+def check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]) -> None:
+    """Refuse to go on with trials of something else; note what the study is of.
+
+    A sweep that was refused before its first trial may be changed, as the refusal advised.
 
     Raises:
         RunFolderError: naming what changed.
     """
     now = json.loads(json.dumps(_identify(loaded, hashes)))
     path = folder / SWEEP_NAME
-    if not path.is_file():
-        write_json(path, now)
-        return
-    changes = list(_compare(load_json(path, "Run the sweep again."), now))
-    if changes:
+    changes = list(_compare(load_json(path, "Run the sweep again."), now)) if path.is_file() else []
+    if changes and has_trials(folder):
         raise RunFolderError(
             f"{folder}: its study is of another sweep: {'; '.join(changes)}. Undo the change, or give the new sweep a "
             "name of its own (sweep.name=...) or another --runs."
         )
+    if changes:
+        remove_studies(folder)  # which hold no trial, but their objectives
+    write_json(path, now)
 
 
 def _identify(loaded: LoadedSweep, hashes: Mapping[str, str]) -> dict[str, Any]:
-    sweep = loaded.sweep.model_dump(mode="json", exclude={*FREELY_CHANGED}, exclude_defaults=True)
+    sweep = loaded.sweep.model_dump(mode="json", exclude={*FREELY_CHANGED})
     recipe = loaded.recipe.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
     for name in (*NOT_DECISIVE, "split_seed"):
         recipe["dataset"].pop(name)

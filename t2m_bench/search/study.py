@@ -86,6 +86,17 @@ def has_study(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (JOURNAL_NAME, SQLITE_NAME))
 
 
+def has_trials(folder: Path) -> bool:
+    """Return whether a sweep's studies hold any trial, whatever became of it."""
+    return has_study(folder) and any(study.get_trials(deepcopy=False) for study in load_studies(folder).values())
+
+
+def remove_studies(folder: Path) -> None:
+    """Remove the files of a sweep's studies, so that they can be of something else."""
+    for name in (JOURNAL_NAME, SQLITE_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
 def find_studies(runs: Path) -> list[Path]:
     """Return the sweeps' folders under `runs` that hold a study."""
     return [folder for folder in runs.glob("sweeps/*") if has_study(folder)]

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
-from t2m_bench.errors import RecipeError
-from t2m_bench.pipeline.sweep import make_free_sweep, make_refit_recipe
-from t2m_bench.search.sweep import apply_params, load_sweep
+from t2m_bench.errors import RecipeError, RunFolderError
+from t2m_bench.pipeline.sweep import check_unchanged, make_free_sweep, make_refit_recipe
+from t2m_bench.search.study import load_studies, open_study
+from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
 
 DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
 
@@ -66,3 +68,28 @@ def test_text_free_is_searched_by_tpe_where_it_has_one_axis_of_those_that_cma_es
     assert free is not None
     assert list(free.sweep.space) == ["optim.learning_rate"]
     assert (free.sweep.sampler.kind, free.sweep.sampler.seed) == ("tpe", 3)
+
+
+def begin(folder: Path, trials: int, *overrides: str) -> LoadedSweep:
+    """Open a sweep's study as `search` does, and ask it for trials."""
+    loaded = load_sweep(DEMO, overrides)
+    check_unchanged(folder, loaded, {"manifest": "1234"})
+    study = open_study(folder, loaded.sweep, "demo")
+    for _ in range(trials):
+        study.ask()
+    return loaded
+
+
+def test_a_sweep_without_a_trial_may_be_changed_and_one_with_trials_may_not(tmp_path: Path) -> None:
+    begin(tmp_path, 0, "sweep.storage=sqlite", "cluster.num_train_workers=512", "dataset.validation=test")
+    begin(tmp_path, 0, "sweep.objectives={trainable_parameters: minimize}")
+    begin(tmp_path, 1)
+    (study,) = load_studies(tmp_path).values()
+    assert study.metric_names == ["val_dice"]
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    begin(tmp_path, 0, "sweep.trials=99", "sweep.concurrency=2")
+    with pytest.raises(RunFolderError, match=r'sweep\.storage was "journal" and is "sqlite"; .*wide was false and is true'):
+        begin(tmp_path, 0, "sweep.storage=sqlite", "cluster.num_train_workers=512")
+    with pytest.raises(RunFolderError, match=r"sweep\.seeds was \[0\] and is \[0, 1\]"):
+        begin(tmp_path, 0, "sweep.seeds=[0, 1]")
+    assert len(load_studies(tmp_path)["demo"].trials) == 1
