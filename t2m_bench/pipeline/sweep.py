@@ -188,6 +188,7 @@ def check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]
 
 def _identify(loaded: LoadedSweep, hashes: Mapping[str, str]) -> dict[str, Any]:
     sweep = loaded.sweep.model_dump(mode="json", exclude={*FREELY_CHANGED})
+    sweep["objectives"] = list(loaded.sweep.objectives.items())  # a study's values have places, not names
     recipe = loaded.recipe.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
     for name in (*NOT_DECISIVE, "split_seed"):
         recipe["dataset"].pop(name)

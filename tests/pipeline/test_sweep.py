@@ -93,3 +93,12 @@ def test_a_sweep_without_a_trial_may_be_changed_and_one_with_trials_may_not(tmp_
     with pytest.raises(RunFolderError, match=r"sweep\.seeds was \[0\] and is \[0, 1\]"):
         begin(tmp_path, 0, "sweep.seeds=[0, 1]")
     assert len(load_studies(tmp_path)["demo"].trials) == 1
+
+
+def test_objectives_in_another_order_are_others(tmp_path: Path) -> None:
+    both = ("sweep.objectives={val_reliance: minimize, val_dice: maximize}", "sweep.scheduler.kind=none")
+    begin(tmp_path, 1, *both)
+    begin(tmp_path, 0, *both)
+    with pytest.raises(RunFolderError, match=r"sweep\.objectives was \[\[\"val_reliance"):
+        begin(tmp_path, 0, "sweep.objectives={val_dice: maximize, val_reliance: minimize}", both[1])
+    assert load_studies(tmp_path)["demo"].metric_names == ["val_reliance", "val_dice"]
