@@ -199,15 +199,32 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
     sweep = validate(Sweep, raw, "sweep", str(path))
     place = path.parent / sweep.recipe
     raw_recipe = load_mapping(place, "recipe", "launch")
-    for override in (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep."))):
+    changes = (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep.")))
+    for override in changes:
         apply_override(raw_recipe, override)
     recipe = parse_recipe(raw_recipe, str(place))
+    sweep = _draw_as_recipe(sweep, recipe, changes)
     override_refit(sweep, copy_mapping(raw_recipe), f"{path}: refit")  # told now, not after the search
     problems = list(_check_together(sweep, recipe))
     if problems:
         raise RecipeError(f"{path}: {'; '.join(problems)}")
     _check_against_recipe(sweep, raw_recipe, str(path))
     return LoadedSweep(sweep, raw_recipe, recipe)
+
+
+def _draw_as_recipe(sweep: Sweep, recipe: Recipe, changes: Iterable[str]) -> Sweep:
+    """Return a sweep with the recipe's seed and draw of validation cases where it has none of its own.
+
+    Raises:
+        RecipeError: it has, and an override of the recipe would be without effect.
+    """
+    given = {"seeds": ("seed", recipe.seed), "split_seeds": ("dataset.split_seed", recipe.dataset.split_seed)}
+    for name, (field, value) in given.items():
+        if name not in sweep.model_fields_set:
+            sweep = sweep.model_copy(update={name: (value,)})
+        elif any(change.partition("=")[0] == field for change in changes):
+            raise RecipeError(f"{field}: the sweep has {name} of its own, which decide; write sweep.{name}=[{value}]")
+    return sweep
 
 
 def override_refit(sweep: Sweep, raw: dict[str, Any], source: str) -> Recipe:

@@ -70,6 +70,16 @@ def test_bad_sweeps_are_refused_by_name(override: str, message: str) -> None:
     assert "secret" not in str(found.value)
 
 
+def test_the_recipes_seed_and_draw_are_the_sweeps_unless_it_has_its_own() -> None:
+    sweep = load_sweep(DEMO, ["seed=7", "dataset.split_seed=3"]).sweep
+    assert (sweep.seeds, sweep.split_seeds) == ((7,), (3,))
+    assert load_sweep(DEMO, ["sweep.seeds=[1, 2]"]).sweep.seeds == (1, 2)
+    with pytest.raises(RecipeError, match=r"seed: the sweep has seeds of its own.*sweep\.seeds=\[7\]"):
+        load_sweep(DEMO, ["sweep.seeds=[1, 2]", "seed=7"])
+    with pytest.raises(RecipeError, match=r"dataset\.split_seed: .*sweep\.split_seeds=\[3\]"):
+        load_sweep(DEMO, ["sweep.split_seeds=[1, 2]", "dataset.split_seed=3"])
+
+
 def test_draws_that_would_train_on_each_others_test_images_are_refused() -> None:
     leaky = ["dataset.split_by=image", "allow_leakage=true"]
     assert load_sweep(DEMO, leaky).sweep.split_seeds == (0,)
