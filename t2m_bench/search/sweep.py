@@ -39,6 +39,9 @@ REFITTED = ("optim.", "bench.", "cluster.")
 
 SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
 
+MOST_PROBES = 1000
+"""Values of an axis that are all tried in the recipe before the first trial."""
+
 
 class Axis(Section):
     """One key of the recipe: a range, or choices; under `when` only in trials where other axes have these values."""
@@ -82,14 +85,28 @@ class Axis(Section):
         """Return every value, or None where there is no end of them."""
         if self.choices is not None:
             return list(self.choices)
+        number = self._count_steps()
+        return None if number is None else [self._step_to(place) for place in range(number + 1)]
+
+    def list_probes(self) -> list[Any]:
+        """Return values that show whether all are allowed: each of them, or the ends and one within of very many."""
+        number = None if self.choices is not None else self._count_steps()
+        if self.low is not None and self.high is not None and (number is None or number > MOST_PROBES):
+            within = self.low + (self.high - self.low) / math.pi  # no integer, so that a range of floats is seen as one
+            return [self.low, within if number is None else self._step_to(int(number / math.pi)), self.high]
+        return self.list_values() or []
+
+    def _count_steps(self) -> int | None:
+        """Return the steps from end to end of a range, or None where there is no step."""
         assert self.low is not None
         assert self.high is not None
         step = self.step or (1 if self.integer else None)
-        if step is None:
-            return None
-        number = int((self.high - self.low) / step + 1e-9) + 1
-        values = [self.low + place * step for place in range(number)]
-        return [int(value) for value in values] if self.integer else values
+        return None if step is None else int((self.high - self.low) / step + 1e-9)
+
+    def _step_to(self, place: int) -> float:
+        assert self.low is not None
+        value = self.low + place * (self.step or 1)
+        return int(value) if self.integer else value
 
     def list_extremes(self) -> list[Any]:
         """Return the choices, or both ends of the range."""
@@ -370,9 +387,9 @@ def _check_together(sweep: Sweep, recipe: Recipe) -> Iterable[str]:
 
 
 def _check_against_recipe(sweep: Sweep, raw: dict[str, Any], source: str) -> None:
-    """Refuse an axis of which a choice or an end makes no recipe."""
+    """Refuse an axis of which a value makes no recipe."""
     for name, axis in sweep.space.items():
-        for value in axis.list_extremes():
+        for value in axis.list_probes():
             try:
                 apply_params(raw, {**_find_condition(sweep, name), name: value}, f"{name} = {value}")
             except RecipeError as error:

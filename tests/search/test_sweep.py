@@ -47,6 +47,9 @@ def test_an_override_reaches_into_an_axis() -> None:
         ("space.adapter.gated.gate_init.high=1.0", r"gate_init = 1\.0: .*less than 1"),
         ("space.adapter.fine.heads.choices=[4]", r"heads: choices = \[4\]: one choice is no axis"),
         ("space.adapter.fine.heads.choices=[4, 7]", r"adapter\.fine\.heads = 7 does not divide"),
+        ("space.adapter.fine.heads={low: 1, high: 8, integer: true, choices: null}", r"heads = 3 does not divide"),
+        ("space.adapter.fine.tokens={low: 1, high: 4}", r"fine\.tokens = 1\.95.*integer"),
+        ("space.adapter.inner_width={low: 64, high: 4096, integer: true}", r"does not divide the inner width"),
         ("space.adapter.fine.heads.when={adapter.kind: text_free}", "adapter.kind is never 'text_free'"),
         ("space.adapter.fine.heads.when={loss.contrastive_weight: 1.0}", "must be an axis with choices"),
         ("space.loss.contrastive_weight.low=0", "a log range lies above 0"),
@@ -78,6 +81,15 @@ def test_the_recipes_seed_and_draw_are_the_sweeps_unless_it_has_its_own() -> Non
         load_sweep(DEMO, ["sweep.seeds=[1, 2]", "seed=7"])
     with pytest.raises(RecipeError, match=r"dataset\.split_seed: .*sweep\.split_seeds=\[3\]"):
         load_sweep(DEMO, ["sweep.split_seeds=[1, 2]", "dataset.split_seed=3"])
+
+
+def test_a_range_of_very_many_integers_is_probed_in_a_moment() -> None:
+    axis = "{low: 0, high: 1000000000000, integer: true, step: 5}"
+    space = load_sweep(DEMO, [f"sweep.space.optim.warmup_steps={axis}"]).sweep.space
+    low, within, high = space["optim.warmup_steps"].list_probes()
+    assert (low, high) == (0, 10**12)
+    assert 0 < within < high
+    assert within % 5 == 0
 
 
 def test_draws_that_would_train_on_each_others_test_images_are_refused() -> None:
