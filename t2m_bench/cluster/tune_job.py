@@ -3,17 +3,16 @@
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import optuna
 
-from t2m_bench.cluster.session import count_resources, ray_session
-from t2m_bench.errors import WorkersLostError
+from t2m_bench.cluster.session import list_node_resources, ray_session
+from t2m_bench.errors import ClusterError, WorkersLostError
 from t2m_bench.search.study import list_counted, settle_interrupted
 from t2m_bench.search.sweep import LoadedSweep
 from t2m_bench.training.trial import TrialData
@@ -35,16 +34,29 @@ OnChange = Callable[[], None]
 
 @dataclass(frozen=True)
 class Demand:
-    """What one trial takes, and whether it is a group of workers or trains in its own Tune process."""
+    """What one trial takes.
+
+    Attributes:
+        cpus, gpus: of each of its processes, which lies on one node.
+        workers: of its group; 0 trains in its own Tune process.
+    """
 
     cpus: float
     gpus: float
-    is_wide: bool
+    workers: int
 
-    def count_fitting(self, there: dict[str, Any]) -> int:
-        """Return how many trials fit beside each other."""
-        shares = [float(there.get(name, 0)) / part for name, part in (("CPU", self.cpus), ("GPU", self.gpus)) if part]
-        return int(min(shares) + 1e-9)
+    @property
+    def is_wide(self) -> bool:
+        """Whether a trial is a group of workers."""
+        return self.workers > 0
+
+    def count_fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """Return how many trials fit beside each other; a group may lie on several nodes, a process may not."""
+        return sum(map(self._count_processes, nodes)) // max(1, self.workers)
+
+    def _count_processes(self, node: Mapping[str, float]) -> int:
+        parts = (("CPU", self.cpus), ("GPU", self.gpus))
+        return int(min(node.get(name, 0.0) / part for name, part in parts if part) + 1e-9)
 
 
 def find_demand(loaded: LoadedSweep) -> Demand:
@@ -52,8 +64,25 @@ def find_demand(loaded: LoadedSweep) -> Demand:
     cluster, resources = loaded.recipe.cluster, loaded.sweep.resources
     workers = cluster.min_train_workers
     if workers > 0:
-        return Demand(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0, True)
-    return Demand(resources.cpus, resources.gpus, False)
+        return Demand(cluster.cpus_per_worker, 1 if cluster.use_gpu else 0, workers)
+    return Demand(resources.cpus, resources.gpus, 0)
+
+
+def count_at_once(demand: Demand, nodes: Sequence[Mapping[str, float]], concurrency: int | None) -> int:
+    """Return how many trials are to run beside each other.
+
+    Raises:
+        ClusterError: not even one fits; Ray would wait for ever.
+    """
+    fitting = demand.count_fitting(nodes)
+    if fitting == 0:
+        there = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
+        raise ClusterError(
+            f"a trial takes {max(1, demand.workers)} processes of {demand.cpus:g} CPUs and {demand.gpus:g} GPUs, each on "
+            f"one node, and the nodes have {there}. Lower sweep.resources (of trials of several workers: "
+            "cluster.num_train_workers or cpus_per_worker), or ask for larger nodes."
+        )
+    return min(fitting, concurrency or fitting)
 
 
 def run_trials(
@@ -79,15 +108,15 @@ def run_trials(
     os.environ.update(QUIET)
     settle_interrupted(study)
     try:
-        with ray_session(demand.cpus, demand.gpus), _log_to(folder / LOG_NAME):
+        processes = max(1, demand.workers)
+        with ray_session(processes * demand.cpus, processes * demand.gpus), _log_to(folder / LOG_NAME):
             from ray.exceptions import RayError
 
             from t2m_bench.cluster.tune_parts import build_tuner
 
             remaining = loaded.sweep.trials - len(list_counted(study))
             if remaining > 0:
-                fitting = demand.count_fitting(count_resources())
-                at_once = min(fitting, loaded.sweep.concurrency or fitting)
+                at_once = count_at_once(demand, list_node_resources(), loaded.sweep.concurrency)
                 tuner = build_tuner(study, loaded, data, demand, at_once, remaining, storage, is_stopped, on_change)
                 try:
                     tuner.fit()

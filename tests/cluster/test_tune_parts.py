@@ -8,6 +8,7 @@ import optuna
 import pytest
 import torch
 
+from t2m_bench.errors import ClusterError
 from t2m_bench.search.study import complete, open_study
 from t2m_bench.search.sweep import Sweep
 from t2m_bench.typed_yaml import validate
@@ -115,6 +116,34 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
     assert len(told) == 5
 
 
+@pytest.mark.parametrize(
+    ("demand", "nodes", "fitting"),
+    [
+        ((1, 0, 0), [{"CPU": 2}, {"CPU": 2}], 4),
+        ((3, 0, 0), [{"CPU": 2}, {"CPU": 2}], 0),  # 4 CPUs, but no process lies on two nodes
+        ((0.5, 0.25, 0), [{"CPU": 8, "GPU": 1}, {"CPU": 8}], 4),
+        ((0.1, 0, 0), [{"CPU": 0.3}], 3),
+        ((1, 0, 2), [{"CPU": 3}, {"CPU": 2}], 2),
+        ((2, 0, 2), [{"CPU": 3}, {"CPU": 3}], 1),
+        ((2, 0, 4), [{"CPU": 5}, {"CPU": 3}], 0),
+        ((4, 1, 3), [{"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 2}], 2),
+    ],
+)
+def test_trials_are_as_many_at_once_as_the_nodes_hold(
+    demand: tuple[float, float, int], nodes: list[dict[str, float]], fitting: int
+) -> None:
+    from t2m_bench.cluster.tune_job import Demand, count_at_once
+
+    asked = Demand(*demand)
+    assert asked.count_fitting(nodes) == fitting
+    if fitting == 0:
+        with pytest.raises(ClusterError, match="each on one node, and the nodes have"):
+            count_at_once(asked, nodes, None)
+    else:
+        assert count_at_once(asked, nodes, None) == fitting
+        assert count_at_once(asked, nodes, 1) == 1
+
+
 def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
     from t2m_bench.cluster.tune_job import Demand
     from t2m_bench.cluster.tune_parts import TrialTrainable
@@ -136,7 +165,7 @@ def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
     shared = {"data": TrialData((job,), (0,), ("val_dice",)), "raw": recipe.model_dump(mode="json")}
     trainable = TrialTrainable.__new__(TrialTrainable)  # without what Tune adds around it, which needs a cluster
     threads = torch.get_num_threads()
-    trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, False))
+    trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, 0))
     try:
         first = trainable.step()
         assert first["done"]
