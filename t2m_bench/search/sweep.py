@@ -384,6 +384,12 @@ def _check_together(sweep: Sweep, recipe: Recipe) -> Iterable[str]:
             "split_seeds: with dataset.split_by = image each draws test images of its own, so one would train on the "
             "test images of another; give one"
         )
+    use_gpu, gpus = recipe.cluster.use_gpu, sweep.resources.gpus
+    if recipe.cluster.min_train_workers == 0 and use_gpu != (gpus > 0):
+        yield (
+            f"cluster.use_gpu = {str(use_gpu).lower()} and resources.gpus = {gpus:g}: trials of one worker take a GPU, "
+            "or a share of one, as sweep.resources.gpus says; set both or neither"
+        )
 
 
 def _check_against_recipe(sweep: Sweep, raw: dict[str, Any], source: str) -> None:

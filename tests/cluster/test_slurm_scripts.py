@@ -212,3 +212,17 @@ def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:
 
 def test_a_site_that_forbids_requeues_gets_the_drivers_code(job: Job) -> None:
     assert job.end(86, REQUEUE_CODE="1")[0] == 86
+
+
+@pytest.mark.parametrize(("gpus", "told"), [("0", []), ("2", ["cluster.use_gpu=true", "sweep.resources.gpus=1"])])
+def test_a_sweep_is_told_of_gpus_where_the_job_has_some(
+    environment: dict[str, str], tmp_path: Path, gpus: str, told: list[str]
+) -> None:
+    home = tmp_path / "home"
+    (home / "slurm").mkdir(parents=True)
+    (home / "slurm" / "ray.sh").write_text('run_on_ray() { printf "%s\\n" "$@" > told; }\n')  # Ray itself is not tried here
+    make_program(tmp_path / "bin", "scontrol", "#!/bin/sh\n")
+    given = {"T2M_HOME": str(home), "SLURM_GPUS_ON_NODE": gpus}
+    command = ["bash", REPOSITORY / "slurm" / "sweep.sh", "some.yaml", "optim.epochs=2"]
+    subprocess.run(command, cwd=tmp_path, env=environment | given, check=True, capture_output=True)
+    assert (tmp_path / "told").read_text().splitlines() == ["sweep", "some.yaml", *told, "optim.epochs=2"]

@@ -92,6 +92,15 @@ def test_a_range_of_very_many_integers_is_probed_in_a_moment() -> None:
     assert within % 5 == 0
 
 
+def test_one_worker_trials_use_a_gpu_where_both_keys_say_so() -> None:
+    both = r"cluster\.use_gpu = .* and resources\.gpus = .*set both or neither"
+    for one in ("cluster.use_gpu=true", "sweep.resources.gpus=0.5"):
+        with pytest.raises(RecipeError, match=both):
+            load_sweep(DEMO, [one])
+    assert load_sweep(DEMO, ["cluster.use_gpu=true", "sweep.resources.gpus=0.5"]).recipe.cluster.use_gpu
+    assert load_sweep(DEMO, ["cluster.use_gpu=true", "cluster.num_train_workers=2"]).recipe.cluster.use_gpu
+
+
 def test_draws_that_would_train_on_each_others_test_images_are_refused() -> None:
     leaky = ["dataset.split_by=image", "allow_leakage=true"]
     assert load_sweep(DEMO, leaky).sweep.split_seeds == (0,)
