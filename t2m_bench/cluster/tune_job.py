@@ -13,7 +13,8 @@ import optuna
 
 from t2m_bench.cluster.session import list_node_resources, ray_session
 from t2m_bench.errors import ClusterError, WorkersLostError
-from t2m_bench.search.study import list_counted, settle_interrupted
+from t2m_bench.search.samplers import Sampling
+from t2m_bench.search.study import list_counted
 from t2m_bench.search.sweep import LoadedSweep
 from t2m_bench.training.trial import TrialData
 
@@ -106,7 +107,8 @@ def run_trials(
     demand = find_demand(loaded)
     storage = folder / ".ray" / uuid4().hex[:8]  # a name used before would resume Tune's own state, which is a pickle
     os.environ.update(QUIET)
-    settle_interrupted(study)
+    sampling = Sampling(loaded.sweep)
+    sampling.settle_interrupted(study)
     try:
         processes = max(1, demand.workers)
         with ray_session(processes * demand.cpus, processes * demand.gpus), _log_to(folder / LOG_NAME):
@@ -126,7 +128,7 @@ def run_trials(
                         "command goes on from there."
                     ) from error
     finally:
-        settle_interrupted(study)
+        sampling.settle_interrupted(study)
         shutil.rmtree(storage, ignore_errors=True)
 
 

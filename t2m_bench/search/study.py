@@ -145,18 +145,6 @@ def find_file_system(folder: Path) -> str:
     return kind
 
 
-def settle_interrupted(study: optuna.Study) -> int:
-    """Tell trials that nobody runs any more as failed and put their values first in the queue; return how many.
-
-    Only for who holds the folder's lock: to others a running trial is none of theirs.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in running:
-        fail(study, trial.number, INTERRUPTED)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-    return len(running)
-
-
 def fail(study: optuna.Study, number: int, reason: str) -> None:
     """Tell a running trial as failed, with the reason."""
     set_attribute(study, number, REASON, reason)
