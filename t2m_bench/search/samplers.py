@@ -66,7 +66,8 @@ class Sampling:
     def _list_given(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any] | None:
         """Return the values that a trial had or was to have, should the process have died while it was asked.
 
-        Other samplers fill in what lacks when the trial is asked again; a grid knows its points by the first asking alone.
+        Other samplers fill in what lacks when the trial is asked again; a grid knows its points by the first asking
+        alone.
         None: it was not yet given one, so the point is free.
         """
         given: dict[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params

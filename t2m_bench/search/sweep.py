@@ -368,8 +368,8 @@ def _check_refit(sweep: Sweep) -> Iterable[str]:
         key = override.partition("=")[0]
         if not key.startswith(REFITTED):
             yield (
-                f"refit.overrides: {key} is not for the refit alone, which trains the winner on the data that chose it; "
-                "put it into overrides"
+                f"refit.overrides: {key} is not for the refit alone, which trains the winner on the data that chose "
+                "it; put it into overrides"
             )
         elif key in sweep.space:
             yield f"refit.overrides: {key} is an axis of the space, of which the refit takes the winner's value"

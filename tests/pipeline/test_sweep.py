@@ -88,7 +88,9 @@ def test_a_sweep_without_a_trial_may_be_changed_and_one_with_trials_may_not(tmp_
     assert study.metric_names == ["val_dice"]
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     begin(tmp_path, 0, "sweep.trials=99", "sweep.concurrency=2")
-    with pytest.raises(RunFolderError, match=r'sweep\.storage was "journal" and is "sqlite"; .*wide was false and is true'):
+    with pytest.raises(
+        RunFolderError, match=r'sweep\.storage was "journal" and is "sqlite"; .*wide was false and is true'
+    ):
         begin(tmp_path, 0, "sweep.storage=sqlite", "cluster.num_train_workers=512")
     with pytest.raises(RunFolderError, match=r"sweep\.seeds was \[0\] and is \[0, 1\]"):
         begin(tmp_path, 0, "sweep.seeds=[0, 1]")
