@@ -168,6 +168,13 @@ def test_losses_in_a_row_without_newer_work_end_the_job(job: Job) -> None:
     assert [job.end(86) for _ in range(3)] == [(86, True), (86, True), (86, False)]
 
 
+def test_a_trial_of_a_sweep_that_ended_is_newer_work(job: Job) -> None:
+    job.checkpoint = job.folder / "runs" / "sweeps" / "demo" / "progress"  # a trial of one worker leaves no checkpoint
+    job.checkpoint.parent.mkdir(parents=True)
+    ends = [job.end(code, saves, "sweep") for code, saves in [(86, False), (86, False), (86, True), (86, False)]]
+    assert [requeued for _, requeued in ends] == [True, True, True, True]
+
+
 def test_losses_after_newer_work_are_the_first_of_their_row(job: Job) -> None:
     ends = [job.end(code, saves) for code, saves in [(86, False), (137, False), (86, True), (1, False), (86, False)]]
     assert [requeued for _, requeued in ends] == [True, True, True, True, False]
@@ -220,7 +227,9 @@ def test_a_sweep_is_told_of_gpus_where_the_job_has_some(
 ) -> None:
     home = tmp_path / "home"
     (home / "slurm").mkdir(parents=True)
-    (home / "slurm" / "ray.sh").write_text('run_on_ray() { printf "%s\\n" "$@" > told; }\n')  # Ray itself is not tried here
+    (home / "slurm" / "ray.sh").write_text(
+        'run_on_ray() { printf "%s\\n" "$@" > told; }\n'
+    )  # Ray itself is not tried here
     make_program(tmp_path / "bin", "scontrol", "#!/bin/sh\n")
     given = {"T2M_HOME": str(home), "SLURM_GPUS_ON_NODE": gpus}
     command = ["bash", REPOSITORY / "slurm" / "sweep.sh", "some.yaml", "optim.epochs=2"]
