@@ -307,7 +307,8 @@ def _list_groups(study: optuna.Study) -> list[_Group]:
             first = among[0].params
             told = ", ".join(str(first[axis]) for axis in shared if isinstance(first[axis], str))
             own = [axis for axis in axes if not isinstance(first[axis], str) or axis not in shared]
-            groups.append(_Group(f"{told or 'those'} with {len(axes)} axes", own, _copy_study(study, among)))
+            if own:
+                groups.append(_Group(f"{told or 'those'} with {len(axes)} axes", own, _copy_study(study, among)))
     return groups
 
 

@@ -79,6 +79,18 @@ def test_a_group_of_trials_is_compared_among_itself_and_one_axis_alone_with_noth
     assert gated["share"] == pytest.approx(1.0)
 
 
+def test_trials_whose_only_axis_is_their_kind_make_no_group() -> None:
+    study = optuna.create_study()
+    for number in range(20):
+        trial = study.ask()
+        if trial.suggest_categorical(KIND, ["gated", "text_free"]) == "gated":
+            trial.suggest_float("adapter.gated.gate_init", 0.1, 0.9)
+        complete(study, trial.number, [0.01 * number], {})
+    axes = make_importance_table(study).numbers
+    assert list(axes["axis"]) == [KIND, "adapter.gated.gate_init"]
+    assert list(axes["trials"])[0] == 20
+
+
 def test_with_one_training_a_trial_the_noise_is_not_known(tmp_path: Path) -> None:
     table = make_importance_table(make_study(tmp_path, {"val_dice": "maximize"}, seeds=1))
     assert "the noise between seeds is not known" in table.note
