@@ -132,7 +132,10 @@ def _run(
         return
     jobs = tuple(hide_test_cases(experiment.make_job(loaded.recipe.adapter.kind, 0)) for experiment in experiments)
     data = TrialData(jobs, sweep.seeds, tuple(sweep.objectives))
-    with terminal.watch(f"study {study.study_name}") as advance, stop.tell(lambda: None):  # Tune asks at each step
+    with (
+        terminal.watch(f"study {study.study_name}", done) as advance,
+        stop.tell(lambda: None),
+    ):  # Tune asks at each step
 
         def tell() -> None:
             advance(len(list_counted(study)), sweep.trials, _describe_best(study))
