@@ -88,7 +88,7 @@ def test_trials_whose_only_axis_is_their_kind_make_no_group() -> None:
         complete(study, trial.number, [0.01 * number], {})
     axes = make_importance_table(study).numbers
     assert list(axes["axis"]) == [KIND, "adapter.gated.gate_init"]
-    assert list(axes["trials"])[0] == 20
+    assert next(iter(axes["trials"])) == 20
 
 
 def test_with_one_training_a_trial_the_noise_is_not_known(tmp_path: Path) -> None:
