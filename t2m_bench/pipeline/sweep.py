@@ -220,8 +220,8 @@ def _tune_free(
 ) -> tuple[Recipe, dict[AdapterKind, str]]:
     """Give text_free as many trials as the winner had; return the refit's recipe, and arm -> study."""
     tuned, studies = {best.adapter.kind: (best, study)}, {best.adapter.kind: study.study_name}
-    trials = len(list_counted(study))  # more than asked for now, where it was asked for more before
-    free = make_free_sweep(loaded, trials) if best.adapter.kind != FREE else None
+    number = len(list_counted(study))  # more than asked for now, where it was asked for more before
+    free = make_free_sweep(loaded, number) if best.adapter.kind != FREE else None
     if free is not None:
         own = open_study(folder, free.sweep, f"{loaded.sweep.name}-{FREE}")
         _run(own, free, experiments, folder, terminal, stop)
