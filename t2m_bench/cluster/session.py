@@ -115,6 +115,14 @@ def count_resources() -> dict[str, Any]:
     return count()
 
 
+def list_node_resources() -> list[dict[str, float]]:
+    """Return what each node that is alive has, by Ray's names."""
+    import ray
+
+    list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return [node["Resources"] for node in list_nodes() if node["Alive"]]
+
+
 def _check_resources(needed_cpus: float, needed_gpus: float) -> None:
     there = count_resources()
     for what, needed in (("CPU", needed_cpus), ("GPU", needed_gpus)):

@@ -86,6 +86,17 @@ def has_study(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (JOURNAL_NAME, SQLITE_NAME))
 
 
+def has_trials(folder: Path) -> bool:
+    """Return whether a sweep's studies hold any trial, whatever became of it."""
+    return has_study(folder) and any(study.get_trials(deepcopy=False) for study in load_studies(folder).values())
+
+
+def remove_studies(folder: Path) -> None:
+    """Remove the files of a sweep's studies, so that they can be of something else."""
+    for name in (JOURNAL_NAME, SQLITE_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
 def find_studies(runs: Path) -> list[Path]:
     """Return the sweeps' folders under `runs` that hold a study."""
     return [folder for folder in runs.glob("sweeps/*") if has_study(folder)]
@@ -132,18 +143,6 @@ def find_file_system(folder: Path) -> str:
         if place.startswith(prefix) and len(prefix) >= len(best):
             best, kind = prefix, system
     return kind
-
-
-def settle_interrupted(study: optuna.Study) -> int:
-    """Tell trials that nobody runs any more as failed and put their values first in the queue; return how many.
-
-    Only for who holds the folder's lock: to others a running trial is none of theirs.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in running:
-        fail(study, trial.number, INTERRUPTED)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-    return len(running)
 
 
 def fail(study: optuna.Study, number: int, reason: str) -> None:

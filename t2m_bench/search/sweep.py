@@ -34,6 +34,14 @@ the adapter's size."""
 SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
 
+REFITTED = ("optim.", "bench.", "cluster.")
+"""Parts of a recipe that a refit may have otherwise than its trials: the same data, arms and losses are compared."""
+
+SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
+
+MOST_PROBES = 1000
+"""Values of an axis that are all tried in the recipe before the first trial."""
+
 
 class Axis(Section):
     """One key of the recipe: a range, or choices; under `when` only in trials where other axes have these values."""
@@ -77,14 +85,28 @@ class Axis(Section):
         """Return every value, or None where there is no end of them."""
         if self.choices is not None:
             return list(self.choices)
+        number = self._count_steps()
+        return None if number is None else [self._step_to(place) for place in range(number + 1)]
+
+    def list_probes(self) -> list[Any]:
+        """Return values that show whether all are allowed: each of them, or the ends and one within of very many."""
+        number = None if self.choices is not None else self._count_steps()
+        if self.low is not None and self.high is not None and (number is None or number > MOST_PROBES):
+            within = self.low + (self.high - self.low) / math.pi  # no integer, so that a range of floats is seen as one
+            return [self.low, within if number is None else self._step_to(int(number / math.pi)), self.high]
+        return self.list_values() or []
+
+    def _count_steps(self) -> int | None:
+        """Return the steps from end to end of a range, or None where there is no step."""
         assert self.low is not None
         assert self.high is not None
         step = self.step or (1 if self.integer else None)
-        if step is None:
-            return None
-        number = int((self.high - self.low) / step + 1e-9) + 1
-        values = [self.low + place * step for place in range(number)]
-        return [int(value) for value in values] if self.integer else values
+        return None if step is None else int((self.high - self.low) / step + 1e-9)
+
+    def _step_to(self, place: int) -> float:
+        assert self.low is not None
+        value = self.low + place * (self.step or 1)
+        return int(value) if self.integer else value
 
     def list_extremes(self) -> list[Any]:
         """Return the choices, or both ends of the range."""
@@ -159,7 +181,7 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _is_sound(self) -> "Sweep":
-        problems = [*_check_axes(self), *_check_search(self)]
+        problems = [*_check_axes(self), *_check_search(self), *_check_refit(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -194,12 +216,32 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
     sweep = validate(Sweep, raw, "sweep", str(path))
     place = path.parent / sweep.recipe
     raw_recipe = load_mapping(place, "recipe", "launch")
-    for override in (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep."))):
+    changes = (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep.")))
+    for override in changes:
         apply_override(raw_recipe, override)
     recipe = parse_recipe(raw_recipe, str(place))
+    sweep = _draw_as_recipe(sweep, recipe, changes)
     override_refit(sweep, copy_mapping(raw_recipe), f"{path}: refit")  # told now, not after the search
+    problems = list(_check_together(sweep, recipe))
+    if problems:
+        raise RecipeError(f"{path}: {'; '.join(problems)}")
     _check_against_recipe(sweep, raw_recipe, str(path))
     return LoadedSweep(sweep, raw_recipe, recipe)
+
+
+def _draw_as_recipe(sweep: Sweep, recipe: Recipe, changes: Iterable[str]) -> Sweep:
+    """Return a sweep with the recipe's seed and draw of validation cases where it has none of its own.
+
+    Raises:
+        RecipeError: it has, and an override of the recipe would be without effect.
+    """
+    given = {"seeds": ("seed", recipe.seed), "split_seeds": ("dataset.split_seed", recipe.dataset.split_seed)}
+    for name, (field, value) in given.items():
+        if name not in sweep.model_fields_set:
+            sweep = sweep.model_copy(update={name: (value,)})
+        elif any(change.partition("=")[0] == field for change in changes):
+            raise RecipeError(f"{field}: the sweep has {name} of its own, which decide; write sweep.{name}=[{value}]")
+    return sweep
 
 
 def override_refit(sweep: Sweep, raw: dict[str, Any], source: str) -> Recipe:
@@ -321,10 +363,39 @@ def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:
         yield f"trials = {sweep.trials}: the grid has {points} points; ask for at most as many"
 
 
+def _check_refit(sweep: Sweep) -> Iterable[str]:
+    for override in sweep.refit.overrides:
+        key = override.partition("=")[0]
+        if not key.startswith(REFITTED):
+            yield (
+                f"refit.overrides: {key} is not for the refit alone, which trains the winner on the data that chose "
+                "it; put it into overrides"
+            )
+        elif key in sweep.space:
+            yield f"refit.overrides: {key} is an axis of the space, of which the refit takes the winner's value"
+        elif key.startswith(SET_BY_REFIT):
+            yield f"refit.overrides: the refit sets {key} itself; refit.seeds has its seeds"
+
+
+def _check_together(sweep: Sweep, recipe: Recipe) -> Iterable[str]:
+    """Say what of a sweep and its recipe contradicts each other."""
+    if recipe.dataset.split_by == "image" and len(sweep.split_seeds) > 1:
+        yield (
+            "split_seeds: with dataset.split_by = image each draws test images of its own, so one would train on the "
+            "test images of another; give one"
+        )
+    use_gpu, gpus = recipe.cluster.use_gpu, sweep.resources.gpus
+    if recipe.cluster.min_train_workers == 0 and use_gpu != (gpus > 0):
+        yield (
+            f"cluster.use_gpu = {str(use_gpu).lower()} and resources.gpus = {gpus:g}: trials of one worker take a GPU, "
+            "or a share of one, as sweep.resources.gpus says; set both or neither"
+        )
+
+
 def _check_against_recipe(sweep: Sweep, raw: dict[str, Any], source: str) -> None:
-    """Refuse an axis of which a choice or an end makes no recipe."""
+    """Refuse an axis of which a value makes no recipe."""
     for name, axis in sweep.space.items():
-        for value in axis.list_extremes():
+        for value in axis.list_probes():
             try:
                 apply_params(raw, {**_find_condition(sweep, name), name: value}, f"{name} = {value}")
             except RecipeError as error:
