@@ -14,8 +14,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from t2m_bench.search.space import Axis
 from t2m_bench.search.study import INTERRUPTED, count_asked, fail
-from t2m_bench.search.sweep import Axis, Sweep
+from t2m_bench.search.sweep import Sweep
 
 SEED_STEP = 1_000_003
 """A prime between the seeds of sweeps, so that no two share the seeds of their trials."""
