@@ -461,12 +461,11 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _subtract(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
     """Return what of values is not the default's, section by section."""
-    rest = {
+    return {
         key: _subtract(value, default[key]) if isinstance(value, dict) else value
         for key, value in values.items()
         if value != default[key]
     }
-    return rest
 
 
 def _is_kind(arm: str) -> bool:

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
 from t2m_bench.search.study import count_states, find_best, has_trials, list_counted, open_study, remove_studies
-from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping, override_refit
+from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, override_refit
 from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
 from t2m_bench.typed_yaml import set_dotted
@@ -132,10 +133,8 @@ def _run(
         return
     jobs = tuple(hide_test_cases(experiment.make_job(loaded.recipe.adapter.kind, 0)) for experiment in experiments)
     data = TrialData(jobs, sweep.seeds, tuple(sweep.objectives))
-    with (
-        terminal.watch(f"study {study.study_name}", done) as advance,
-        stop.tell(lambda: None),
-    ):  # Tune asks at each step
+    # a stop need be told to nobody: Tune asks at each step
+    with terminal.watch(f"study {study.study_name}", done) as advance, stop.tell(lambda: None):
 
         def tell() -> None:
             advance(len(list_counted(study)), sweep.trials, _describe_best(study))
@@ -285,6 +284,6 @@ def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
     points = math.prod(len(sweep.space[name].list_values() or [0]) for name in space)
     number = min(trials, points) if sweep.sampler.kind == "grid" else trials
     own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": number})
-    raw = copy_mapping(loaded.raw)
+    raw = deepcopy(loaded.raw)
     set_dotted(raw, "adapter.kind", FREE)
     return LoadedSweep(own, raw, parse_recipe(raw, FREE))

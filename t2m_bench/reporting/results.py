@@ -15,7 +15,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_counts, check_runs, check_table
-from t2m_bench.search.study import find_studies, get_date
+from t2m_bench.search.study import find_studies
 
 EXPERIMENT_NAME = "experiment.json"
 TIGHT = "tight"
@@ -178,7 +178,7 @@ def find_results(runs: Path) -> list[Path]:
     """Return the folders under `runs` that hold an experiment's results or a sweep's studies, the newest first."""
     experiments = [path.parent for path in runs.glob(f"*/{EXPERIMENT_NAME}")]
     dates = {folder: _date(folder) for folder in experiments if any(folder.glob(f"*/{RESULTS_NAME}"))}
-    dates |= {folder: get_date(folder) for folder in find_studies(runs)}
+    dates |= find_studies(runs)
     return sorted(dates, key=dates.__getitem__, reverse=True)
 
 

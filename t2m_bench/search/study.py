@@ -97,15 +97,10 @@ def remove_studies(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def find_studies(runs: Path) -> list[Path]:
-    """Return the sweeps' folders under `runs` that hold a study."""
-    return [folder for folder in runs.glob("sweeps/*") if has_study(folder)]
-
-
-def get_date(folder: Path) -> float:
-    """Return when a sweep's studies last changed, in seconds since 1970."""
-    files = [folder / name for name in (JOURNAL_NAME, SQLITE_NAME)]
-    return max(file.stat().st_mtime for file in files if file.is_file())
+def find_studies(runs: Path) -> dict[Path, float]:
+    """Return the sweeps' folders under `runs` that hold a study, and when it last changed, in seconds since 1970."""
+    files = [file for name in (JOURNAL_NAME, SQLITE_NAME) for file in runs.glob(f"sweeps/*/{name}")]
+    return {file.parent: file.stat().st_mtime for file in files}
 
 
 def load_studies(folder: Path) -> dict[str, optuna.Study]:

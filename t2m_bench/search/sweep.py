@@ -1,6 +1,7 @@
 """The sweep file: a recipe, the space around it, and how it is searched."""
 
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,7 +143,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
         apply_override(raw_recipe, override)
     recipe = parse_recipe(raw_recipe, str(place))
     sweep = _draw_as_recipe(sweep, recipe, changes)
-    override_refit(sweep, copy_mapping(raw_recipe), f"{path}: refit")  # told now, not after the search
+    override_refit(sweep, deepcopy(raw_recipe), f"{path}: refit")  # told now, not after the search
     problems = list(_check_together(sweep, recipe))
     if problems:
         raise RecipeError(f"{path}: {'; '.join(problems)}")
@@ -182,15 +183,10 @@ def apply_params(raw: dict[str, Any], params: dict[str, Any], source: str) -> Re
     Raises:
         RecipeError: the values together make no recipe.
     """
-    changed = copy_mapping(raw)
+    changed = deepcopy(raw)
     for name, value in params.items():
         set_dotted(changed, name, value)
     return parse_recipe(changed, source)
-
-
-def copy_mapping(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy whose sections are copies too."""
-    return {key: copy_mapping(value) if isinstance(value, dict) else value for key, value in raw.items()}
 
 
 def _flatten(space: dict[str, Any], prefix: str = "") -> dict[str, Any]:
