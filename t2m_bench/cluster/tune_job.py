@@ -157,9 +157,10 @@ def run_trials(
                 _fit(study, loaded, data, demand, at_once, folder, is_stopped, note, shortage)
                 before, remaining = remaining, _count_remaining(study, loaded)
                 if remaining > 0 and not is_stopped() and (shortage.lasts() or remaining == before):
+                    what = "what is left holds no trial" if shortage.lasts() else "every trial was lost with them"
                     raise WorkersLostError(
-                        f"{folder}: nodes were lost and what is left holds no trial. Finished trials are kept: the "
-                        "same command goes on from there."
+                        f"{folder}: nodes were lost and {what}. Finished trials are kept: the same command goes on "
+                        "from there."
                     )
                 sampling.settle_interrupted(study)
     finally:

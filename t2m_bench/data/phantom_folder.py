@@ -82,12 +82,21 @@ def holds_phantom(out: Path, parameters: dict[str, object]) -> bool:
 
 
 def load_record(folder: Path) -> dict[str, Any] | None:
-    """Return the parameters of the phantoms in a folder; None where it holds none."""
-    try:
-        found = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    """Return the parameters of the phantoms in a folder; None where it holds none.
+
+    Raises:
+        UserError: it says that it does, but not which: they must not pass for patients.
+    """
+    path = folder / RECORD_NAME
+    if not path.exists():
         return None
-    return found if isinstance(found, dict) and {"text_effect", "text_visible"} <= found.keys() else None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Write the phantoms again, or remove the file.") from None
+    if not (isinstance(found, dict) and {"text_effect", "text_visible"} <= found.keys()):
+        raise UserError(f"{path}: does not say text_effect and text_visible. Write the phantoms again, or remove it.")
+    return found
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -29,10 +29,12 @@ def test_the_class_floor_s_wrong_text_is_of_the_first_field_and_says_so(
     )
     recipe = parse_recipe({"name": "x", "dataset": {"root": "x"}}, "test")
     asking = Asking(("right", "wrong"), ("tight",), {name: {"A": "B"} for name in fields}, {}, {}, {})
-    table, signature, path = TextTable(torch.zeros(1, 4), {}, texts, {}), None, tmp_path
-    opened: Signature = signature  # type: ignore[assignment]  # no shard is opened
+    table, path = TextTable(torch.zeros(1, 4), {}, texts, {}), tmp_path
+    signature = Signature("mini", "", "", "")  # of shards that are not opened
     splits = Splits(tuple(texts)[:2], (), tuple(texts)[2:])
-    job = Job("gated", recipe, recipe, tmp_path, None, cases, splits, path, opened, table, fields, asking, path, path)
+    job = Job(
+        "gated", recipe, recipe, tmp_path, None, cases, splits, path, signature, table, fields, asking, path, path
+    )
     rows = [row for row in score_floors(job, cases[:2], cases[2:], {}) if row["arm"] == "floor_class_mask"]
     given = {row["condition"]: row["given_class"] for row in rows}
     assert given == {"right": " + ".join("A" * len(fields)), mistaken: " + ".join("BA"[: len(fields)])}

@@ -23,7 +23,7 @@ def test_shuffled_texts_are_drawn_among_cases_outside_the_test_even_where_the_be
     table = TextTable(torch.zeros(1, 4), {}, texts, {})
     asking = Asking(("right",), ("tight",), {}, {}, {}, {})
     splits = Splits(train, test, test)
-    signature: Signature = None  # type: ignore[assignment]  # no shard is opened
+    signature = Signature("mini", "", "", "")  # of shards that are not opened
     job = Job(
         "shuffled", recipe, recipe, path, None, cases, splits, path, signature, table, ("birads",), asking, path, path
     )
