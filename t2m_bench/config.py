@@ -284,6 +284,11 @@ class ClusterSection(Section):
     shard_mib: Positive = 256
 
     @property
+    def gpus_per_worker(self) -> int:
+        """How many GPUs each worker has: one or none."""
+        return 1 if self.use_gpu else 0
+
+    @property
     def min_train_workers(self) -> int:
         """The fewest workers that train; with fewer the run waits, then gives up."""
         return self.num_train_workers if isinstance(self.num_train_workers, int) else self.num_train_workers[0]

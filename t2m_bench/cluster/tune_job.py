@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import optuna
 
-from t2m_bench.cluster.session import list_node_resources, ray_session
+from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
-from t2m_bench.errors import ClusterError, WorkersLostError
+from t2m_bench.errors import WorkersLostError
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import list_counted
 from t2m_bench.search.sweep import LoadedSweep
@@ -57,13 +57,14 @@ class Demand:
         """Whether a trial is a group of workers."""
         return self.workers > 0
 
+    @property
+    def processes(self) -> int:
+        """How many a trial has."""
+        return max(1, self.workers)
+
     def count_fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
         """Return how many trials fit beside each other; a group may lie on several nodes, a process may not."""
-        return sum(map(self._count_processes, nodes)) // max(1, self.workers)
-
-    def _count_processes(self, node: Mapping[str, float]) -> int:
-        parts = (("CPU", self.cpus), ("GPU", self.gpus))
-        return int(min(node.get(name, 0.0) / part for name, part in parts if part) + 1e-9)
+        return count_room(nodes, self.cpus, self.gpus) // self.processes
 
 
 def find_demand(loaded: LoadedSweep) -> Demand:
@@ -71,25 +72,8 @@ def find_demand(loaded: LoadedSweep) -> Demand:
     cluster, resources = loaded.recipe.cluster, loaded.sweep.resources
     workers = cluster.min_train_workers
     if workers > 0:
-        return Demand(cluster.cpus_per_worker, 1 if cluster.use_gpu else 0, workers)
+        return Demand(cluster.cpus_per_worker, cluster.gpus_per_worker, workers)
     return Demand(resources.cpus, resources.gpus, 0)
-
-
-def count_at_once(demand: Demand, nodes: Sequence[Mapping[str, float]], concurrency: int | None) -> int:
-    """Return how many trials are to run beside each other.
-
-    Raises:
-        ClusterError: not even one fits; Ray would wait for ever.
-    """
-    fitting = demand.count_fitting(nodes)
-    if fitting == 0:
-        there = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
-        raise ClusterError(
-            f"a trial takes {max(1, demand.workers)} processes of {demand.cpus:g} CPUs and {demand.gpus:g} GPUs, each "
-            f"on one node, and the nodes have {there}. Lower sweep.resources (of trials of several workers: "
-            "cluster.num_train_workers or cpus_per_worker), or ask for larger nodes."
-        )
-    return min(fitting, concurrency or fitting)
 
 
 class Shortage:
@@ -148,9 +132,9 @@ def run_trials(
         on_change()
 
     try:
-        processes = max(1, demand.workers)
-        with ray_session(processes * demand.cpus, processes * demand.gpus), _log_to(folder / LOG_NAME):
-            at_once = count_at_once(demand, list_node_resources(), loaded.sweep.concurrency)
+        with ray_session(demand.processes, demand.cpus, demand.gpus), _log_to(folder / LOG_NAME):
+            fitting = demand.count_fitting(list_node_resources())
+            at_once = min(fitting, loaded.sweep.concurrency or fitting)
             shortage = Shortage(demand, list_node_resources)
             remaining = _count_remaining(study, loaded)
             while remaining > 0 and not is_stopped():

@@ -178,4 +178,4 @@ def _keep_ray(workers: int, cpus_per_worker: float) -> Any:
         return nullcontext()
     from t2m_bench.cluster.session import ray_session
 
-    return ray_session(workers * cpus_per_worker)
+    return ray_session(workers, cpus_per_worker)

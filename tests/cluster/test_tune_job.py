@@ -216,7 +216,7 @@ def test_a_trial_may_be_a_group_of_workers(place: Path) -> None:
         assert trial.values[0] == pytest.approx(sum(trial.user_attrs[MEMBERS].values()) / 2)
     too_many = write_sweep(place, "g")
     _, _, errors = finish(start(place, too_many, "cluster.num_train_workers=512"), code=2)
-    assert "asks for 512 CPUs at once" in errors
+    assert "takes 512 processes of 1 CPUs" in errors
 
 
 @pytest.mark.soak

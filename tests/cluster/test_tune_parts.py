@@ -9,7 +9,6 @@ import optuna
 import pytest
 import torch
 
-from t2m_bench.errors import ClusterError
 from t2m_bench.search.study import complete, open_study
 from t2m_bench.search.sweep import Sweep
 from t2m_bench.typed_yaml import validate
@@ -171,19 +170,12 @@ def test_a_shortage_lasts_when_lost_nodes_do_not_come_back() -> None:
         ((4, 1, 3), [{"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 2}], 2),
     ],
 )
-def test_trials_are_as_many_at_once_as_the_nodes_hold(
+def test_trials_beside_each_other_are_as_many_as_the_nodes_hold(
     demand: tuple[float, float, int], nodes: list[dict[str, float]], fitting: int
 ) -> None:
-    from t2m_bench.cluster.tune_job import Demand, count_at_once
+    from t2m_bench.cluster.tune_job import Demand
 
-    asked = Demand(*demand)
-    assert asked.count_fitting(nodes) == fitting
-    if fitting == 0:
-        with pytest.raises(ClusterError, match="each on one node, and the nodes have"):
-            count_at_once(asked, nodes, None)
-    else:
-        assert count_at_once(asked, nodes, None) == fitting
-        assert count_at_once(asked, nodes, 1) == 1
+    assert Demand(*demand).count_fitting(nodes) == fitting
 
 
 def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_group_of_trials_is_compared_among_itself_and_one_axis_alone_with_noth
 def test_trials_whose_only_axis_is_their_kind_make_no_group() -> None:
     study = optuna.create_study()
     for number in range(20):
+        study.enqueue_trial({KIND: ["gated", "text_free"][number % 2]})
         trial = study.ask()
         if trial.suggest_categorical(KIND, ["gated", "text_free"]) == "gated":
             trial.suggest_float("adapter.gated.gate_init", 0.1, 0.9)
