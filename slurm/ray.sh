@@ -111,9 +111,9 @@ choose_work_folder() { # VERB ARGS...; sets work_folder
   case $runs in *://*) work_folder=$cache ;; esac
 }
 
-# Print when the newest checkpoint or file of embeddings was written.
+# Print when the newest checkpoint or file of embeddings was written, or a trial of a sweep ended.
 find_newest_work() {
-  find "$work_folder" \( -name state.safetensors -o -name 'shard-*.h5' \) -printf '%T@\n' 2>/dev/null | sort -n | tail -1
+  find "$work_folder" \( -name state.safetensors -o -name 'shard-*.h5' -o -path '*/sweeps/*/progress' \) -printf '%T@\n' 2>/dev/null | sort -n | tail -1
 }
 
 # Requeue or end, by the driver's code: 0 done, 2 wrong input, 85 stopped on request, else something was lost.

@@ -23,4 +23,6 @@ export T2M_HOME
 [ $# -gt 0 ] || { echo "t2m-bench: sbatch slurm/sweep.sh SWEEP [OVERRIDES...]" >&2; exit 2; }
 sweep=$1
 shift
-run_on_ray sweep "$sweep" "$@"
+gpu=()
+[ "${SLURM_GPUS_ON_NODE:-0}" -eq 0 ] || gpu=(cluster.use_gpu=true sweep.resources.gpus=1)
+run_on_ray sweep "$sweep" "${gpu[@]}" "$@"

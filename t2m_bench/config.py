@@ -160,6 +160,10 @@ class AdapterSection(Section):
                 filled[name] = default | (PUBLISHED_ADAPTER[name] if published else {}) | filled[name]
         return filled
 
+    def list_said(self) -> dict[str, Any]:
+        """Return the preset and what is said otherwise than it stands for, so that another may take its place."""
+        return {"preset": self.preset} | _subtract(self.model_dump(), AdapterSection(preset=self.preset).model_dump())
+
     @model_validator(mode="after")
     def _heads_divide(self) -> "AdapterSection":
         width = IMAGE_WIDTH if self.preset == "published" else self.inner_width
@@ -218,6 +222,8 @@ class NamedArm(Section):
                 f"bench.named: an arm changes {tuned[0]}, which all arms share; say differently_tuned: true there, and "
                 "trials: how many its sweep had"
             )
+        if self.differently_tuned and "trials" not in self.model_fields_set:
+            raise ValueError("bench.named: an arm is differently_tuned; say trials: how many its sweep had")
         return self
 
 
@@ -276,6 +282,11 @@ class ClusterSection(Section):
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
     max_failures: Annotated[int, Field(ge=0)] = 3
     shard_mib: Positive = 256
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """How many GPUs each worker has: one or none."""
+        return 1 if self.use_gpu else 0
 
     @property
     def min_train_workers(self) -> int:
@@ -368,14 +379,12 @@ class Recipe(Section):
             return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
         own = {"adapter": {**named.adapter, "kind": arm}} if _is_kind(arm) else {}
         changed = {
-            name: type(section).model_validate(
-                _merge(section.model_dump(mode="json"), own.get(name, getattr(named, name)))
-            )
-            for name, section in (
-                ("adapter", self.adapter),
-                ("optim", self.optim),
-                ("loss", self.loss),
-                ("prompts", self.prompts),
+            name: type(section).model_validate(_merge(shared, own.get(name, getattr(named, name))))
+            for name, section, shared in (
+                ("adapter", self.adapter, self.adapter.list_said()),
+                ("optim", self.optim, self.optim.model_dump(mode="json")),
+                ("loss", self.loss, self.loss.model_dump(mode="json")),
+                ("prompts", self.prompts, self.prompts.model_dump(mode="json")),
             )
         }
         return self.model_copy(update={**changed, "seed": seed})
@@ -390,7 +399,7 @@ class Recipe(Section):
         Raises:
             RecipeError: a field or a value is not allowed.
         """
-        raw = self.model_dump(mode="json") | {"deviations": {}}
+        raw = self.model_dump(mode="json") | {"adapter": self.adapter.list_said(), "deviations": {}}
         for dotted, value in values.items():
             set_dotted(raw, dotted, value)
         return parse_recipe(raw, source=self.name)
@@ -453,6 +462,15 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = _merge(base[key], value) if is_section else value
     return merged
+
+
+def _subtract(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Return what of values is not the default's, section by section."""
+    return {
+        key: _subtract(value, default[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value != default[key]
+    }
 
 
 def _is_kind(arm: str) -> bool:

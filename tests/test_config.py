@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from t2m_bench.config import Recipe, load_recipe
+from t2m_bench.config import Recipe, load_recipe, parse_recipe
 from t2m_bench.errors import RecipeError
+from t2m_bench.models.fusion import build_adapter, count_trainable_parameters
 
 
 @pytest.fixture
@@ -134,6 +135,37 @@ def test_a_named_arm_changes_the_adapter_alone(recipe_file: Path) -> None:
     assert wide.compute_run_hash() != recipe.with_arm("hierarchical", seed=2).compute_run_hash()
 
 
+PUBLISHED = "bench.named={theirs: {adapter: {kind: hierarchical, preset: published}}}"
+
+
+def test_a_named_arm_of_the_published_preset_is_what_the_preset_says(recipe_file: Path) -> None:
+    theirs = load_recipe(recipe_file, [PUBLISHED]).with_arm("theirs", 0)
+    assert theirs.adapter == load_recipe(recipe_file, ["adapter.preset=published"]).adapter
+    adapter = build_adapter(theirs.adapter, 768, torch.Generator())
+    assert count_trainable_parameters(adapter) == 1_118_466  # Talk2MedSAM's code
+    assert theirs.prompts.text_dropout == 0.1, "shared by all arms that do not say that they are tuned differently"
+
+
+def test_what_the_recipe_says_holds_for_a_named_arm_of_another_preset(recipe_file: Path) -> None:
+    said = load_recipe(recipe_file, [PUBLISHED, "adapter.fine.heads=2", "adapter.gated.gate_init=0.7"])
+    theirs = said.with_arm("theirs", 0).adapter
+    assert (theirs.fine.heads, round(theirs.fine.gate_init, 3), theirs.fine.tokens) == (2, 0.690, 2)
+    assert (theirs.gated.gate_init, theirs.norm, theirs.inner_width) == (0.7, "output", 256)
+    whole = parse_recipe(said.model_dump(mode="json"), "its own resolved form")
+    assert whole.with_arm("theirs", 0) == said.with_arm("theirs", 0)
+    back = "bench.named={ours: {adapter: {kind: hierarchical, preset: default, coarse: {heads: 8}}}}"
+    ours = load_recipe(recipe_file, [back, "adapter.preset=published"]).with_arm("ours", 0).adapter
+    assert (ours.norm, ours.inner_width, ours.fine.gate_init) == ("branch", 128, 0.8)
+    assert (ours.coarse.heads, ours.coarse.gate_init) == (8, 0.5)
+
+
+def test_a_clean_preset_among_deviations_brings_its_own_defaults(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file, ["adapter.preset=published", "adapter.fine.heads=2"])
+    clean = recipe.with_values({"adapter.preset": "default"}).adapter
+    assert (clean.norm, clean.inner_width, clean.fine.gate_init, clean.fine.heads) == ("branch", 128, 0.8, 2)
+    assert recipe.with_values({}) == recipe
+
+
 @pytest.mark.parametrize(
     ("bench", "message"),
     [
@@ -141,8 +173,9 @@ def test_a_named_arm_changes_the_adapter_alone(recipe_file: Path) -> None:
         ("bench.named={wide: {adapter: {inner_widht: 4}}}", r"bench\.named\.wide: inner_widht: Extra inputs"),
         ("bench.named={wide: {adapter: {fine: {heads: 3}}}}", r"bench\.named\.wide: .*heads = 3 does not divide"),
         ("bench.named={gated: {adapter: {}}}", "choose a name"),
-        ("bench.named={gated: {adapter: {kind: label}, differently_tuned: true}}", "and no other kind"),
-        ("bench.named={floor_box: {differently_tuned: true}}", "choose a name"),
+        ("bench.named={gated: {adapter: {kind: label}, differently_tuned: true, trials: 2}}", "and no other kind"),
+        ("bench.named={floor_box: {differently_tuned: true, trials: 2}}", "choose a name"),
+        ("bench.named={fast: {differently_tuned: true}}", "say trials: how many its sweep had"),
         ("bench.arms=[hierarchicl]", r"hierarchicl is no arm; did you mean hierarchical\?"),
         ("bench.boxes=[tight, jitter20]", "jitter20 is no box; write tight"),
         ("bench.boxes=[loose_20]", "bench.boxes needs tight"),

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from t2m_bench.cli import app
+from t2m_bench.config import load_recipe
+from t2m_bench.pipeline.fetch import FETCHERS, MEDSAM_WEIGHTS
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -38,6 +40,32 @@ def test_the_commands_run_as_written(tmp_path: Path) -> None:
         assert name == "t2m-bench"
         done = subprocess.run([tool, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+
+
+NEEDS_NETWORK = [
+    "t2m-bench fetch nsclc data/NSCLC-Radiogenomics",
+    "t2m-bench fetch medsam weights",
+    "t2m-bench fetch pubmedbert weights/pubmedbert",
+]
+
+
+def test_the_five_commands_of_nsclc_fit_together() -> None:
+    """The first three need a network and the fourth a cluster, so what they name is compared instead."""
+    block = re.search(r"\*\*NSCLC-Radiogenomics\.\*\*.*?```\n(.*?)```", README, re.DOTALL)
+    assert block is not None
+    *fetching, batch, report = block.group(1).replace("\\\n", " ").splitlines()
+    assert fetching == NEEDS_NETWORK
+    assert report == "t2m-bench report"
+    folders = {line.split()[2]: Path(line.split()[3]) for line in fetching}
+    assert folders.keys() < FETCHERS.keys()
+    words = batch.split()
+    (script,) = [place for place, word in enumerate(words) if word.endswith(".sh")]
+    assert words[0] == "sbatch"
+    assert (REPOSITORY / words[script]).is_file()
+    recipe = load_recipe(REPOSITORY / words[script + 1], words[script + 2 :])
+    assert recipe.dataset.root == folders["nsclc"]
+    assert recipe.image_encoder.checkpoint == folders["medsam"] / MEDSAM_WEIGHTS.name
+    assert Path(recipe.text_encoder.name) == folders["pubmedbert"]
 
 
 def test_the_targets_are_there() -> None:

@@ -42,12 +42,12 @@ def run_cells_with_ray(
     """
     workers = min(cluster.num_bench_workers, len(jobs))
     lost: list[Job] = []
-    with ray_session(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0):
+    with ray_session(workers, cluster.cpus_per_worker, cluster.gpus_per_worker):
         import ray
 
         flag = make_stop_flag()
         run = ray.remote(
-            num_cpus=cluster.cpus_per_worker, num_gpus=1 if cluster.use_gpu else 0, max_retries=cluster.max_failures
+            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
         )(_run)
         waiting = list(jobs)
         running: dict[Any, Job] = {}

@@ -79,7 +79,7 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
     token_file.write_text(token_file.name)
     workers = cluster.min_train_workers
     try:
-        with ray_session(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0):
+        with ray_session(workers, cluster.cpus_per_worker, cluster.gpus_per_worker):
             views, silent = _ask_nodes(recipe, token_file, place.root)
             well = not silent and all(view.sees_token for view in views)
             ranks = _check_ranks(recipe, place.runs, workers) if well else Finding("ranks", "not looked at")

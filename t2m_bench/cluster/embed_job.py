@@ -24,11 +24,11 @@ def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases
         ClusterError: the cluster has less than the recipe asks for.
     """
     workers = min(cluster.num_embed_workers, len(tasks))
-    with ray_session(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0):
+    with ray_session(workers, cluster.cpus_per_worker, cluster.gpus_per_worker):
         import ray
 
         run = ray.remote(
-            num_cpus=cluster.cpus_per_worker, num_gpus=1 if cluster.use_gpu else 0, max_retries=cluster.max_failures
+            num_cpus=cluster.cpus_per_worker, num_gpus=cluster.gpus_per_worker, max_retries=cluster.max_failures
         )(_run)
         waiting = list(tasks)
         running: dict[Any, int] = {}

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,17 @@ CONNECT_SECONDS = 10.0
 
 
 @contextmanager
-def ray_session(needed_cpus: float, needed_gpus: float = 0) -> Iterator[None]:
+def ray_session(processes: int, cpus: float, gpus: float = 0) -> Iterator[None]:
     """Use the Ray of this process, or connect or start one and leave it at the end.
 
     Ray reads its token settings when it is first imported, so `import ray` comes inside this context, never before.
 
+    Args:
+        processes: how many the work needs at once.
+        cpus, gpus: of each of them.
+
     Raises:
-        ClusterError: the cluster cannot be reached, or has less than is needed; Ray would wait for ever.
+        ClusterError: the cluster cannot be reached, or has no room for them; Ray would wait for ever.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -42,7 +46,7 @@ def ray_session(needed_cpus: float, needed_gpus: float = 0) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        _check_resources(needed_cpus, needed_gpus)
+        _check_room(processes, cpus, gpus)
         yield
         return
     terminate = signal.getsignal(signal.SIGTERM)
@@ -53,7 +57,7 @@ def ray_session(needed_cpus: float, needed_gpus: float = 0) -> Iterator[None]:
     with contextlib.suppress(ValueError):  # not the main thread: Ray set no handler either
         signal.signal(signal.SIGTERM, terminate)  # Ray's own would end the process without a checkpoint
     try:
-        _check_resources(needed_cpus, needed_gpus)
+        _check_room(processes, cpus, gpus)
         yield
     finally:
         ray.shutdown()
@@ -102,29 +106,30 @@ def _connect(address: str) -> None:
         ) from None
 
 
-def count_cluster_cpus() -> float:
-    """Return the CPUs of all nodes that are alive."""
-    return float(count_resources().get("CPU", 0))
-
-
-def count_resources() -> dict[str, Any]:
-    """Return what all nodes that are alive have, by Ray's names."""
+def list_node_resources() -> list[dict[str, float]]:
+    """Return what each node that is alive has, by Ray's names."""
     import ray
 
-    count: Callable[[], dict[str, Any]] = ray.cluster_resources
-    return count()
+    list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return [node["Resources"] for node in list_nodes() if node["Alive"]]
 
 
-def _check_resources(needed_cpus: float, needed_gpus: float) -> None:
-    there = count_resources()
-    for what, needed in (("CPU", needed_cpus), ("GPU", needed_gpus)):
-        found = float(there.get(what, 0))
-        if needed > found:
-            raise ClusterError(
-                f"the recipe asks for {needed:g} {what}s at once and there are {found:g}. Lower "
-                "cluster.num_train_workers, num_embed_workers or cpus_per_worker (of a sweep: resources), or ask for "
-                "more nodes."
-            )
+def count_room(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """Return how many processes of so many CPUs and GPUs each the nodes hold; a process lies on one node."""
+    parts = [(name, part) for name, part in (("CPU", cpus), ("GPU", gpus)) if part]
+    return sum(int(min(node.get(name, 0.0) / part for name, part in parts) + 1e-9) for node in nodes)
+
+
+def _check_room(processes: int, cpus: float, gpus: float) -> None:
+    nodes = list_node_resources()
+    room = count_room(nodes, cpus, gpus)
+    if room < processes:
+        there = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
+        raise ClusterError(
+            f"the work takes {processes} processes of {cpus:g} CPUs and {gpus:g} GPUs, each on one node, and the nodes "
+            f"have {there}: room for {room}. Lower cluster.num_train_workers, num_embed_workers or cpus_per_worker (of "
+            "a sweep: resources), or ask for more or larger nodes."
+        )
 
 
 def count_cpus() -> int:

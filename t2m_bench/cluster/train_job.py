@@ -14,7 +14,7 @@ from uuid import uuid4
 import torch
 
 from t2m_bench.atomic import write_json
-from t2m_bench.cluster.session import count_cluster_cpus, ray_session
+from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
@@ -53,8 +53,7 @@ def train_with_ray(job: Job, listen: Listen) -> None:
     error_file.unlink(missing_ok=True)
     # Ray's own state of this attempt; a name used before would resume it
     storage = job.run_folder.parent / ".ray" / f"{job.run_folder.name}-{uuid4().hex[:8]}"
-    num_gpus = cluster.min_train_workers if cluster.use_gpu else 0
-    with ray_session(cluster.min_train_workers * cluster.cpus_per_worker, num_gpus):
+    with ray_session(cluster.min_train_workers, cluster.cpus_per_worker, cluster.gpus_per_worker):
         from ray.train import TrainingFailedError
 
         flag = make_stop_flag()
@@ -92,16 +91,17 @@ def _wait(fitted: Future[None], job: Job) -> None:
     """Wait for the end, but not for nodes that do not come back: Ray Train would wait for ever.
 
     Raises:
-        WorkersLostError: the cluster has had too few CPUs for LOST_SECONDS.
+        WorkersLostError: the cluster has had no room for the workers for LOST_SECONDS.
     """
-    needed, short_since = job.recipe.cluster.min_train_workers * job.recipe.cluster.cpus_per_worker, None
+    cluster, short_since = job.recipe.cluster, None
     while not wait([fitted], timeout=POLL_SECONDS).done:
         now = time.monotonic()
-        short_since = None if count_cluster_cpus() >= needed else short_since or now
+        room = count_room(list_node_resources(), cluster.cpus_per_worker, cluster.gpus_per_worker)
+        short_since = None if room >= cluster.min_train_workers else short_since or now
         if short_since is not None and now - short_since > LOST_SECONDS:
             raise WorkersLostError(
-                f"{job.run_folder}: nodes were lost and the rest has fewer than {needed:g} CPUs. The last checkpoint "
-                "is kept: the same command goes on from there."
+                f"{job.run_folder}: nodes were lost and the rest has room for {room} workers of "
+                f"{cluster.min_train_workers}. The last checkpoint is kept: the same command goes on from there."
             )
     fitted.result()
 
@@ -132,7 +132,7 @@ def build_trainer(
         scaling_config=scaling(
             num_workers=cluster.num_train_workers,
             use_gpu=cluster.use_gpu,
-            resources_per_worker={"CPU": cluster.cpus_per_worker, **({"GPU": 1} if cluster.use_gpu else {})},
+            resources_per_worker={"CPU": cluster.cpus_per_worker, "GPU": cluster.gpus_per_worker},
         ),
         run_config=RunConfig(
             name=storage.name,

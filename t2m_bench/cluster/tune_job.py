@@ -1,24 +1,30 @@
 """A study's trials on Ray Tune: Optuna proposes, Tune runs them side by side and stops the poor ones early."""
 
 import logging
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import optuna
 
-from t2m_bench.cluster.session import count_resources, ray_session
+from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
+from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
 from t2m_bench.errors import WorkersLostError
-from t2m_bench.search.study import list_counted, settle_interrupted
+from t2m_bench.search.samplers import Sampling
+from t2m_bench.search.study import list_counted
 from t2m_bench.search.sweep import LoadedSweep
 from t2m_bench.training.trial import TrialData
 
 LOG_NAME = "ray.log"
+
+PROGRESS_NAME = "progress"
+"""Is touched when a trial ended, so that a job's script sees that work went on (slurm/ray.sh)."""
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -35,16 +41,30 @@ OnChange = Callable[[], None]
 
 @dataclass(frozen=True)
 class Demand:
-    """What one trial takes, and whether it is a group of workers or trains in its own Tune process."""
+    """What one trial takes.
+
+    Attributes:
+        cpus, gpus: of each of its processes, which lies on one node.
+        workers: of its group; 0 trains in its own Tune process.
+    """
 
     cpus: float
     gpus: float
-    is_wide: bool
+    workers: int
 
-    def count_fitting(self, there: dict[str, Any]) -> int:
-        """Return how many trials fit beside each other."""
-        shares = [float(there.get(name, 0)) / part for name, part in (("CPU", self.cpus), ("GPU", self.gpus)) if part]
-        return int(min(shares) + 1e-9)
+    @property
+    def is_wide(self) -> bool:
+        """Whether a trial is a group of workers."""
+        return self.workers > 0
+
+    @property
+    def processes(self) -> int:
+        """How many a trial has."""
+        return max(1, self.workers)
+
+    def count_fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """Return how many trials fit beside each other; a group may lie on several nodes, a process may not."""
+        return count_room(nodes, self.cpus, self.gpus) // self.processes
 
 
 def find_demand(loaded: LoadedSweep) -> Demand:
@@ -52,8 +72,34 @@ def find_demand(loaded: LoadedSweep) -> Demand:
     cluster, resources = loaded.recipe.cluster, loaded.sweep.resources
     workers = cluster.min_train_workers
     if workers > 0:
-        return Demand(workers * cluster.cpus_per_worker, workers if cluster.use_gpu else 0, True)
-    return Demand(resources.cpus, resources.gpus, False)
+        return Demand(cluster.cpus_per_worker, cluster.gpus_per_worker, workers)
+    return Demand(resources.cpus, resources.gpus, 0)
+
+
+class Shortage:
+    """Tells whether nodes were lost and the rest holds no trial: Ray would wait for ever, or fail trial after trial."""
+
+    def __init__(
+        self, demand: Demand, list_nodes: Callable[[], list[dict[str, float]]], lost_seconds: float = LOST_SECONDS
+    ) -> None:
+        self._demand = demand
+        self._list_nodes = list_nodes
+        self._lost_seconds = lost_seconds
+        self._asked = -math.inf
+        self._since: float | None = None
+
+    def is_there(self) -> bool:
+        """Return whether not one trial fits now."""
+        short = self._demand.count_fitting(self._list_nodes()) == 0
+        self._asked = time.monotonic()
+        self._since = (self._since or self._asked) if short else None
+        return short
+
+    def lasts(self) -> bool:
+        """Return whether it has been so for longer than a node takes to be replaced; cheap enough for each step."""
+        if time.monotonic() - self._asked > POLL_SECONDS:
+            self.is_there()
+        return self._since is not None and time.monotonic() - self._since > self._lost_seconds
 
 
 def run_trials(
@@ -66,38 +112,90 @@ def run_trials(
 ) -> None:
     """Run trials until as many count as the sweep asks for, or until stopped; none is left running in the study.
 
+    Trials whose node was lost do not count: they are asked again, on the nodes that are left.
+
     Args:
         folder: the sweep's, held by this process; Tune's own files of this attempt lie there meanwhile.
         on_change: is called when a trial ended.
 
     Raises:
         ClusterError: not even one trial fits.
-        WorkersLostError: the cluster itself went away.
+        WorkersLostError: nodes were lost and what is left holds no trial, or the cluster itself went away.
     """
     demand = find_demand(loaded)
-    storage = folder / ".ray" / uuid4().hex[:8]  # a name used before would resume Tune's own state, which is a pickle
     os.environ.update(QUIET)
-    settle_interrupted(study)
+    sampling = Sampling(loaded.sweep)
+    sampling.settle_interrupted(study)
+
+    def note() -> None:
+        (folder / PROGRESS_NAME).touch()
+        on_change()
+
     try:
-        with ray_session(demand.cpus, demand.gpus), _log_to(folder / LOG_NAME):
-            from ray.exceptions import RayError
-
-            from t2m_bench.cluster.tune_parts import build_tuner
-
-            remaining = loaded.sweep.trials - len(list_counted(study))
-            if remaining > 0:
-                fitting = demand.count_fitting(count_resources())
-                at_once = min(fitting, loaded.sweep.concurrency or fitting)
-                tuner = build_tuner(study, loaded, data, demand, at_once, remaining, storage, is_stopped, on_change)
-                try:
-                    tuner.fit()
-                except RayError as error:
+        with ray_session(demand.processes, demand.cpus, demand.gpus), _log_to(folder / LOG_NAME):
+            fitting = demand.count_fitting(list_node_resources())
+            at_once = min(fitting, loaded.sweep.concurrency or fitting)
+            shortage = Shortage(demand, list_node_resources)
+            remaining = _count_remaining(study, loaded)
+            while remaining > 0 and not is_stopped():
+                _fit(study, loaded, data, demand, at_once, folder, is_stopped, note, shortage)
+                before, remaining = remaining, _count_remaining(study, loaded)
+                if remaining > 0 and not is_stopped() and (shortage.lasts() or remaining == before):
+                    what = "what is left holds no trial" if shortage.lasts() else "every trial was lost with them"
                     raise WorkersLostError(
-                        f"{folder}: Ray was lost ({str(error).splitlines()[0]}). Finished trials are kept: the same "
-                        "command goes on from there."
-                    ) from error
+                        f"{folder}: nodes were lost and {what}. Finished trials are kept: the same command goes on "
+                        "from there."
+                    )
+                sampling.settle_interrupted(study)
     finally:
-        settle_interrupted(study)
+        sampling.settle_interrupted(study)
+
+
+def _count_remaining(study: optuna.Study, loaded: LoadedSweep) -> int:
+    return loaded.sweep.trials - len(list_counted(study))
+
+
+def _fit(
+    study: optuna.Study,
+    loaded: LoadedSweep,
+    data: TrialData,
+    demand: Demand,
+    at_once: int,
+    folder: Path,
+    is_stopped: IsSet,
+    on_change: OnChange,
+    shortage: Shortage,
+) -> None:
+    """Let Tune run the trials that lack; those of lost nodes are left running in the study.
+
+    Raises:
+        WorkersLostError: the cluster itself went away.
+    """
+    from ray.exceptions import RayError
+
+    from t2m_bench.cluster.tune_parts import build_tuner
+
+    storage = folder / ".ray" / uuid4().hex[:8]  # a name used before would resume Tune's own state, which is a pickle
+    tuner = build_tuner(
+        study,
+        loaded,
+        data,
+        demand,
+        at_once,
+        _count_remaining(study, loaded),
+        storage,
+        lambda: is_stopped() or shortage.lasts(),
+        on_change,
+        shortage.is_there,
+    )
+    try:
+        tuner.fit()
+    except RayError as error:
+        raise WorkersLostError(
+            f"{folder}: Ray was lost ({str(error).splitlines()[0]}). Finished trials are kept: the same command goes "
+            "on from there."
+        ) from error
+    finally:
         shutil.rmtree(storage, ignore_errors=True)
 
 

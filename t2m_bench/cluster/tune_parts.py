@@ -28,6 +28,9 @@ from t2m_bench.training.trial import FrozenParts, TrialData, TrialReport, descri
 
 NEVER_REPORTED = "ended without a result"
 
+NODE_LOST = ("its node has died", "ActorUnavailableError")
+"""What Ray says of a process that went with its node, known to be dead or no longer answering (src/ray/gcs, 2.60)."""
+
 WAITING_BYTES = 2**20
 """All that the process of a wide trial reserves: no CPU, which its workers need, but Tune refuses nothing at all."""
 
@@ -45,9 +48,14 @@ def build_tuner(
     storage: Path,
     is_stopped: IsSet,
     on_change: OnChange,
+    is_short: IsSet,
 ) -> tune.Tuner:
-    """Build a fresh Tuner that adds `remaining` trials to the study."""
-    searcher = StudySearcher(study, loaded.sweep, on_change)
+    """Build a fresh Tuner that adds `remaining` trials to the study.
+
+    Args:
+        is_short: whether so many nodes were lost that no trial fits.
+    """
+    searcher = StudySearcher(study, loaded.sweep, on_change, is_short)
     shared: dict[str, Any] = {"data": data, "raw": loaded.raw}
     if demand.is_wide:
         parameters = tune.with_parameters(train_wide_trial, **shared, folder=storage.resolve() / "trials")
@@ -123,8 +131,9 @@ class StudySearcher(Searcher):
     its state in a pickle; nothing of this searcher is saved, for all is in the study.
     """
 
-    def __init__(self, study: optuna.Study, sweep: Sweep, on_change: OnChange) -> None:
+    def __init__(self, study: optuna.Study, sweep: Sweep, on_change: OnChange, is_short: IsSet) -> None:
         super().__init__()
+        self._is_short = is_short
         self._study = study
         self._objectives = list(sweep.objectives)
         self._sampling = Sampling(sweep)
@@ -161,12 +170,13 @@ class StudySearcher(Searcher):
             prune(self._study, trial.number, found["epoch"], dict(found["members"]))
         self._on_change()
 
-    def tell_crash(self, trial_id: str, reason: str) -> None:
-        """Tell a trial whose process failed."""
+    def tell_crash(self, trial_id: str, text: str) -> None:
+        """Tell a trial whose process failed, unless its node did: that one is left running, to be asked again."""
         trial = self._running.pop(trial_id, None)
-        if trial is not None:
-            fail(self._study, trial.number, reason)
-            self._on_change()
+        if trial is None or any(sign in text for sign in NODE_LOST) or self._is_short():
+            return
+        fail(self._study, trial.number, find_reason(text))
+        self._on_change()
 
     def make_callback(self) -> tune.Callback:
         """Return what hears of crashes with their reason."""
@@ -191,7 +201,7 @@ class _CrashTeller(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
-        self._searcher.tell_crash(trial.trial_id, find_reason(text))
+        self._searcher.tell_crash(trial.trial_id, text)
 
 
 class _StopAll(tune.Stopper):

@@ -81,6 +81,24 @@ def holds_phantom(out: Path, parameters: dict[str, object]) -> bool:
     raise UserError(f"phantom: {out} already holds another phantom ({detail}); name another folder or remove it")
 
 
+def load_record(folder: Path) -> dict[str, Any] | None:
+    """Return the parameters of the phantoms in a folder; None where it holds none.
+
+    Raises:
+        UserError: it says that it does, but not which: they must not pass for patients.
+    """
+    path = folder / RECORD_NAME
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). Write the phantoms again, or remove the file.") from None
+    if not (isinstance(found, dict) and {"text_effect", "text_visible"} <= found.keys()):
+        raise UserError(f"{path}: does not say text_effect and text_visible. Write the phantoms again, or remove it.")
+    return found
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, the columns of the first row."""
     with path.open("w", newline="") as file:

@@ -23,6 +23,12 @@ class Splits:
     val: tuple[str, ...]
     test: tuple[str, ...]
 
+    @property
+    def outside_test(self) -> list[str]:
+        """Training and validation cases that are no test cases: as was published, validation is the test."""
+        test = set(self.test)
+        return [case_id for case_id in (*self.train, *self.val) if case_id not in test]
+
 
 def split_cases(cases: Sequence[Case], dataset: DatasetSection, field: str) -> Splits:
     """Split as the recipe says: by patient and with validation apart, or as was published.

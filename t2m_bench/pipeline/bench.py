@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from t2m_bench.config import Recipe
-from t2m_bench.errors import WorkersLostError
+from t2m_bench.errors import RecipeError, WorkersLostError
 from t2m_bench.models.box_unet import check_monai
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.signals import StopRequest
@@ -17,12 +17,15 @@ from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.pipeline.train import (
     FOLLOW_SECONDS,
     Experiment,
+    change_note,
     count_epochs,
     is_finished,
     open_experiment,
     run_here,
     write_reference_once,
 )
+from t2m_bench.reporting.results import EXPERIMENT_NAME
+from t2m_bench.reporting.suite import join_suites
 from t2m_bench.training.cell import attempt
 from t2m_bench.training.run_folder import RUN_NAME, load_json
 from t2m_bench.training.setup import Job
@@ -45,7 +48,7 @@ def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> 
     """Train and evaluate every arm, fold and seed of `bench`.
 
     Raises:
-        UserError: as `open_experiment`; before any training.
+        UserError: as `open_experiment` and `note_suite`; before any training.
         StoppedError: the process was asked to stop; what was finished stays, and running cells are saved.
         WorkersLostError: a process died more often than the recipe allows; the other cells are finished.
     """
@@ -54,6 +57,7 @@ def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> 
     workers = max(cluster.min_train_workers, cluster.num_embed_workers, cluster.num_bench_workers)
     with _keep_ray(workers, cluster.cpus_per_worker):
         experiment = open_experiment(recipe, runs, terminal)
+        note_suite(recipe, experiment.folder)
         folds = [experiment.with_fold(fold, runs, terminal) for fold in recipe.folds]
         for fold in folds:
             write_reference_once(fold.make_job(recipe.bench.arms[0], recipe.bench.seeds[0]), terminal)
@@ -61,6 +65,23 @@ def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> 
         failures = _run_cells([job for job in jobs if not is_finished(job)], len(jobs), recipe, terminal, stop)
     finished = [load_json(job.run_folder / RUN_NAME, "Run the same command.") for job in jobs if is_finished(job)]
     return Suite(experiment, tuple(finished), failures)
+
+
+def note_suite(recipe: Recipe, folder: Path) -> None:
+    """Add this command's arms, folds and seeds to those that the experiment was asked for before.
+
+    Raises:
+        RecipeError: the margin is another one than the experiment's: it is fixed before any result is seen.
+    """
+    asked = {"arms": recipe.bench.arms, "folds": recipe.folds, "seeds": recipe.bench.seeds}
+    with change_note(folder) as noted:
+        margin = noted["recipe"].get("bench", {}).get("margin", recipe.bench.margin)
+        if margin != recipe.bench.margin:
+            raise RecipeError(
+                f"bench.margin = {recipe.bench.margin:g}, but {folder / EXPERIMENT_NAME} fixed {margin:g} before its "
+                f"results. Set bench.margin={margin:g}, or give the recipe another name."
+            )
+        noted["suite"] = join_suites([noted.get("suite", {}), asked])
 
 
 def _check_packages(recipe: Recipe) -> None:
@@ -157,4 +178,4 @@ def _keep_ray(workers: int, cpus_per_worker: float) -> Any:
         return nullcontext()
     from t2m_bench.cluster.session import ray_session
 
-    return ray_session(workers * cpus_per_worker)
+    return ray_session(workers, cpus_per_worker)

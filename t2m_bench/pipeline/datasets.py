@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,6 +20,7 @@ from t2m_bench.data.nsclc import WINDOWS_HU, SliceRule, read_nsclc
 from t2m_bench.data.nsclc_clinical import find_clinical_table, read_clinical
 from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
 from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.data.phantom_folder import load_record
 from t2m_bench.errors import DatasetError
 from t2m_bench.pipeline.terminal import Terminal
 
@@ -81,6 +83,12 @@ def find_root(recipe: Recipe) -> Path:
     if recipe.dataset.clinical is None:
         find_clinical_table(root)
     return root
+
+
+def find_phantom(recipe: Recipe) -> dict[str, Any] | None:
+    """Return the parameters of the recipe's phantoms, be they its own or written by hand; None for a real data set."""
+    phantom = recipe.dataset.phantom
+    return phantom.model_dump() if phantom is not None else load_record(recipe.dataset.root)
 
 
 def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]:

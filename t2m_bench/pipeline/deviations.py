@@ -7,12 +7,13 @@ from typing import Any
 
 from t2m_bench.config import Recipe
 from t2m_bench.errors import RecipeError
+from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.reporting.deviations import Deviations, ProtocolRow, measure_protocol, write_deviations
 
-CLEAN, ALL = "clean protocol", "all of these (as published)"
+CLEAN, ALL, ALL_BUT = "clean protocol", "all of these (as published)", "all but: "
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,12 @@ def bench_deviations(
     for protocol in list_protocols(recipe):
         terminal.say(f"--- {protocol.name}")
         if protocol.recipe is None:
-            rows.append(measure_protocol(protocol.name, None, recipe.bench.arms))
+            rows.append(ProtocolRow(protocol.name, None))
             continue
         suite = bench(protocol.recipe, runs, terminal, stop)
         failures |= {f"{protocol.name}: {run}": reason for run, reason in suite.failures.items()}
-        rows.append(measure_protocol(protocol.name, suite.experiment.folder, recipe.bench.arms))
+        results = [suite.experiment.folder / run["run"] / RESULTS_NAME for run in suite.summaries]
+        rows.append(measure_protocol(protocol.name, results))
     table = Deviations(recipe.image_encoder.preset, recipe.bench.arms, tuple(rows))
     return table, write_deviations(runs / f"{recipe.name}-deviations", table), failures
 
@@ -54,8 +56,10 @@ def list_protocols(recipe: Recipe) -> Iterator[Protocol]:
     for values in recipe.deviations.values():
         clean |= values
     yield Protocol(CLEAN, recipe.with_values(clean))
+    absent = []
     for name, values in recipe.deviations.items():
         others = {field: value for field, value in clean.items() if field not in values}
         is_there = recipe.with_values(values) != recipe.with_values({})
+        absent += [] if is_there else [name]
         yield Protocol(name, recipe.with_values(others | {"allow_leakage": True}) if is_there else None)
-    yield Protocol(ALL, recipe.with_values({}))
+    yield Protocol(ALL_BUT + ", ".join(absent) if absent else ALL, recipe.with_values({}))

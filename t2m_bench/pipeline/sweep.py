@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
-from t2m_bench.search.axes import find_idle_axes
-from t2m_bench.search.study import count_states, find_best, list_counted, open_study
-from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, copy_mapping, override_refit
+from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
+from t2m_bench.search.study import count_states, find_best, has_trials, list_counted, open_study, remove_studies
+from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, override_refit
 from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
 from t2m_bench.typed_yaml import set_dotted
@@ -101,7 +102,7 @@ def search(
     folder = runs / "sweeps" / loaded.sweep.name
     with lock_run(folder):
         experiments = [gather(_draw(loaded.recipe, seed), runs, terminal) for seed in loaded.sweep.split_seeds]
-        _check_unchanged(folder, loaded, experiments[0][1])
+        check_unchanged(folder, loaded, experiments[0][1])
         study = open_study(folder, loaded.sweep, loaded.sweep.name)
         _run(study, loaded, [experiment for experiment, _ in experiments], folder, terminal, stop)
         best = _write_best(study, loaded, folder, terminal)
@@ -132,7 +133,8 @@ def _run(
         return
     jobs = tuple(hide_test_cases(experiment.make_job(loaded.recipe.adapter.kind, 0)) for experiment in experiments)
     data = TrialData(jobs, sweep.seeds, tuple(sweep.objectives))
-    with terminal.watch(f"study {study.study_name}") as advance, stop.tell(lambda: None):  # Tune asks at each step
+    # a stop need be told to nobody: Tune asks at each step
+    with terminal.watch(f"study {study.study_name}", done) as advance, stop.tell(lambda: None):
 
         def tell() -> None:
             advance(len(list_counted(study)), sweep.trials, _describe_best(study))
@@ -165,27 +167,30 @@ def _write_best(study: optuna.Study, loaded: LoadedSweep, folder: Path, terminal
     return seeded
 
 
-def _check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]) -> None:
-    """Refuse to go on with a study of something else; note what this one is of.
+def check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]) -> None:
+    """Refuse to go on with trials of something else; note what the study is of.
+
+    A sweep that was refused before its first trial may be changed, as the refusal advised.
 
     Raises:
         RunFolderError: naming what changed.
     """
     now = json.loads(json.dumps(_identify(loaded, hashes)))
     path = folder / SWEEP_NAME
-    if not path.is_file():
-        write_json(path, now)
-        return
-    changes = list(_compare(load_json(path, "Run the sweep again."), now))
-    if changes:
+    changes = list(_compare(load_json(path, "Run the sweep again."), now)) if path.is_file() else []
+    if changes and has_trials(folder):
         raise RunFolderError(
             f"{folder}: its study is of another sweep: {'; '.join(changes)}. Undo the change, or give the new sweep a "
             "name of its own (sweep.name=...) or another --runs."
         )
+    if changes:
+        remove_studies(folder)  # which hold no trial, but their objectives
+    write_json(path, now)
 
 
 def _identify(loaded: LoadedSweep, hashes: Mapping[str, str]) -> dict[str, Any]:
-    sweep = loaded.sweep.model_dump(mode="json", exclude={*FREELY_CHANGED}, exclude_defaults=True)
+    sweep = loaded.sweep.model_dump(mode="json", exclude={*FREELY_CHANGED})
+    sweep["objectives"] = list(loaded.sweep.objectives.items())  # a study's values have places, not names
     recipe = loaded.recipe.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
     for name in (*NOT_DECISIVE, "split_seed"):
         recipe["dataset"].pop(name)
@@ -214,7 +219,8 @@ def _tune_free(
 ) -> tuple[Recipe, dict[AdapterKind, str]]:
     """Give text_free as many trials as the winner had; return the refit's recipe, and arm -> study."""
     tuned, studies = {best.adapter.kind: (best, study)}, {best.adapter.kind: study.study_name}
-    free = make_free_sweep(loaded) if best.adapter.kind != FREE else None
+    number = len(list_counted(study))  # more than asked for now, where it was asked for more before
+    free = make_free_sweep(loaded, number) if best.adapter.kind != FREE else None
     if free is not None:
         own = open_study(folder, free.sweep, f"{loaded.sweep.name}-{FREE}")
         _run(own, free, experiments, folder, terminal, stop)
@@ -261,21 +267,23 @@ def _refit(
     return place
 
 
-def make_free_sweep(loaded: LoadedSweep) -> LoadedSweep | None:
-    """Return the sweep over the axes that text_free has, of as many trials; None where it has none of them."""
+def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
+    """Return the sweep over the axes that text_free has, of so many trials; None where it has none of them."""
     sweep = loaded.sweep
     space: dict[str, Any] = {}
     for name, axis in sweep.space.items():
-        idle = name == "adapter.kind" or name.startswith(("adapter.gated.", "loss.", "prompts."))
+        idle = name == "adapter.kind" or name in CONTRASTIVE or name.startswith(("adapter.gated.", "prompts."))
         when = {other: values for other, values in axis.when.items() if other != "adapter.kind"}
         if not idle and all(other in space for other in when):
             space[name] = axis.model_copy(update={"when": when}).model_dump(exclude_defaults=True)
     if not space:
         return None
-    changes = {"space": space, "objectives": {"val_dice": "maximize"}}
+    changes: dict[str, Any] = {"space": space, "objectives": {"val_dice": "maximize"}}
+    if sweep.sampler.kind == "cma_es" and len(space) < 2:  # it has no distribution over a line
+        changes["sampler"] = {**sweep.sampler.model_dump(), "kind": "tpe"}
     points = math.prod(len(sweep.space[name].list_values() or [0]) for name in space)
-    trials = min(sweep.trials, points) if sweep.sampler.kind == "grid" else sweep.trials
-    own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": trials})
-    raw = copy_mapping(loaded.raw)
+    number = min(trials, points) if sweep.sampler.kind == "grid" else trials
+    own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": number})
+    raw = deepcopy(loaded.raw)
     set_dotted(raw, "adapter.kind", FREE)
     return LoadedSweep(own, raw, parse_recipe(raw, FREE))

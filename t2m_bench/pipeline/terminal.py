@@ -24,14 +24,18 @@ class Terminal:
         print(sentence, flush=True)
 
     @contextmanager
-    def watch(self, what: str) -> Iterator[Advance]:
-        """Yield a callback of (done, total) that shows how far it is and the time left."""
+    def watch(self, what: str, done: int = 0) -> Iterator[Advance]:
+        """Yield a callback of (done, total) that shows how far it is and the time left.
+
+        Args:
+            done: how much was done earlier, in no time of this process.
+        """
         if not sys.stderr.isatty():
-            yield _PlainLines(what).advance
+            yield _PlainLines(what, done).advance
             return
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task(what, total=None)
+            task = progress.add_task(what, total=None, completed=done)
 
             def advance(done: int, total: int, note: str = "") -> None:
                 progress.update(task, completed=done, total=total, description=f"{what} {note}".strip())
@@ -42,18 +46,20 @@ class Terminal:
 class _PlainLines:
     """A line when a quarter more is done."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, done: int) -> None:
         self._what = what
+        self._before = done
         self._start = time.monotonic()
         self._told = 0
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         quarter = 4 * done // max(total, 1)
-        if quarter > self._told:
+        if quarter > self._told and done > self._before:
             seconds = max(time.monotonic() - self._start, 1e-9)
-            left = seconds * (total - done) / done
-            rate = done / seconds
+            here = done - self._before
+            left = seconds * (total - done) / here
+            rate = f"{here / seconds:.1f}/s" if here > seconds else f"{seconds / here:.1f} s each"
             found = f", {note}" if note else ""
-            line = f"{self._what}: {done}/{total}, {rate:.1f}/s, {left:.0f} s left{found}"
+            line = f"{self._what}: {done}/{total}, {rate}, {left:.0f} s left{found}"
             print(line, file=sys.stderr, flush=True)
         self._told = quarter

@@ -5,6 +5,7 @@ import hashlib
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +19,7 @@ from t2m_bench.config import TIGHT, Recipe, parse_recipe
 from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
+from t2m_bench.pipeline.datasets import find_phantom
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
@@ -157,15 +159,24 @@ def note_experiment(experiment: Experiment, hashes: dict[str, str]) -> None:
 
 
 def _note_fold(experiment: Experiment) -> None:
-    """Add the fold's audit to the experiment's note; runs of several folds may come to do so at once."""
-    path = experiment.folder / EXPERIMENT_NAME
+    """Add the fold's audit to the experiment's note."""
+    with change_note(experiment.folder) as noted:
+        folds = noted.setdefault("folds", {})
+        if str(experiment.fold) not in folds:
+            folds[str(experiment.fold)] = {"audit": _describe_audit(experiment)}
+
+
+@contextmanager
+def change_note(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield an experiment's note and write it again if it was changed; several commands may come to do so at once."""
+    path = folder / EXPERIMENT_NAME
     with path.with_name(".experiment.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         noted = load_json(path, "Remove the file and run the same command.")
-        folds = noted.get("folds", {})
-        if str(experiment.fold) not in folds:
-            folds[str(experiment.fold)] = {"audit": _describe_audit(experiment)}
-            write_json(path, noted | {"folds": folds})
+        before = deepcopy(noted)
+        yield noted
+        if noted != before:
+            write_json(path, noted)
 
 
 def _describe_audit(experiment: Experiment) -> dict[str, Any]:
@@ -184,7 +195,8 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
             "num_cases": len(cases),
             "num_patients": len({case.patient_id for case in cases}),
             "text_field": " + ".join(experiment.texts.book.fields),
-            "phantom": recipe.dataset.phantom.model_dump() if recipe.dataset.phantom else None,
+            "classes": {field: experiment.texts.book.classes(field) for field in experiment.texts.book.fields},
+            "phantom": find_phantom(recipe),
         },
         "test_fold": recipe.dataset.test_fold,
         "models": {"image_encoder": recipe.image_encoder.preset, "text_encoder": recipe.text_encoder.name},

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from t2m_bench.config import NOT_DECISIVE
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import KEY
 from t2m_bench.reporting.arms import FLOORS
@@ -47,6 +48,23 @@ def check_table(folder: Path, table: pd.DataFrame) -> None:
         )
     for (_, condition, box), rows in table.groupby(["fold", "condition", "box"]):
         _check_cells(folder, rows, table, condition in ASKED_OF_ALL and box == "tight")
+
+
+def check_counts(folder: Path, table: pd.DataFrame, audits: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a test fold with other than as many cases as its audit counted: one that no table has is seen so alone.
+
+    Raises:
+        RunFolderError: names the fold and both counts.
+    """
+    there = table.groupby("fold")["case"].nunique()
+    for fold, audit in audits.items():
+        wanted = audit["cases"].get("test")
+        found = int(there.get(int(fold), 0)) if fold else 0
+        if found and wanted is not None and found != wanted:
+            raise RunFolderError(
+                f"{folder}: fold {fold} has results of {found} cases, and its audit counted {wanted} test cases. "
+                "Evaluate the fold's runs again, and remove its reference folder first."
+            )
 
 
 def _check_cells(folder: Path, rows: pd.DataFrame, table: pd.DataFrame, is_for_all: bool) -> None:
@@ -94,6 +112,6 @@ def _flatten(recipe: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, str]:
     flat = {}
     for name, section in shared.items():
         for key, value in section.items() if isinstance(section, dict) else [("", section)]:
-            if key not in {"root", "checkpoint", "test_fold"}:
+            if key not in {*NOT_DECISIVE, "checkpoint", "test_fold"}:
                 flat[f"{name}.{key}" if key else name] = json.dumps(value, sort_keys=True)
     return flat

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from t2m_bench.reporting.arms import FLOORS, LABELS, REFERENCE, find_method
+from t2m_bench.reporting.arms import FLOORS, LABELS, REFERENCE, find_method, is_trained
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.statistics.crossed import Contrast, FoldTable, average_seeds, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.tests import adjust_family
@@ -23,6 +23,7 @@ class Comparison:
         role: PRIMARY (unadjusted), FAMILY (Holm) or EXPLORATORY.
         p_adjusted: Holm's for the family, the plain p of the primary, NaN else.
         tables: patients x seeds, a fold each.
+        is_trained: whether one of the two was, so that training runs were counted.
         within_models: True for two answers of the same trained models: the patient is the unit, and tables have one
             column, the mean over seeds.
     """
@@ -34,6 +35,7 @@ class Comparison:
     p_adjusted: float
     tables: tuple[FoldTable, ...]
     within_models: bool
+    is_trained: bool = True
 
     @property
     def patient_values(self) -> NDArray[np.float64]:
@@ -92,13 +94,21 @@ def make_comparisons(results: Results) -> list[Comparison]:
     for wanted, contrast, tables_found, within in found:
         p = {PRIMARY: contrast.p, EXPLORATORY: float("nan")}.get(wanted.role)
         p = next(adjusted) if p is None else p
-        comparisons.append(Comparison(wanted.key, wanted.question, wanted.role, contrast, p, tables_found, within))
+        trained = is_trained(wanted.one[0]) or is_trained(wanted.other[0])
+        named = (wanted.key, wanted.question, wanted.role)
+        comparisons.append(Comparison(*named, contrast, p, tables_found, within, trained))
     return comparisons
 
 
 def find_comparison(comparisons: Sequence[Comparison], key: str) -> Comparison | None:
     """Return the comparison of that key."""
     return next((comparison for comparison in comparisons if comparison.key == key), None)
+
+
+def find_p(comparisons: Sequence[Comparison], key: str) -> float:
+    """Return the p that a table may show: the primary contrast's own, Holm's in the family, NaN for all else."""
+    found = find_comparison(comparisons, key)
+    return found.p_adjusted if found else float("nan")
 
 
 def _list_wanted(results: Results) -> list[_Wanted]:

@@ -27,7 +27,6 @@ FEWEST_FOR_P = 10
 """Patients below which a cell of one class shows no p."""
 
 CONDITIONS = {
-    "wrong": "wrong text (published map)",
     "other": "any other class, uniformly",
     "other_patient": "another patient's text, of another class",
     "paraphrase": "held-out wording of the right text",
@@ -64,7 +63,8 @@ def make_counterfactual_table(results: Results) -> Table | None:
             if not tables:
                 continue
             contrast = estimate_crossed(average_seeds(tables))
-            mean = float(compute_patient_means(right, "dice").mean())
+            among = right[right["case"].isin(other["case"])]  # cases without a class have no other's text
+            mean = float(compute_patient_means(among, "dice").mean())
             relative = contrast.mean / mean if mean else math.nan
             rows.append(
                 (
@@ -94,19 +94,24 @@ def make_counterfactual_table(results: Results) -> Table | None:
 
 
 def _list_conditions(results: Results) -> dict[str, str]:
-    """Return condition -> label, each field's own wrong text after the wrong text of all."""
-    by_field = {f"wrong:{field}": f"wrong {field} alone" for field in results.fields}
-    first = {"wrong": CONDITIONS["wrong"]}
-    return {**first, **by_field, **{name: label for name, label in CONDITIONS.items() if name != "wrong"}}
+    """Return condition -> label; of several fields also what each field's wrong or other texts cost by themselves."""
+    if len(results.fields) == 1:
+        return {"wrong": "wrong text (published map)", **CONDITIONS}
+    of_wrong = {f"wrong:{field}": f"wrong {field} alone" for field in results.fields}
+    of_other = {f"other:{field}": f"any other {field}, uniformly" for field in results.fields}
+    rest = {name: label for name, label in CONDITIONS.items() if name != "other"}
+    return {"wrong": f"wrong {' and '.join(results.fields)} (published map)", **of_wrong, **of_other, **rest}
 
 
 def select_condition(results: Results, arm: str, condition: str) -> pd.DataFrame:
-    """Return the rows of a condition; `other` averages over the swaps of each case."""
-    if condition != "other":
+    """Return the rows of a condition; `other` and `other:FIELD` average over a case's swaps (of one field)."""
+    kind, _, field = condition.partition(":")
+    if kind != "other":
         return results.select(arm, condition)
-    swaps = [results.select(arm, name) for name in results.conditions if name.startswith("swap:")]
+    prefix = f"swap:{field}=" if field else "swap:"
+    swaps = [results.select(arm, name) for name in results.conditions if name.startswith(prefix)]
     if not swaps:
-        return results.select(arm, "other")
+        return results.select(arm, condition)
     keys = ["patient", "case", "seed", "fold"]
     return pd.concat(swaps).groupby(keys)[["dice"]].mean().reset_index()
 
@@ -116,10 +121,7 @@ def _mark_untrained(results: Results, arm: str, condition: str) -> str:
     if condition != "unknown":
         return ""
     recipes = [run.summary.get("recipe", {}) for run in results.list_runs(arm)]
-    dropout = [
-        0.0 if recipe.get("adapter", {}).get("preset") == "published" else recipe.get("prompts", {}).get("text_dropout")
-        for recipe in recipes
-    ]
+    dropout = [recipe.get("prompts", {}).get("text_dropout") for recipe in recipes]
     return " (untrained)" if dropout and all(value == 0 for value in dropout) else ""
 
 
@@ -136,10 +138,11 @@ def _describe_donors(results: Results) -> str:
 def _describe_probe(results: Results) -> str:
     """Say how well the class can be read off the box and the embedding, the mean over folds."""
     told = []
+    unit = " (its size in mm)" if all(r.probe.get("box_unit") == "mm" for r in results.references) else ""
     for field in results.fields:
         found = [r.probe["fields"][field]["auc"] for r in results.references if field in r.probe.get("fields", {})]
         parts = []
-        for name, label in (("box", "the box alone"), ("embedding_and_box", "embedding and box")):
+        for name, label in (("box", f"the box alone{unit}"), ("embedding_and_box", "embedding and box")):
             values = [auc[name] for auc in found if auc.get(name) is not None]
             if values:
                 parts.append(f"{sum(values) / len(values):.2f} from {label}")
@@ -155,18 +158,15 @@ def _describe_probe(results: Results) -> str:
 
 
 def list_swaps(results: Results, arm: str) -> list[Swap]:
-    """Return every cell of the swap matrix of an arm: right minus swapped Dice by own and given class."""
+    """Return every cell of the swap matrix of an arm, in order: right minus swapped Dice by own and given class."""
     swaps = []
     right = results.select(arm, "right")
-    for condition in results.conditions:
-        if not condition.startswith("swap:"):
-            continue
-        field, given = condition.removeprefix("swap:").split("=", 1)
-        rows = results.select(arm, condition)
-        if rows.empty or field not in results.fields:
+    for field, given in _list_swapped(results):
+        rows = results.select(arm, f"swap:{field}={given}")
+        if rows.empty:
             continue
         own = results.list_values(rows, field)
-        for value in sorted(own.unique()):
+        for value in results.sort_values(field, own.unique()):
             part = rows[own == value]
             among = right[right["case"].isin(part["case"])]
             tables = make_fold_tables(among, part, "dice")
@@ -175,6 +175,16 @@ def list_swaps(results: Results, arm: str) -> list[Swap]:
                 mean = float(compute_patient_means(among, "dice").mean())
                 swaps.append(Swap(field, value, given, contrast, contrast.mean / mean if mean else math.nan))
     return swaps
+
+
+def _list_swapped(results: Results) -> list[tuple[str, str]]:
+    """Return (field, class given) of every swap that was asked, fields and classes in their order."""
+    pairs = [name.removeprefix("swap:").split("=", 1) for name in results.conditions if name.startswith("swap:")]
+    found = []
+    for field in results.fields:
+        given = [value for name, value in pairs if name == field]
+        found += [(field, value) for value in results.sort_values(field, given)]
+    return found
 
 
 def _estimate_small(tables: Sequence[Any]) -> Contrast:
@@ -202,13 +212,13 @@ def make_swap_table(results: Results, arm: str) -> Table | None:
         )
         cell = {"arm": arm, "field": swap.field, "own": swap.own, "given": swap.given}
         counts = {"patients": contrast.num_patients, "training_cases": trained, "relative": swap.relative}
-        numbers.append({**cell, **flatten_contrast("cost", contrast), **counts})
+        numbers.append({**cell, **flatten_contrast("cost", contrast, math.nan if few else contrast.p), **counts})
     if not rows:
         return None
     note = (
         f"{arm}: Dice with right text minus Dice with the other class's, by the case's own class; given these trained "
-        f"models. No p below {FEWEST_FOR_P} patients. Training cases: of the class whose text is given (fewest "
-        "over folds). "
+        f"models. p is not adjusted, and not given below {FEWEST_FOR_P} patients. Training cases: of the class whose "
+        "text is given (fewest over folds). "
         f"{BOXES}"
     )
     columns = ("Class and text", "Cost", "Relative", "95 % interval", "p", "Patients", "Training cases")

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from t2m_bench.metrics.results import RESULTS_NAME, load_results
+from t2m_bench.metrics.results import load_results
+from t2m_bench.reporting.table import ABSENT, show_change, show_interval
+from t2m_bench.statistics.crossed import Contrast, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.intervals import Estimate, compute_patient_means, estimate_mean
 
 SEED = 0
@@ -17,10 +19,32 @@ SEED = 0
 
 @dataclass(frozen=True)
 class ProtocolRow:
-    """Dice of each arm under one protocol, on that protocol's own test cases; None where it was not measured."""
+    """What one protocol left: arm -> results of its runs, right text and tight boxes; None: it was not measured."""
 
     name: str
-    dice: dict[str, Estimate] | None
+    results: dict[str, pd.DataFrame] | None
+
+    def estimate(self, arm: str) -> Estimate | None:
+        """Return an arm's Dice on this protocol's own test cases."""
+        rows = (self.results or {}).get(arm)
+        return None if rows is None else estimate_mean(compute_patient_means(rows, "dice"), np.random.default_rng(SEED))
+
+    def compare(self, arm: str, clean: "ProtocolRow") -> Contrast | None:
+        """Return the paired difference to the clean protocol; None where test cases differ."""
+        one, other = (row.results[arm] if row.results and arm in row.results else None for row in (self, clean))
+        if one is None or other is None or _list_cases(one) != _list_cases(other):
+            return None
+        tables = make_fold_tables(one, other, "dice")
+        return estimate_crossed(tables) if tables else None
+
+    def count_runs(self) -> int:
+        """Return the fewest runs of an arm."""
+        counts = [len(rows[["fold", "seed"]].drop_duplicates()) for rows in (self.results or {}).values()]
+        return min(counts, default=0)
+
+
+def _list_cases(rows: pd.DataFrame) -> set[tuple[int, str]]:
+    return set(zip(rows["fold"], rows["case"], strict=True))
 
 
 @dataclass(frozen=True)
@@ -32,17 +56,20 @@ class Deviations:
     rows: tuple[ProtocolRow, ...]
 
     def to_frame(self) -> pd.DataFrame:
-        """Return protocol, and of each arm Dice, its interval, and its difference to the clean protocol."""
-        clean = self.rows[0].dice or {}
+        """Return protocol, and of each arm Dice and its difference to the clean protocol, with intervals."""
+        clean = {arm: self.rows[0].estimate(arm) for arm in self.arms}
         records = []
         for row in self.rows:
-            record: dict[str, object] = {"protocol": row.name, "measured": row.dice is not None}
+            record: dict[str, object] = {"protocol": row.name, "measured": row.results is not None}
             for arm in self.arms:
-                found = (row.dice or {}).get(arm)
+                found, reference = row.estimate(arm), clean[arm]
+                paired = None if row is self.rows[0] else row.compare(arm, self.rows[0])
                 record[f"{arm}_dice"] = found.mean if found else np.nan
                 record[f"{arm}_low"] = found.low if found else np.nan
                 record[f"{arm}_high"] = found.high if found else np.nan
-                record[f"{arm}_worth"] = found.mean - clean[arm].mean if found and arm in clean else np.nan
+                record[f"{arm}_worth"] = found.mean - reference.mean if found and reference else np.nan
+                record[f"{arm}_worth_low"] = paired.low if paired else np.nan
+                record[f"{arm}_worth_high"] = paired.high if paired else np.nan
             records.append(record)
         return pd.DataFrame(records)
 
@@ -53,41 +80,40 @@ class Deviations:
         for row, numbers in zip(self.rows, self.to_frame().to_dict("records"), strict=True):
             cells = [row.name]
             for arm in self.arms:
-                if row.dice is None:
+                if row.results is None:
                     cells += [f"not measured with {self.image_encoder}", "-"]
-                elif arm not in row.dice:
+                elif arm not in row.results:
                     cells += ["failed", "-"]
                 else:
                     low, high = numbers[f"{arm}_low"], numbers[f"{arm}_high"]
                     cells.append(f"{numbers[f'{arm}_dice']:.4f} [{low:.4f}, {high:.4f}]")
+                    worth = show_change(numbers[f"{arm}_worth"])
+                    interval = show_interval(numbers[f"{arm}_worth_low"], numbers[f"{arm}_worth_high"])
                     is_clean = row is self.rows[0]
-                    cells.append("-" if is_clean else f"{numbers[f'{arm}_worth']:+.4f}")
+                    cells.append(ABSENT if is_clean else " ".join([worth, interval][: 1 + (interval != ABSENT)]))
             lines.append("| " + " | ".join(cells) + " |")
+        runs = min((row.count_runs() for row in self.rows if row.results), default=0)
         note = (
-            "Dice with right text and tight boxes, mean over patients, 95 % bootstrap interval over patients, seeds "
-            "averaged. Worth is the difference to the clean protocol; another split has other test cases: there it is "
-            "no paired difference. A protocol that leaks gives no honest test figure."
+            f"{runs} training run(s) a protocol and arm. Dice with right text and tight boxes, mean over patients, "
+            "95 % bootstrap interval over patients, seeds averaged, given these trained models. Worth is the "
+            "difference to the clean protocol; its interval takes patients and training runs as random (one run a "
+            "fold: patients alone, given these trained models). Another split has other test cases: there it is no "
+            "paired difference and has no interval. A protocol that leaks gives no honest test figure."
         )
         return "\n".join([*lines, "", note, ""])
 
 
-def measure_protocol(name: str, folder: Path | None, arms: Sequence[str]) -> ProtocolRow:
-    """Read an experiment's runs and estimate each arm's Dice; no folder means that it was not measured.
+def measure_protocol(name: str, paths: Sequence[Path]) -> ProtocolRow:
+    """Read the results of one suite's runs; others in the same experiment, of earlier commands, are not looked at.
 
     Raises:
         RunFolderError: a results table cannot be read.
     """
-    if folder is None:
-        return ProtocolRow(name, None)
-    rng = np.random.default_rng(SEED)
-    dice = {}
-    for arm in arms:
-        tables = [load_results(path) for path in sorted(folder.glob(f"{arm}-fold*-seed*/{RESULTS_NAME}"))]
-        if tables:
-            table = pd.concat(tables, ignore_index=True)
-            asked = table[table["condition"].isin(["right", "none"]) & (table["box"] == "tight")]
-            dice[arm] = estimate_mean(compute_patient_means(asked, "dice"), rng)
-    return ProtocolRow(name, dice)
+    if not paths:
+        return ProtocolRow(name, {})
+    table = pd.concat([load_results(path) for path in paths], ignore_index=True)
+    asked = table[table["condition"].isin(["right", "none"]) & (table["box"] == "tight")]
+    return ProtocolRow(name, {str(arm): rows for arm, rows in asked.groupby("arm")})
 
 
 def write_deviations(folder: Path, table: Deviations) -> Path:

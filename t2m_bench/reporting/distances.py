@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
+from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import (
     BOXES,
@@ -34,7 +34,7 @@ def make_measures_table(results: Results) -> Table | None:
         share = f" ({100 * found['hd95_share']:.1f} %)" if unit == "px" else ""
         rows.append(
             (
-                name_arm(arm),
+                results.name_arm(arm),
                 f"{found['hd95']:.2f} [{found['hd95_q1']:.2f}, {found['hd95_q3']:.2f}]{share}",
                 show_p(found["hd95_p"]),
                 f"{found['assd']:.2f}",

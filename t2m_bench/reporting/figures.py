@@ -62,7 +62,7 @@ def draw_swaps(results: Results, arm: str) -> list[Figure]:
     figures = []
     for field in dict.fromkeys(swap.field for swap in swaps):
         cells = {(swap.own, swap.given): swap for swap in swaps if swap.field == field}
-        owns, givens = sorted({own for own, _ in cells}), sorted({given for _, given in cells})
+        owns, givens = (results.sort_values(field, {cell[side] for cell in cells}) for side in (0, 1))
         costs = np.full((len(owns), len(givens)), np.nan)
         for (own, given), swap in cells.items():
             costs[owns.index(own), givens.index(given)] = swap.contrast.mean
@@ -111,7 +111,7 @@ def draw_boxes(results: Results, method: str) -> Figure | None:
         means = [compute_patient_means(rows, "dice").mean() if len(rows) else np.nan for rows in tables]
         if not np.isnan(means).all():
             axes.plot(range(len(boxes)), means, "o-", color=colour, label=label)
-            told.append(f"{label} from {means[0]:.3f} (tight) to {np.nanmin(means):.3f}")
+            told.append(f"{label} {means[0]:.3f} (tight), lowest {np.nanmin(means):.3f}")
     axes.set_xticks(range(len(boxes)), [name_box(box).replace(" by ", "\nby ") for box in boxes], fontsize=8)
     axes.set_ylabel("Dice")
     axes.grid(alpha=0.3)

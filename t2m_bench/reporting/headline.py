@@ -1,16 +1,18 @@
 """The headline table: what each arm reaches, and what it gains over the others."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
+from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import (
+    Comparison,
     compare_arms,
     compare_conditions,
     find_best_floor,
+    find_p,
 )
 from t2m_bench.reporting.published import MARK, PUBLISHED_DICE, write_footnote
 from t2m_bench.reporting.results import Results
@@ -18,6 +20,7 @@ from t2m_bench.reporting.table import (
     ABSENT,
     BOOTSTRAP_SEED,
     BOXES,
+    LACKING,
     Table,
     flatten_contrast,
     make_table,
@@ -35,29 +38,36 @@ Rows = list[tuple[str, ...]]
 Numbers = list[dict[str, Any]]
 
 
-def make_headline_table(results: Results) -> Table:
-    """Dice and IoU of each arm, gains over the baseline, over text_free and over the best floor."""
+def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
+    """Dice and IoU of each arm, gains over the baseline, over text_free and over the best floor; p of `comparisons`."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     floor = find_best_floor(results)
-    rows, numbers = [], []
+    rows: Rows = []
+    numbers: Numbers = []
     for arm in results.arms:
         found = _measure_arm(results, arm, floor, rng)
         gains: Mapping[str, Contrast | None] = found["gains"]
         over_baseline = gains["over_baseline"]
+        p = {"help": find_p(comparisons, f"{arm} - {REFERENCE}")}
+        p["cost_of_wrong"] = find_p(comparisons, f"{arm}: right - wrong")
         relative = over_baseline.mean / found["baseline"] if over_baseline else math.nan
         rows.append(
             (
-                name_arm(arm),
+                results.name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
-                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip(),
+                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip()
+                + found["lacking"],
                 f"{show_number(found['iou'])} ± {found['iou_sd']:.4f}",
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
-                *(_show_with_p(gains[name]) for name in ("help", "over_floor")),
+                _show_with_p(gains["help"], p["help"]),
+                show_contrast(gains["over_floor"]),
                 show_contrast(gains["cost_of_wrong"]),
             )
         )
-        measured = {name: value for name, value in found.items() if name not in {"gains", "baseline"}}
-        flat = {key: value for name, gain in gains.items() for key, value in flatten_contrast(name, gain).items()}
+        measured = {name: value for name, value in found.items() if name not in {"gains", "baseline", "lacking"}}
+        flat: dict[str, float] = {}
+        for name, gain in gains.items():
+            flat |= flatten_contrast(name, gain, p.get(name, math.nan))
         numbers.append({"arm": arm, "published": False, **measured, **flat})
     rows, numbers = _add_published(results, rows, numbers)
     return make_table("arms", "Arms", _write_note(results, floor), _HEADLINE_COLUMNS, rows, numbers)
@@ -98,6 +108,7 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
         "iou": float(iou.mean()),
         "iou_sd": float(iou.std()),
         "patients": len(dice),
+        "lacking": results.tell_lacking(rows),
         "baseline": float(compute_patient_means(baseline, "dice").mean()) if len(baseline) else math.nan,
         "gains": gains,
     }
@@ -108,8 +119,8 @@ def _show_range(found: Mapping[str, Any]) -> str:
     return "" if interval == ABSENT else interval
 
 
-def _show_with_p(contrast: Contrast | None) -> str:
-    return ABSENT if contrast is None else f"{show_contrast(contrast)}, p {show_p(contrast.p)}"
+def _show_with_p(contrast: Contrast | None, p: float) -> str:
+    return show_contrast(contrast) + ("" if math.isnan(p) else f", p {show_p(p)}")
 
 
 def _add_published(results: Results, rows: Rows, numbers: Numbers) -> tuple[Rows, Numbers]:
@@ -127,22 +138,21 @@ def _find_published(results: Results) -> Mapping[str, float]:
 
 
 def _write_note(results: Results, floor: str | None) -> str:
-    patients = int(results.table["patient"].nunique())
     parts = [
-        f"Mean over {patients} patients, images of a patient and seeds averaged first; SD between patients; the "
-        "interval of "
-        f"a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
+        f"Mean over {results.num_patients} patients, images of a patient and seeds averaged first; SD between "
+        f"patients; the interval of a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
         "* Includes adaptation to the data set: no evidence about text.",
-        "Gains over text_free and over a floor have the default interval and p, patients and training runs both "
-        "random; "
-        "only the primary contrast may be read without adjustment.",
+        "Gains have the default interval, patients and training runs both random; p is the primary contrast's own, "
+        "Holm's in the family (see the ladder), and none else.",
         "Help is not of the text's content alone: arms with text also train with the contrastive loss (text_train_only "
         "has it without text), and gated has one level where text_free and hierarchical have two.",
         "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "
         "shows reliance on the text, not help.",
     ]
+    if any(results.tell_lacking(results.select_main(arm)) for arm in results.arms):
+        parts.append(LACKING)
     if floor:
-        parts.append(f"Best floor: {name_arm(floor)}.")
+        parts.append(f"Best floor: {results.name_arm(floor)}.")
     if _find_published(results):
         parts.append(write_footnote(str(results.experiment["dataset"]["kind"])))
     return " ".join(parts)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from t2m_bench.reporting.arms import name_arm
 from t2m_bench.reporting.comparisons import (
     FAMILY,
     PRIMARY,
@@ -29,6 +28,9 @@ from t2m_bench.statistics import tests
 from t2m_bench.statistics.intervals import compute_patient_means
 from t2m_bench.statistics.ranking import compute_rank_shares, compute_standardised_difference, compute_superiority
 
+FEWEST_RUNS = 3
+"""Training runs a fold below which drawing among them says nothing: of two runs, half of all draws hold but one."""
+
 
 def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
     """Each step from the box alone to language: what it asks, how large it is, how sure."""
@@ -36,7 +38,7 @@ def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Ta
     rows, numbers = [], []
     for item in comparisons:
         contrast = item.contrast
-        low, high = (math.nan, math.nan) if math.isnan(contrast.low) else tests.bootstrap_crossed(item.tables, rng)
+        low, high = tests.bootstrap_crossed(item.tables, rng) if _can_be_drawn(item) else (math.nan, math.nan)
         rows.append(
             (
                 item.key,
@@ -45,25 +47,23 @@ def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Ta
                 show_p(item.p_adjusted),
                 {PRIMARY: "primary", FAMILY: "Holm"}.get(item.role, ABSENT),
                 str(contrast.num_patients),
-                "averaged" if item.within_models else str(contrast.num_seeds),
+                _show_seeds(item),
                 show_interval(low, high),
                 show_number(contrast.smallest_detectable),
             )
         )
         numbers.append(
-            {"comparison": item.key, "role": item.role, **flatten_contrast("difference", contrast)}
-            | {"p_adjusted": item.p_adjusted, "patients": contrast.num_patients, "seeds": contrast.num_seeds}
+            {"comparison": item.key, "role": item.role, **flatten_contrast("difference", contrast, item.p_adjusted)}
+            | {"patients": contrast.num_patients, "seeds": contrast.num_seeds if item.is_trained else math.nan}
             | {"bootstrap_low": low, "bootstrap_high": high, "smallest_detectable": contrast.smallest_detectable}
         )
     note = (
-        "Dice. One primary contrast, not adjusted; one family adjusted by Holm; the rest are intervals only. "
-        "Interval and p: "
-        "patients and training runs both random (within a model, right minus wrong: patients alone). Bootstrap: "
-        "both drawn "
-        "within each fold, as a check. Smallest detectable: the difference that such a suite finds in 80 % of "
-        "cases. With "
-        "one seed all holds for these trained models only. Folds share training data, which no interval here "
-        "accounts for."
+        "Dice. One primary contrast, not adjusted; one family adjusted by Holm; the rest are intervals only. Interval "
+        "and p: patients and training runs both random (within a model, right minus wrong: patients alone). In "
+        "simulation the interval misses the truth in 4 to 6 % of suites; of one fold with three runs in up to 7 %. "
+        f"Bootstrap: both drawn within each fold, as a check, from {FEWEST_RUNS} runs on. Smallest detectable: the "
+        "difference that such a suite finds in 80 % of cases. With one seed all holds for these trained models only. "
+        "Folds share training data, which no interval here accounts for."
     )
     return make_table("ladder", "Is the text needed? A ladder over the arms", note, _LADDER_COLUMNS, rows, numbers)
 
@@ -79,6 +79,17 @@ _LADDER_COLUMNS = (
     "Bootstrap check",
     "Smallest detectable",
 )
+
+
+def _can_be_drawn(item: Comparison) -> bool:
+    has_runs = item.within_models or not item.is_trained or item.contrast.num_seeds >= FEWEST_RUNS
+    return has_runs and not math.isnan(item.contrast.low)
+
+
+def _show_seeds(item: Comparison) -> str:
+    if not item.is_trained:
+        return ABSENT
+    return "averaged" if item.within_models else str(item.contrast.num_seeds)
 
 
 def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
@@ -117,7 +128,7 @@ def make_rank_table(results: Results) -> Table | None:
     shares = compute_rank_shares(together, np.random.default_rng(BOOTSTRAP_SEED))
     shares = shares.loc[together.mean().sort_values(ascending=False).index]
     rows = [
-        (name_arm(str(arm)), *(f"{100 * share:.0f}" for share in row))
+        (results.name_arm(str(arm)), *(f"{100 * share:.0f}" for share in row))
         for arm, row in zip(shares.index, shares.to_numpy(), strict=True)
     ]
     named = shares.rename(columns=lambda rank: f"rank_{rank}").rename_axis("arm").reset_index()

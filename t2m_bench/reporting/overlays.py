@@ -1,4 +1,4 @@
-"""Pictures of single cases: the best, the median, the worst, and where the text changed most."""
+"""Pictures of single cases: among the pictured the best, the median, the worst, and where the text changed most."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +53,7 @@ def draw_overlays(results: Results) -> Figure | None:
 
 
 def _choose(results: Results, cases: list[str]) -> dict[str, str]:
-    """Return case -> why it is shown."""
+    """Return case -> why it is shown among the pictured, and the Dice by which it was chosen: the mean of seeds."""
     method = find_method(results.arms) or REFERENCE
     main = results.select_main(method if method in results.arms else "baseline")
     dice = main[main["case"].isin(cases)].groupby("case")["dice"].mean().sort_values()
@@ -68,7 +68,7 @@ def _choose(results: Results, cases: list[str]) -> dict[str, str]:
     if len(effect):
         most = str(effect.idxmax())
         chosen[most] = f"{chosen[most]},\nlargest text effect" if most in chosen else "largest text effect"
-    return chosen
+    return {case: f"{why}\nof {len(dice)} pictured,\nmean of seeds {dice[case]:.3f}" for case, why in chosen.items()}
 
 
 def _collect_masks(results: Results, reference: Reference, case: str) -> Mapping[str, tuple[int, Any]]:

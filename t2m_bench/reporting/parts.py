@@ -62,7 +62,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
         _make(
             "headline",
             "Results",
-            [make_headline_table(results), make_measures_table(results)],
+            [make_headline_table(results, comparisons), make_measures_table(results)],
             [draw_violins(results)] if draw else [],
         ),
         _make(
@@ -79,7 +79,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
         _make(
             "boxes",
             "Box and text",
-            [make_box_table(results, method) if method else None],
+            [make_box_table(results, method, comparisons) if method else None],
             [draw_boxes(results, method) if method and draw else None],
             "All boxes are tight; looser ones were not asked.",
         ),

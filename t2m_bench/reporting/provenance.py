@@ -5,7 +5,7 @@ from typing import Any
 
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.runs import list_missing
+from t2m_bench.reporting.suite import find_suite, list_missing
 from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.reporting.verdicts import CLAIM_SEEDS
 
@@ -36,7 +36,7 @@ def list_warnings(results: Results) -> list[str]:
     missing = list_missing(results)
     if missing:
         warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
-    warnings += _list_model_warnings(experiment["models"])
+    warnings += _list_model_warnings(experiment["models"], str(experiment["dataset"]["kind"]))
     if REFERENCE not in results.arms:
         warnings.append("Without the arm text_free nothing here says what the text did. Run `t2m-bench bench RECIPE`.")
     seeds = [len({r.summary["seed"] for r in results.list_runs(arm)}) for arm in results.arms if is_trained(arm)]
@@ -48,15 +48,22 @@ def list_warnings(results: Results) -> list[str]:
     if len({max(found) for found in trials.values() if found}) > 1:
         told = ", ".join(f"{arm} {max(found)}" for arm, found in trials.items() if found)
         warnings.append(f"Arms had different numbers of trials in tuning ({told}): their comparison is not a fair one.")
+    tuned = [arm for arm in results.arms if any(r.summary.get("differently_tuned") for r in results.list_runs(arm))]
+    if 0 < len(tuned) < sum(bool(results.list_runs(arm)) for arm in results.arms):
+        warnings.append(
+            f"Differently tuned than the other arms: {', '.join(tuned)}; what tuning gained and what the arm gained "
+            "cannot be told apart."
+        )
     return warnings
 
 
-def _list_model_warnings(models: Mapping[str, Any]) -> list[str]:
+def _list_model_warnings(models: Mapping[str, Any], kind: str) -> list[str]:
     warnings = []
     if models["text_encoder"] == "stand-in":
         warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
     if models["image_encoder"] == "mini":
-        warnings.append("Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM.")
+        seen = " of ultrasound, so that it never saw a bright lesion, as CT has them" if kind == "nsclc" else ""
+        warnings.append(f"Images were encoded by the shipped mini model, trained on phantoms{seen}; it is not MedSAM.")
     return warnings
 
 
@@ -77,8 +84,14 @@ def make_audit_table(results: Results) -> Table:
         numbers.append({"fold": fold, **counts, "leaks": leaks, "flags": flags})
     splits = [f"{name}: cases / patients" for name in next(iter(results.audits.values()))["cases"]]
     columns = ("Test fold", *splits, "Leaks", "Quality flags, cases", "Text unknown")
-    note = "Splits are by patient. The audit looks for patients and images on two sides before any training."
+    note = f"{_describe_splits(results)} The audit looks for patients and images on two sides before any training."
     return make_table("audit", "What the audit and the quality flags said", note, columns, rows, numbers)
+
+
+def _describe_splits(results: Results) -> str:
+    by_image = results.dataset_recipe.get("split_by") == "image"
+    split = "Splits are by image: patients may stand on both sides." if by_image else "Splits are by patient."
+    return split + (" Validation cases are the test cases." if results.validates_on_test else "")
 
 
 def list_facts(results: Results) -> list[tuple[str, str]]:
@@ -86,9 +99,12 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
     experiment = results.experiment
     dataset = experiment["dataset"]
     patients = f" of {dataset['num_patients']} patients" if "num_patients" in dataset else ""
+    phantoms = "phantoms in the layout of " if dataset.get("phantom") else ""
     return [
-        ("Data set", f"{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
+        ("Data set", f"{phantoms}{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
+        *_list_choices(next(iter(results.audits.values()))),
         ("Test folds", ", ".join(map(str, results.folds))),
+        ("Suite", "; ".join(f"{part} {', '.join(map(str, values))}" for part, values in find_suite(results).items())),
         ("Image encoder", f"{experiment['models']['image_encoder']}"),
         ("Text encoder", f"{experiment['models']['text_encoder']}"),
         ("Margin", f"{results.margin:g} Dice"),
@@ -97,3 +113,10 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
         ("Runs", ", ".join(run.name for run in results.runs) or "none"),
         ("Created", str(experiment["created"])),
     ]
+
+
+def _list_choices(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return by which rule cases were chosen from the folder, and how much of it was left out for which reason."""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in audit.get("exclusions", {}).items())
+    found = (("Choice of cases", audit.get("selection", "")), ("Left out", left_out))
+    return [(name, value) for name, value in found if value]

@@ -1,7 +1,7 @@
 """Finds experiments on disk and reads what their runs left."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
-from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, sort_arms
-from t2m_bench.reporting.checks import check_runs, check_table
-from t2m_bench.search.study import find_studies, get_date
+from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
+from t2m_bench.reporting.checks import check_counts, check_runs, check_table
+from t2m_bench.search.study import find_studies
 
 EXPERIMENT_NAME = "experiment.json"
 TIGHT = "tight"
@@ -94,6 +94,16 @@ class Results:
         """Dice within which a difference is negligible, as the recipe fixed it beforehand."""
         return float(self.experiment["recipe"].get("bench", {}).get("margin", DEFAULT_MARGIN))
 
+    @property
+    def dataset_recipe(self) -> Mapping[str, Any]:
+        """The recipe's section on the data set and its splits."""
+        return dict(self.experiment["recipe"].get("dataset", {}))
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Return whether the best epoch was chosen on the test cases, as was published."""
+        return self.dataset_recipe.get("validation") == "test"
+
     @cached_property
     def _places(self) -> Mapping[Any, Any]:
         return self.table.groupby(["arm", "condition", "box"]).indices
@@ -112,6 +122,22 @@ class Results:
         """Return the rows of an arm as it is meant to be used: with right text, or without where it reads none."""
         return self.select(arm, TEXT_CONDITION if self.reads_text(arm) else TEXTLESS_CONDITION, box)
 
+    def name_arm(self, arm: str) -> str:
+        """Return what an arm is called in tables; of several text fields the class masks know the first alone."""
+        name = name_arm(arm)
+        known = arm == "floor_class_mask" and len(self.fields) > 1
+        return name.replace("the class", f"the class ({self.fields[0]})") if known else name
+
+    @cached_property
+    def num_patients(self) -> int:
+        """Patients of all folds with results."""
+        return int(self.table["patient"].nunique())
+
+    def tell_lacking(self, rows: pd.DataFrame) -> str:
+        """Return " (8 of 16 patients)" where rows are not of all patients, whose mean is not that of another arm."""
+        there = int(rows["patient"].nunique())
+        return f" ({there} of {self.num_patients} patients)" if there < self.num_patients else ""
+
     def reads_text(self, arm: str) -> bool:
         """Return whether an arm was evaluated with text."""
         return (arm, TEXT_CONDITION, TIGHT) in self._places
@@ -122,27 +148,37 @@ class Results:
 
     def count_training_cases(self, field: str, value: str) -> int | None:
         """Return the training cases of a class, the fewest over folds; None where the audit did not count them."""
-        if field != self.fields[0]:  # the audit counts the field that stratifies
-            return None
-        counts = [audit["classes"].get("train", {}).get(value, 0) for audit in self.audits.values() if audit["classes"]]
+        by_fold = [audit.get("classes_by_field", {}).get(field) for audit in self.audits.values()]
+        if field == self.fields[0]:  # audits that do not tell the fields apart counted the one that stratifies
+            by_fold = [found or audit["classes"] for found, audit in zip(by_fold, self.audits.values(), strict=True)]
+        counts = [found.get("train", {}).get(value, 0) for found in by_fold if found]
         return min(counts) if counts else None
+
+    def sort_values(self, field: str, values: Iterable[str]) -> list[str]:
+        """Return values of a text field in the order of the prompt file, those that it does not name last."""
+        order = list(self.experiment["dataset"].get("classes", {}).get(field, ()))
+        return sorted(values, key=lambda value: (order.index(value) if value in order else len(order), value))
 
     @cached_property
     def audits(self) -> Mapping[str, dict[str, Any]]:
         """Test fold -> what the audit of its splits found."""
-        folds = self.experiment.get("folds") or {str(self.experiment.get("test_fold", "")): self.experiment}
-        return {fold: dict(noted["audit"]) for fold, noted in sorted(folds.items())}
+        return _find_audits(self.experiment)
 
     def list_runs(self, arm: str) -> list[Run]:
         """Return the finished runs of an arm."""
         return [run for run in self.runs if run.arm == arm]
 
 
+def _find_audits(experiment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    folds = experiment.get("folds") or {str(experiment.get("test_fold", "")): experiment}
+    return {fold: dict(noted["audit"]) for fold, noted in sorted(folds.items())}
+
+
 def find_results(runs: Path) -> list[Path]:
     """Return the folders under `runs` that hold an experiment's results or a sweep's studies, the newest first."""
     experiments = [path.parent for path in runs.glob(f"*/{EXPERIMENT_NAME}")]
     dates = {folder: _date(folder) for folder in experiments if any(folder.glob(f"*/{RESULTS_NAME}"))}
-    dates |= {folder: get_date(folder) for folder in find_studies(runs)}
+    dates |= find_studies(runs)
     return sorted(dates, key=dates.__getitem__, reverse=True)
 
 
@@ -168,6 +204,7 @@ def load_experiment(folder: Path) -> Results:
     tables = {run.name: load_results(run / RESULTS_NAME) for run in finished}
     table = pd.concat([part.assign(run=name) for name, part in tables.items()], ignore_index=True)
     check_table(folder, table)
+    check_counts(folder, table, _find_audits(experiment))
     references = [run for run in finished if run.name.startswith("reference-")]
     there = {run.name for run in finished}
     return Results(

@@ -1,6 +1,7 @@
-"""What the arms took: parameters, epochs, time, memory, trials, gates; and what of a suite is missing."""
+"""What the arms took: parameters, epochs, time, memory, trials, gates."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ def make_runs_table(results: Results) -> Table:
             "best_epoch": _average(runs, "best_epoch"),
             "val_dice": _average(runs, "val_dice"),
             "test_dice": _average(runs, "test_dice"),
-            "seconds": _average(runs, "seconds"),
+            "seconds": _find_median(runs, "seconds"),
             "workers": _collect(runs, "world_size"),
             "peak_memory_mib": _average(runs, "peak_memory_mib"),
             "gates": _tell_gates(runs),
@@ -50,12 +51,10 @@ def make_runs_table(results: Results) -> Table:
         )
         numbers.append({"arm": arm, "differently_tuned": tuned, **found})
     note = (
-        "Means over runs. The best epoch is chosen on validation patients; the test patients are looked at once, "
-        "after "
-        "training. Trials: of the sweep that chose the arm's settings, 1 where nothing was tuned; arms compare "
-        "fairly only "
-        "at equal trials. Peak memory is of the training process, where it was noted. Gates: openings of the "
-        "best epoch."
+        f"Means over runs, of seconds the median. Test Dice is a mean over cases, in other tables over patients. "
+        f"{_tell_validation(results)} Trials: of the sweep that chose the arm's settings, 1 where "
+        "nothing was tuned; arms compare fairly only at equal trials. Peak memory is of the training process, where it "
+        "was noted. Gates: openings of the best epoch."
     )
     return make_table("runs", "What the arms took", note, _COLUMNS, rows, numbers)
 
@@ -76,9 +75,23 @@ _COLUMNS = (
 )
 
 
+def _tell_validation(results: Results) -> str:
+    """Return on which cases the best epoch was chosen."""
+    if results.validates_on_test:
+        return "The best epoch is chosen on the test cases, so that test Dice is too high."
+    unit = "images" if results.dataset_recipe.get("split_by") == "image" else "patients"
+    return f"The best epoch is chosen on validation {unit}; the test {unit} are looked at once, after training."
+
+
 def _average(runs: Sequence[Run], name: str) -> float:
     values = [float(run.summary[name]) for run in runs if run.summary.get(name) is not None]
     return sum(values) / len(values) if values else math.nan
+
+
+def _find_median(runs: Sequence[Run], name: str) -> float:
+    """Return the median: a run beside other work, or one that was stopped and went on, has no usual time."""
+    values = [float(run.summary[name]) for run in runs if run.summary.get(name) is not None]
+    return statistics.median(values) if values else math.nan
 
 
 def _collect(runs: Sequence[Run], name: str) -> str:
@@ -109,7 +122,7 @@ def make_cost_table(results: Results) -> Table | None:
         if not noted:
             continue
         names = ("questions", "decodes", "seconds", "decodes_one", "seconds_one")
-        found: dict[str, Any] = {name: sum(float(row[name]) for row in noted) / len(noted) for name in names}
+        found: dict[str, Any] = {name: statistics.median(float(row[name]) for row in noted) for name in names}
         times = found["seconds"] / found["seconds_one"] if found["seconds_one"] else math.nan
         rows.append(
             (
@@ -127,32 +140,7 @@ def make_cost_table(results: Results) -> Table | None:
         return None
     note = (
         "A question is a case under a condition and a box; each distinct case, text and box is decoded once. "
-        "Means over "
-        "runs, on the first process. One condition: the arm as it is meant to be used, tight boxes."
+        "Medians over runs, on the first process. One condition: the arm as it is meant to be used, tight boxes."
     )
     columns = ("Arm", "Questions", "Decodes", "Seconds", "Decodes, one condition", "Seconds, one condition", "Times")
     return make_table("evaluation", "What all conditions cost", note, columns, rows, numbers)
-
-
-def list_missing(results: Results) -> list[str]:
-    """Return what a whole suite of this recipe would have and these results have not."""
-    suite = results.experiment["recipe"].get("bench", {})
-    for run in results.runs:
-        suite = run.summary.get("suite", {}).get("bench", suite)
-    folds = suite.get("folds") or list(results.folds)
-    there = {(run.arm, int(run.summary["seed"]), int(run.summary.get("fold", folds[0]))) for run in results.runs}
-    missing = []
-    for arm in suite.get("arms", ()):
-        lacking = [
-            f"fold {fold} seed {seed}"
-            for fold in folds
-            for seed in suite.get("seeds", ())
-            if (arm, seed, fold) not in there
-        ]
-        if lacking:
-            total = len(folds) * len(suite.get("seeds", ()))
-            shown = ", ".join(lacking[:4]) + (", ..." if len(lacking) > 4 else "")
-            missing.append(f"{arm}: {len(lacking)} of {total} runs ({shown})")
-    if results.unfinished:
-        missing.append(f"begun and not finished: {', '.join(results.unfinished)}")
-    return missing

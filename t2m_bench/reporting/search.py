@@ -58,6 +58,17 @@ class Importance:
     axis: str
     share: float
     spread: float
+    is_alone: bool
+    """Whether no other axis is there to be compared with, so that all of the spread, noise too, is its share."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Complete trials that have the same axes, as a study of their own; `axes` are those told apart."""
+
+    name: str
+    axes: list[str]
+    study: optuna.Study
 
 
 def load_search(folder: Path) -> Search:
@@ -156,7 +167,7 @@ def make_importance_table(study: optuna.Study) -> Table:
     rows, numbers = [], []
     for item in found:
         effect = math.sqrt(item.share) * item.spread
-        verdict = "-" if noise is None else ("above noise" if effect > noise else "within noise")
+        verdict = "-" if noise is None or item.is_alone else ("above noise" if effect > noise else "within noise")
         row = (item.group, str(item.trials), item.axis, f"{item.share:.3f}", f"{effect:.4f}")
         rows.append((*row, "-" if noise is None else f"{noise:.4f}", verdict))
         numbers.append({**vars(item), "effect": effect, "noise": noise, "verdict": verdict})
@@ -171,7 +182,8 @@ def make_importance_table(study: optuna.Study) -> Table:
         "sweep_importance",
         "What mattered",
         f"Share of the variance of {_get_names(study)[0]} over complete trials (fANOVA), and its square root times "
-        f"their standard deviation as an effect. Conditional axes are compared among trials that have them. "
+        f"their standard deviation as an effect. Conditional axes are compared among trials that have the same "
+        "axes; an axis alone has all of the share. "
         + noise_note
         + ("" if found else f" Fewer than {FEWEST_TRIALS} complete trials: nothing can be said."),
         ("Among", "Trials", "Axis", "Share", "Effect", "Noise", "Beside noise"),
@@ -201,15 +213,14 @@ def make_reasons_table(search: Search) -> Table:
 
 def find_importances(study: optuna.Study) -> list[Importance]:
     """Return the importance of each axis for the first objective, in each group of trials with the same axes."""
-    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state is TrialState.COMPLETE]
     found = []
-    for group, axes in _list_groups(study, complete).items():
-        among = [trial for trial in complete if set(axes) <= trial.params.keys()]
-        values = [trial.values[0] for trial in among]
-        if len(among) < FEWEST_TRIALS or len(set(values)) < 2:
+    for group in _list_groups(study):
+        values = [trial.values[0] for trial in group.study.trials]
+        if len(values) < FEWEST_TRIALS or len(set(values)) < 2:
             continue
-        shares = _compute_shares(study, axes)
-        found += [Importance(group, len(among), axis, share, float(np.std(values))) for axis, share in shares.items()]
+        spread, alone = float(np.std(values)), len(group.axes) == 1
+        shares = _compute_shares(group.study, group.axes)
+        found += [Importance(group.name, len(values), axis, share, spread, alone) for axis, share in shares.items()]
     return found
 
 
@@ -241,8 +252,7 @@ def make_search_figures(search: Search) -> list[Figure]:
     if len(names) in TARGETS_IN_FRONT:
         figures.append(_draw("pareto", "Pareto front", lambda: plots.plot_pareto_front(study, target_names=names)))
     if len(complete) >= FEWEST_TRIALS:
-        for place, (group, axes) in enumerate(_list_groups(study, complete).items()):
-            figures.append(_draw_importances(study, group, axes, place, target))
+        figures += [_draw_importances(group, place, target) for place, group in enumerate(_list_groups(study))]
     return [figure for figure in figures if figure is not None]
 
 
@@ -250,13 +260,11 @@ def _first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
-def _draw_importances(
-    study: optuna.Study, group: str, axes: list[str], place: int, target: dict[str, Any]
-) -> Figure | None:
+def _draw_importances(group: _Group, place: int, target: dict[str, Any]) -> Figure | None:
     def plot() -> Any:
-        return plots.plot_param_importances(study, FanovaImportanceEvaluator(seed=0), axes, **target)
+        return plots.plot_param_importances(group.study, FanovaImportanceEvaluator(seed=0), group.axes, **target)
 
-    return _draw(f"importance_{place}", f"Importance of axes among {group}", plot)
+    return _draw(f"importance_{place}", f"Importance of axes among {group.name}", plot)
 
 
 def _draw(name: str, title: str, plot: Callable[[], Any]) -> Figure | None:
@@ -287,18 +295,28 @@ def _compute_shares(study: optuna.Study, axes: list[str]) -> dict[str, float]:
     return dict(get_param_importances(study, evaluator=evaluator, params=axes, target=target))
 
 
-def _list_groups(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str, list[str]]:
-    """Return name -> axes: those of all trials, and of each set of trials that have more."""
+def _list_groups(study: optuna.Study) -> list[_Group]:
+    """Return the axes of all trials, and those of each set of trials that have more."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     sets = list(dict.fromkeys(tuple(axis for axis in _list_axes(study) if axis in trial.params) for trial in complete))
     shared = [axis for axis in _list_axes(study) if all(axis in axes for axes in sets)]
-    groups = {"all trials": shared} if shared else {}
+    groups = [_Group("all trials", shared, _copy_study(study, complete))] if shared else []
     if len(sets) > 1:
         for axes in sets:
-            first = next(trial for trial in complete if set(axes) == trial.params.keys())
-            told = ", ".join(str(first.params[axis]) for axis in shared if isinstance(first.params[axis], str))
-            own = [axis for axis in axes if not isinstance(first.params[axis], str) or axis not in shared]
-            groups[f"{told or 'those'} with {len(axes)} axes"] = own
+            among = [trial for trial in complete if set(axes) == trial.params.keys()]
+            first = among[0].params
+            told = ", ".join(str(first[axis]) for axis in shared if isinstance(first[axis], str))
+            own = [axis for axis in axes if not isinstance(first[axis], str) or axis not in shared]
+            if own:
+                groups.append(_Group(f"{told or 'those'} with {len(axes)} axes", own, _copy_study(study, among)))
     return groups
+
+
+def _copy_study(study: optuna.Study, trials: Sequence[FrozenTrial]) -> optuna.Study:
+    """Return a study in memory of these trials alone."""
+    copied = optuna.create_study(directions=study.directions)
+    copied.add_trials(trials)
+    return copied
 
 
 def _list_axes(study: optuna.Study) -> list[str]:

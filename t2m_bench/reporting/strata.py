@@ -1,17 +1,20 @@
 """Results by box, by class, and the cases that text harms."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from t2m_bench.reporting.arms import REFERENCE, is_trained, name_arm
-from t2m_bench.reporting.comparisons import compare_arms, compare_conditions
+from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.comparisons import Comparison, compare_arms, compare_conditions, find_p
 from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_arms
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
     BOXES,
+    LACKING,
     Table,
     flatten_contrast,
     make_table,
@@ -34,32 +37,37 @@ def name_box(box: str) -> str:
     return f"{words[kind]} {percent} %"
 
 
-def make_box_table(results: Results, method: str) -> Table | None:
+def make_box_table(results: Results, method: str, comparisons: Sequence[Comparison]) -> Table | None:
     """Dice over box quality with right, wrong and no text; None where all boxes are tight."""
     boxes = find_box_conditions(results)
     if len(boxes) == 1:
         return None
     rows, numbers = [], []
     for box in boxes:
-        means = {
-            "right": _mean_dice(results.select(method, "right", box)),
-            "wrong": _mean_dice(results.select(method, "wrong", box)),
-            "none": _mean_dice(results.select_main(REFERENCE, box)),
-            "baseline": _mean_dice(results.select_main("baseline", box)),
-            "ellipse": _mean_dice(results.select_main("floor_ellipse", box)),
+        wrong = results.select(method, "wrong", box)
+        asked = {
+            "right": results.select(method, "right", box),
+            "wrong": wrong,
+            "none": results.select_main(REFERENCE, box),
+            "baseline": results.select_main("baseline", box),
+            "ellipse": results.select_main("floor_ellipse", box),
         }
+        if len(wrong):
+            asked = {name: part[part["case"].isin(wrong["case"])] for name, part in asked.items()}
+        means = {name: _mean_dice(part) for name, part in asked.items()}
         gain = compare_arms(results, method, REFERENCE, box)
         cost = compare_conditions(results, method, "right", "wrong", box)
         shown = [show_number(mean) for mean in means.values()]
         rows.append((name_box(box), *shown, show_contrast(gain), show_contrast(cost)))
-        flat = {**flatten_contrast("help", gain), **flatten_contrast("cost_of_wrong", cost)}
+        name = "" if box == TIGHT else f" ({box})"
+        flat = flatten_contrast("help", gain, find_p(comparisons, f"{method} - {REFERENCE}{name}"))
+        flat |= flatten_contrast("cost_of_wrong", cost, find_p(comparisons, f"{method}: right - wrong{name}"))
         numbers.append({"box": box, **means, **flat})
     note = (
         f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "
         "and is then "
         "changed by per cent of its size; a moved side is drawn once a case and shared by all arms and seeds. "
-        "Cost is given "
-        "these trained models."
+        "Means are over the cases that have a wrong text, where one was asked. Cost is given these trained models."
     )
     columns = (
         "Box",
@@ -81,19 +89,23 @@ def _mean_dice(rows: pd.DataFrame) -> float:
 def make_class_table(results: Results, field: str) -> Table:
     """Mean Dice of each arm by the case's own class, and their plain mean."""
     all_values = results.list_values(results.table, field)
-    classes = sorted(all_values.unique())
-    rows, numbers = [], []
+    classes = results.sort_values(field, all_values.unique())
+    rows, numbers, is_whole = [], [], True
     for arm in results.arms:
         good = results.select_main(arm)
         own = results.list_values(good, field)
         means = [_mean_dice(good[own == name]) for name in classes]
-        macro = float(np.mean(means))
-        rows.append((name_arm(arm), *(show_number(mean) for mean in means), show_number(macro)))
+        macro = float(np.mean([mean for name, mean in zip(classes, means, strict=True) if name != UNKNOWN]))
+        lacking = results.tell_lacking(good)
+        is_whole = is_whole and not lacking
+        rows.append((results.name_arm(arm) + lacking, *(show_number(mean) for mean in means), show_number(macro)))
         numbers.append({"arm": arm, **dict(zip(classes, means, strict=True)), "macro": macro})
     first = results.table.drop_duplicates("case")
     counts = first.groupby(results.list_values(first, field))["patient"].nunique()
     told = ", ".join(f"{name}: {counts[name]}" for name in classes)
-    note = f"Patients of each class: {told}. The macro-average counts classes equally. {BOXES}"
+    note = f"Patients of each class: {told}. The macro-average counts classes equally, {UNKNOWN} is none. {BOXES}" + (
+        "" if is_whole else f" {LACKING}"
+    )
     name = "classes" if len(results.fields) == 1 else f"classes_{field}"
     return make_table(name, f"Dice by {field}", note, ("Arm", *classes, "Macro-average"), rows, numbers)
 

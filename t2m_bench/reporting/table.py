@@ -14,6 +14,11 @@ ABSENT = "-"
 
 BOXES = "Boxes are tight and come from the reference mask."
 
+LACKING = (
+    "An arm of fewer patients, as marked, lacks test folds: its mean is not comparable with the others', its gains, "
+    "over shared patients, are."
+)
+
 BOOTSTRAP_SEED = 0
 """Of every bootstrap, so that a report can be made again to the digit."""
 
@@ -93,8 +98,13 @@ def show_estimate(estimate: Estimate | None) -> str:
     return show_number(estimate.mean) + ("" if interval == ABSENT else f" {interval}")
 
 
-def flatten_contrast(name: str, contrast: Contrast | None) -> dict[str, float]:
-    """Return name, name_low, name_high and name_p, NaN where there is no such contrast."""
+def flatten_contrast(name: str, contrast: Contrast | None, p: float | None = None) -> dict[str, float]:
+    """Return name, name_low, name_high and name_p, NaN where there is no such contrast.
+
+    Args:
+        p: what to give in place of the contrast's own: adjusted, or NaN where none may be shown.
+    """
     if contrast is None:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high", f"{name}_p"), math.nan)
-    return {name: contrast.mean, f"{name}_low": contrast.low, f"{name}_high": contrast.high, f"{name}_p": contrast.p}
+    shown = contrast.p if p is None else p
+    return {name: contrast.mean, f"{name}_low": contrast.low, f"{name}_high": contrast.high, f"{name}_p": shown}

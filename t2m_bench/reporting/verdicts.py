@@ -1,11 +1,12 @@
 """The verdicts in plain language, computed from the numbers: help, reliance, language beyond the label, wording."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from t2m_bench.reporting.arms import REFERENCE, find_method
-from t2m_bench.reporting.comparisons import EXPLORATORY, Comparison, find_comparison
+from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import show_change, show_interval, show_p
 from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
@@ -18,6 +19,8 @@ CLAIM_SEEDS = 5
 """Training runs a fold below which nothing is claimed about the method (simulations of the default test)."""
 
 ALPHA = 0.05
+
+LEAKAGE_MARK = "(Leakage was allowed: not from honest test figures.)"
 
 
 class Outcome(StrEnum):
@@ -59,14 +62,22 @@ def judge(contrast: Contrast, margin: float, p_adjusted: float | None = None) ->
 
 
 def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """Return help, reliance, language and paraphrase, as far as the results allow."""
+    """Return help, reliance, language and paraphrase, as far as the results allow; marked where leakage was allowed."""
+    verdicts = _judge_all(results, comparisons)
+    if not results.experiment["allow_leakage"]:
+        return verdicts
+    return [replace(verdict, headline=f"{verdict.headline} {LEAKAGE_MARK}") for verdict in verdicts]
+
+
+def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
     method = find_method(results.arms)
     if method is None:
         return []
     help_ = find_comparison(comparisons, f"{method} - {REFERENCE}")
     verdicts = []
     if help_:
-        verdicts.append(_judge_help(help_, method, results.margin))
+        others = _list_others(comparisons, help_, results.margin)
+        verdicts.append(_judge_help(help_, method, results.margin, others))
     for reliance in (c for c in comparisons if c.key.startswith(f"{method}: right - ")):
         verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
     language = find_comparison(comparisons, f"{method} - label")
@@ -78,7 +89,24 @@ def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[V
     return verdicts
 
 
-def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
+def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: float) -> list[str]:
+    """Return a sentence for each other gain over text_free of the family that is one, or a loss."""
+    said = []
+    for item in comparisons:
+        outcome = judge(item.contrast, margin, item.p_adjusted)
+        arm, _, rest = item.key.partition(f" - {REFERENCE}")
+        is_gain = item.role == FAMILY and REFERENCE in item.key and item is not help_
+        if not is_gain or outcome not in _OF_OTHERS:
+            continue
+        whose = f"{arm}, with the box {rest.strip(' ()')}" if rest else arm
+        said.append(f"{whose}: {_OF_OTHERS[outcome]}, {_tell(item.contrast)} (Holm p {show_p(item.p_adjusted)}).")
+    return said
+
+
+_OF_OTHERS = {Outcome.HELPS: "the text helps", Outcome.HURTS: "the text makes it worse"}
+
+
+def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequence[str]) -> Verdict:
     contrast = comparison.contrast
     outcome = judge(contrast, margin)
     headline = {
@@ -87,15 +115,23 @@ def _judge_help(comparison: Comparison, method: str, margin: float) -> Verdict:
         Outcome.NEGLIGIBLE: "The text makes no difference that matters.",
         Outcome.UNDECIDED: "Undecided: these results can neither show nor rule out that the text helps.",
     }[outcome]
-    sentences = [f"{method} with its right text against {REFERENCE}, the same adapter without text: {_tell(contrast)}."]
+    if outcome is Outcome.NEGLIGIBLE and contrast.high < 0:
+        headline = "The text makes it slightly worse, by less than the margin."
+    sentences = [f"{method} with its right text against {REFERENCE}, {_describe_reference(method)}: {_tell(contrast)}."]
     if outcome is Outcome.HELPS and contrast.mean < margin:
         sentences.append(f"The gain is smaller than the margin of {margin:g} that was fixed as the least that matters.")
     if outcome is Outcome.NEGLIGIBLE:
         low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
         sentences.append(f"The 90 % interval {show_interval(low, high)} lies within the margin of {margin:g}.")
-    if outcome is Outcome.UNDECIDED:
+    if outcome is Outcome.UNDECIDED and not math.isnan(contrast.smallest_detectable):
         sentences.append(f"A gain of {contrast.smallest_detectable:.4f} would have been found in 80 % of such suites.")
-    return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast)))
+    return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast), *others))
+
+
+def _describe_reference(method: str) -> str:
+    """Return in what the reference differs from an arm with text, text itself aside."""
+    levels = "two levels where it has one" if method == "gated" else "the same levels"
+    return f"which has {levels}, a learned constant for the text and no contrastive loss"
 
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:
@@ -144,16 +180,20 @@ def _find_paraphrase(results: Results, method: str) -> Comparison | None:
 def _judge_paraphrase(comparison: Comparison, help_: Comparison | None, margin: float) -> Verdict:
     p = find_equivalence(comparison.patient_values, margin)
     contrast = comparison.contrast
+    told = f"{_tell(contrast)}, given these trained models; equivalence within {margin:g}: p {show_p(p)}"
+    sentences = [f"Right minus held-out wording: {told}."]
     outcome = Outcome.NEGLIGIBLE if p < ALPHA else judge(contrast, margin)
-    equivalent = outcome is Outcome.NEGLIGIBLE
-    headline = (
-        "Held-out wording of the same text is equivalent."
-        if equivalent
-        else "Held-out wording is not shown equivalent."
-    )
-    sentences = [f"Right minus held-out wording: {_tell(contrast)}; equivalence within {margin:g}: p {show_p(p)}."]
-    if help_ is None or abs(help_.contrast.mean) < margin:
-        sentences.append("The text effect itself is below the margin: the paraphrase test is uninformative here.")
+    headline = "Held-out wording is not shown equivalent."
+    if help_ and abs(help_.contrast.mean) < margin:
+        outcome, headline = Outcome.UNDECIDED, "Uninformative here: the text effect is below the margin."
+        effect = f"{help_.key}, is {show_change(help_.contrast.mean)} Dice"
+        sentences.append(f"The text effect, {effect}: wordings that do nothing are equivalent whatever they mean.")
+    elif outcome is Outcome.NEGLIGIBLE:
+        headline = "Held-out wording of the same text is equivalent."
+    if help_ is None:
+        sentences.append(
+            f"Without {REFERENCE} the text effect is not known; below the margin this would be uninformative."
+        )
     sentences.append("Where the text encoder does not put wordings of a class together, this measures the encoder.")
     return Verdict("paraphrase", "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
 

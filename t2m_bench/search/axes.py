@@ -12,6 +12,9 @@ LEVELS_OF = {"gated": ("gated",), "tuned_decoder": (), "unet": ()}
 TEXTLESS = ("text_free", "tuned_decoder", "unet")
 """Kinds that never see a text, so have no contrastive loss."""
 
+CONTRASTIVE = ("loss.contrastive_weight", "loss.temperature")
+"""Axes of the contrastive loss; the other weights of the loss train every kind."""
+
 WITHOUT_ADAPTER = ("tuned_decoder", "unet")
 """Kinds that train something else than an adapter."""
 
@@ -38,7 +41,7 @@ def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]
         yield from _explain_kinds(kinds, [kind for kind in kinds if kind in WITHOUT_ADAPTER], "adapter")
     if name == "adapter.inner_width" and set(_find_values(sweep, raw, name, "adapter.preset")) == {"published"}:
         yield "the published preset has an inner width of its own"
-    if name.startswith("loss."):
+    if name in CONTRASTIVE:
         yield from _explain_kinds(kinds, [kind for kind in kinds if kind in TEXTLESS], "text, so no contrastive loss,")
     if name == "loss.temperature" and set(_find_values(sweep, raw, name, "loss.contrastive_weight")) == {0}:
         yield "loss.contrastive_weight is 0, so there is no contrastive loss"

@@ -12,9 +12,11 @@ from optuna.distributions import (
 )
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
 
-from t2m_bench.search.study import count_asked
-from t2m_bench.search.sweep import Axis, Sweep
+from t2m_bench.search.space import Axis
+from t2m_bench.search.study import INTERRUPTED, count_asked, fail
+from t2m_bench.search.sweep import Sweep
 
 SEED_STEP = 1_000_003
 """A prime between the seeds of sweeps, so that no two share the seeds of their trials."""
@@ -48,6 +50,37 @@ class Sampling:
                 trial._suggest(name, self._distributions[name])
         study.sampler = RandomSampler()  # to be told: the grid's would stop a loop that there is not
         return trial
+
+    def settle_interrupted(self, study: optuna.Study) -> int:
+        """Tell trials that nobody runs any more as failed and put their values first in the queue; return how many.
+
+        Only for who holds the folder's lock: to others a running trial is none of theirs.
+        """
+        running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            values = self._list_given(study, trial)
+            fail(study, trial.number, INTERRUPTED)
+            if values is not None:
+                study.enqueue_trial(values, user_attrs={"again": trial.number})
+        return len(running)
+
+    def _list_given(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any] | None:
+        """Return the values that a trial had or was to have, should the process have died while it was asked.
+
+        Other samplers fill in what lacks when the trial is asked again; a grid knows its points by the first asking
+        alone.
+        None: it was not yet given one, so the point is free.
+        """
+        given: dict[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params
+        lacking = self._distributions.keys() - given.keys()
+        if self._sweep.sampler.kind != "grid" or not lacking:
+            return given
+        if "grid_id" not in trial.system_attrs:
+            return None
+        grid = self._build_sampler(0)
+        return given | {
+            name: grid.sample_independent(study, trial, name, self._distributions[name]) for name in lacking
+        }
 
     def _build_sampler(self, number: int) -> BaseSampler:
         section = self._sweep.sampler

@@ -86,15 +86,21 @@ def has_study(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (JOURNAL_NAME, SQLITE_NAME))
 
 
-def find_studies(runs: Path) -> list[Path]:
-    """Return the sweeps' folders under `runs` that hold a study."""
-    return [folder for folder in runs.glob("sweeps/*") if has_study(folder)]
+def has_trials(folder: Path) -> bool:
+    """Return whether a sweep's studies hold any trial, whatever became of it."""
+    return has_study(folder) and any(study.get_trials(deepcopy=False) for study in load_studies(folder).values())
 
 
-def get_date(folder: Path) -> float:
-    """Return when a sweep's studies last changed, in seconds since 1970."""
-    files = [folder / name for name in (JOURNAL_NAME, SQLITE_NAME)]
-    return max(file.stat().st_mtime for file in files if file.is_file())
+def remove_studies(folder: Path) -> None:
+    """Remove the files of a sweep's studies, so that they can be of something else."""
+    for name in (JOURNAL_NAME, SQLITE_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def find_studies(runs: Path) -> dict[Path, float]:
+    """Return the sweeps' folders under `runs` that hold a study, and when it last changed, in seconds since 1970."""
+    files = [file for name in (JOURNAL_NAME, SQLITE_NAME) for file in runs.glob(f"sweeps/*/{name}")]
+    return {file.parent: file.stat().st_mtime for file in files}
 
 
 def load_studies(folder: Path) -> dict[str, optuna.Study]:
@@ -132,18 +138,6 @@ def find_file_system(folder: Path) -> str:
         if place.startswith(prefix) and len(prefix) >= len(best):
             best, kind = prefix, system
     return kind
-
-
-def settle_interrupted(study: optuna.Study) -> int:
-    """Tell trials that nobody runs any more as failed and put their values first in the queue; return how many.
-
-    Only for who holds the folder's lock: to others a running trial is none of theirs.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    for trial in running:
-        fail(study, trial.number, INTERRUPTED)
-        study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-    return len(running)
 
 
 def fail(study: optuna.Study, number: int, reason: str) -> None:

@@ -1,15 +1,16 @@
 """The sweep file: a recipe, the space around it, and how it is searched."""
 
-import math
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import Field, model_validator
 
 from t2m_bench.config import Positive, Recipe, parse_recipe
 from t2m_bench.errors import RecipeError
+from t2m_bench.search.space import Axis
 from t2m_bench.typed_yaml import (
     DISTINCT,
     Section,
@@ -22,7 +23,6 @@ from t2m_bench.typed_yaml import (
     validate,
 )
 
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 Seeds = Annotated[tuple[Seed, ...], *DISTINCT]
 Direction = Literal["maximize", "minimize"]
 Objectives = Annotated[dict[str, Direction], Field(min_length=1)]
@@ -34,66 +34,10 @@ the adapter's size."""
 SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
 
+REFITTED = ("optim.", "bench.", "cluster.")
+"""Parts of a recipe that a refit may have otherwise than its trials: the same data, arms and losses are compared."""
 
-class Axis(Section):
-    """One key of the recipe: a range, or choices; under `when` only in trials where other axes have these values."""
-
-    low: StrictInt | StrictFloat | None = None
-    high: StrictInt | StrictFloat | None = None
-    log: bool = False
-    integer: bool = False
-    step: Annotated[float, Field(gt=0.0)] | None = None
-    choices: tuple[Scalar, ...] | None = None
-    when: dict[str, Scalar | tuple[Scalar, ...]] = Field(default_factory=dict)
-
-    @property
-    def is_range(self) -> bool:
-        """Whether values lie between `low` and `high`."""
-        return self.choices is None
-
-    def find_problem(self) -> str | None:
-        """Return what is wrong with the axis by itself."""
-        if self.choices is not None:
-            if self.low is not None or self.high is not None:
-                return "give either choices or low and high"
-            if len(set(map(repr, self.choices))) < 2:
-                return f"choices = {list(self.choices)}: one choice is no axis; put it into overrides"
-            return None
-        if self.low is None or self.high is None:
-            return "give low and high, or choices"
-        if not self.low < self.high:
-            return f"the range from {self.low} to {self.high} is empty; low must be below high"
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            return "low and high must be finite"
-        if self.log and self.low <= 0:
-            return f"low = {self.low}: a log range lies above 0"
-        if self.log and self.step is not None:
-            return "log and step exclude each other"
-        if self.integer and (self.low % 1 or self.high % 1 or (self.step or 1) % 1):
-            return "an integer range has integer low, high and step"
-        return None
-
-    def list_values(self) -> list[Any] | None:
-        """Return every value, or None where there is no end of them."""
-        if self.choices is not None:
-            return list(self.choices)
-        assert self.low is not None
-        assert self.high is not None
-        step = self.step or (1 if self.integer else None)
-        if step is None:
-            return None
-        number = int((self.high - self.low) / step + 1e-9) + 1
-        values = [self.low + place * step for place in range(number)]
-        return [int(value) for value in values] if self.integer else values
-
-    def list_extremes(self) -> list[Any]:
-        """Return the choices, or both ends of the range."""
-        return list(self.choices) if self.choices is not None else [self.low, self.high]
-
-    def allows(self, name: str) -> tuple[Any, ...]:
-        """Return the values of another axis under which this one exists."""
-        wanted = self.when[name]
-        return wanted if isinstance(wanted, tuple) else (wanted,)
+SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
 
 
 class SamplerSection(Section):
@@ -159,7 +103,7 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _is_sound(self) -> "Sweep":
-        problems = [*_check_axes(self), *_check_search(self)]
+        problems = [*_check_axes(self), *_check_search(self), *_check_refit(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -194,12 +138,32 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
     sweep = validate(Sweep, raw, "sweep", str(path))
     place = path.parent / sweep.recipe
     raw_recipe = load_mapping(place, "recipe", "launch")
-    for override in (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep."))):
+    changes = (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep.")))
+    for override in changes:
         apply_override(raw_recipe, override)
     recipe = parse_recipe(raw_recipe, str(place))
-    override_refit(sweep, copy_mapping(raw_recipe), f"{path}: refit")  # told now, not after the search
+    sweep = _draw_as_recipe(sweep, recipe, changes)
+    override_refit(sweep, deepcopy(raw_recipe), f"{path}: refit")  # told now, not after the search
+    problems = list(_check_together(sweep, recipe))
+    if problems:
+        raise RecipeError(f"{path}: {'; '.join(problems)}")
     _check_against_recipe(sweep, raw_recipe, str(path))
     return LoadedSweep(sweep, raw_recipe, recipe)
+
+
+def _draw_as_recipe(sweep: Sweep, recipe: Recipe, changes: Iterable[str]) -> Sweep:
+    """Return a sweep with the recipe's seed and draw of validation cases where it has none of its own.
+
+    Raises:
+        RecipeError: it has, and an override of the recipe would be without effect.
+    """
+    given = {"seeds": ("seed", recipe.seed), "split_seeds": ("dataset.split_seed", recipe.dataset.split_seed)}
+    for name, (field, value) in given.items():
+        if name not in sweep.model_fields_set:
+            sweep = sweep.model_copy(update={name: (value,)})
+        elif any(change.partition("=")[0] == field for change in changes):
+            raise RecipeError(f"{field}: the sweep has {name} of its own, which decide; write sweep.{name}=[{value}]")
+    return sweep
 
 
 def override_refit(sweep: Sweep, raw: dict[str, Any], source: str) -> Recipe:
@@ -219,15 +183,10 @@ def apply_params(raw: dict[str, Any], params: dict[str, Any], source: str) -> Re
     Raises:
         RecipeError: the values together make no recipe.
     """
-    changed = copy_mapping(raw)
+    changed = deepcopy(raw)
     for name, value in params.items():
         set_dotted(changed, name, value)
     return parse_recipe(changed, source)
-
-
-def copy_mapping(raw: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy whose sections are copies too."""
-    return {key: copy_mapping(value) if isinstance(value, dict) else value for key, value in raw.items()}
 
 
 def _flatten(space: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -321,10 +280,39 @@ def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:
         yield f"trials = {sweep.trials}: the grid has {points} points; ask for at most as many"
 
 
+def _check_refit(sweep: Sweep) -> Iterable[str]:
+    for override in sweep.refit.overrides:
+        key = override.partition("=")[0]
+        if not key.startswith(REFITTED):
+            yield (
+                f"refit.overrides: {key} is not for the refit alone, which trains the winner on the data that chose "
+                "it; put it into overrides"
+            )
+        elif key in sweep.space:
+            yield f"refit.overrides: {key} is an axis of the space, of which the refit takes the winner's value"
+        elif key.startswith(SET_BY_REFIT):
+            yield f"refit.overrides: the refit sets {key} itself; refit.seeds has its seeds"
+
+
+def _check_together(sweep: Sweep, recipe: Recipe) -> Iterable[str]:
+    """Say what of a sweep and its recipe contradicts each other."""
+    if recipe.dataset.split_by == "image" and len(sweep.split_seeds) > 1:
+        yield (
+            "split_seeds: with dataset.split_by = image each draws test images of its own, so one would train on the "
+            "test images of another; give one"
+        )
+    use_gpu, gpus = recipe.cluster.use_gpu, sweep.resources.gpus
+    if recipe.cluster.min_train_workers == 0 and use_gpu != (gpus > 0):
+        yield (
+            f"cluster.use_gpu = {str(use_gpu).lower()} and resources.gpus = {gpus:g}: trials of one worker take a GPU, "
+            "or a share of one, as sweep.resources.gpus says; set both or neither"
+        )
+
+
 def _check_against_recipe(sweep: Sweep, raw: dict[str, Any], source: str) -> None:
-    """Refuse an axis of which a choice or an end makes no recipe."""
+    """Refuse an axis of which a value makes no recipe."""
     for name, axis in sweep.space.items():
-        for value in axis.list_extremes():
+        for value in axis.list_probes():
             try:
                 apply_params(raw, {**_find_condition(sweep, name), name: value}, f"{name} = {value}")
             except RecipeError as error:

@@ -7,6 +7,7 @@ folds, is the text of the condition `predicted`.
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,20 +129,27 @@ def compute_macro_auc(truth: NDArray[np.str_], chances: Features, classes: Seque
     return float(np.mean(known)) if known else float("nan")
 
 
+def find_box_unit(cases: Sequence[Case]) -> Literal["mm", "px"]:
+    """Return the unit of box sizes: mm where every case's pixel spacing is known."""
+    return "mm" if all(case.spacing_mm is not None for case in cases) else "px"
+
+
 def describe_boxes(cases: Sequence[Case]) -> dict[str, Features]:
-    """Return case_id -> the geometry of its tight box: centre, size, area and form, in pixels and as shares."""
+    """Return case_id -> the geometry of its tight box: size and form in mm or pixels, size and centre as shares."""
+    in_mm = find_box_unit(cases) == "mm"
     described = {}
     for case in cases:
         x0, y0, x1, y1 = case.box_xyxy
-        width, height = x1 - x0, y1 - y0
+        row, column = case.spacing_mm if in_mm and case.spacing_mm is not None else (1.0, 1.0)
+        width, height = (x1 - x0) * column, (y1 - y0) * row
         described[case.case_id] = np.array(
             [
                 width,
                 height,
                 np.sqrt(width * height),
                 np.log(width / height),
-                width / case.width,
-                height / case.height,
+                (x1 - x0) / case.width,
+                (y1 - y0) / case.height,
                 (x0 + x1) / 2 / case.width,
                 (y0 + y1) / 2 / case.height,
             ]

@@ -20,7 +20,7 @@ from t2m_bench.training.conditions import ask_without_text, compute_same_class_s
 from t2m_bench.training.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
 from t2m_bench.training.job import MASKS_NAME, find_shown
 from t2m_bench.training.overlays import cut_out, write_crops
-from t2m_bench.training.probe import FieldProbe, run_probe
+from t2m_bench.training.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
 
@@ -35,7 +35,7 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     """
     folder = job.reference
     folder.mkdir(parents=True, exist_ok=True)
-    training, test_cases = job.select([*job.splits.train, *job.splits.val]), job.select(job.splits.test)
+    training, test_cases = job.select(job.splits.outside_test), job.select(job.splits.test)
     drawn = _draw_for(job, test_cases, [name for name in boxes if name != TIGHT])
     write_json(folder / BOXES_NAME, drawn)
     use_gpu = job.recipe.cluster.use_gpu and torch.cuda.is_available()  # the workers may lie elsewhere
@@ -43,7 +43,8 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     frozen = load_frozen(job, ranks)
     size = frozen.sam.image_size
     probes = run_probe(training, test_cases, job.fields, frozen.source, size)
-    write_json(folder / PROBE_NAME, describe_probe(probes, compute_same_class_share(test_cases, job.fields)))
+    found = describe_probe(probes, compute_same_class_share(test_cases, job.fields))
+    write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset
     rows = score_floors(job, training, test_cases, drawn)
     exam = ask_without_text(test_cases, [TIGHT, *drawn])
@@ -81,9 +82,11 @@ def describe_probe(probes: Mapping[str, FieldProbe], same_class_donors: float) -
 def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case], boxes: Boxes) -> list[dict[str, Any]]:
     """Return result rows of the box, the ellipse, the mean mask, and the mean mask of the right and the wrong class.
 
-    Classes are those of the first text field: those of all fields together have too few masks each.
+    Classes are those of the first text field: those of all fields together have too few masks each. Where there are
+    several, the wrong class is of that field alone, and the condition says so.
     """
     field, constant = job.fields[0], job.recipe.dataset
+    mistaken = "wrong" if len(job.fields) == 1 else f"wrong:{field}"
     wrong = job.asking.wrong[field]
     crops = [crop_to_box(job.root, case) for case in training]
     classes = [case.text_fields[field] for case in training]
@@ -92,7 +95,7 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
     rows = []
     for case in test_cases:
         reference, own = load_mask(job.root, case), case.text_fields
-        given = {"right": dict(own)} | ({"wrong": {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
+        given = {"right": dict(own)} | ({mistaken: {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
         for box in (TIGHT, *boxes):
             drawn = case.box_xyxy if box == TIGHT else round_box(boxes[box][case.case_id])
             frame = (case.height, case.width, drawn)

@@ -81,7 +81,7 @@ class Job:
         if kind == "label":
             return self.texts.as_labels()
         if kind == "shuffled":
-            trained = self.select([*self.splits.train, *self.splits.val])
+            trained = self.select(self.splits.outside_test)
             patient_of = {case.case_id: case.patient_id for case in trained}
             return self.texts.shuffle(patient_of, np.random.default_rng([self.recipe.seed, SHUFFLE_STREAM]))
         return self.texts

@@ -168,6 +168,13 @@ def test_losses_in_a_row_without_newer_work_end_the_job(job: Job) -> None:
     assert [job.end(86) for _ in range(3)] == [(86, True), (86, True), (86, False)]
 
 
+def test_a_trial_of_a_sweep_that_ended_is_newer_work(job: Job) -> None:
+    job.checkpoint = job.folder / "runs" / "sweeps" / "demo" / "progress"  # a trial of one worker leaves no checkpoint
+    job.checkpoint.parent.mkdir(parents=True)
+    ends = [job.end(code, saves, "sweep") for code, saves in [(86, False), (86, False), (86, True), (86, False)]]
+    assert [requeued for _, requeued in ends] == [True, True, True, True]
+
+
 def test_losses_after_newer_work_are_the_first_of_their_row(job: Job) -> None:
     ends = [job.end(code, saves) for code, saves in [(86, False), (137, False), (86, True), (1, False), (86, False)]]
     assert [requeued for _, requeued in ends] == [True, True, True, True, False]
@@ -212,3 +219,19 @@ def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:
 
 def test_a_site_that_forbids_requeues_gets_the_drivers_code(job: Job) -> None:
     assert job.end(86, REQUEUE_CODE="1")[0] == 86
+
+
+@pytest.mark.parametrize(("gpus", "told"), [("0", []), ("2", ["cluster.use_gpu=true", "sweep.resources.gpus=1"])])
+def test_a_sweep_is_told_of_gpus_where_the_job_has_some(
+    environment: dict[str, str], tmp_path: Path, gpus: str, told: list[str]
+) -> None:
+    home = tmp_path / "home"
+    (home / "slurm").mkdir(parents=True)
+    (home / "slurm" / "ray.sh").write_text(
+        'run_on_ray() { printf "%s\\n" "$@" > told; }\n'
+    )  # Ray itself is not tried here
+    make_program(tmp_path / "bin", "scontrol", "#!/bin/sh\n")
+    given = {"T2M_HOME": str(home), "SLURM_GPUS_ON_NODE": gpus}
+    command = ["bash", REPOSITORY / "slurm" / "sweep.sh", "some.yaml", "optim.epochs=2"]
+    subprocess.run(command, cwd=tmp_path, env=environment | given, check=True, capture_output=True)
+    assert (tmp_path / "told").read_text().splitlines() == ["sweep", "some.yaml", *told, "optim.epochs=2"]

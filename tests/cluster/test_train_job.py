@@ -52,10 +52,13 @@ def test_bad_input_in_a_worker_is_told_once_and_not_retried(
     assert len(list((job.run_folder / "tensorboard").iterdir())) == 1, "each attempt to train opens one"
 
 
-def test_more_workers_than_processors_are_refused_at_once(root: Path, tmp_path: Path) -> None:
-    recipe = make_recipe(root, num_train_workers=count_cpus() + 1)
+@pytest.mark.parametrize(("workers", "cpus", "room"), [(count_cpus() + 1, 1, count_cpus()), (1, count_cpus() + 1, 0)])
+def test_more_than_the_nodes_have_is_refused_at_once(
+    root: Path, tmp_path: Path, workers: int, cpus: float, room: int
+) -> None:
+    recipe = make_recipe(root, num_train_workers=workers, cpus_per_worker=cpus)
     experiment = open_experiment(recipe, tmp_path, Terminal())
-    with pytest.raises(ClusterError, match=f"asks for {count_cpus() + 1} CPUs at once and there are {count_cpus()}"):
+    with pytest.raises(ClusterError, match=f"takes {workers} processes of {cpus} CPUs .* room for {room}. Lower"):
         train(experiment, "gated", 0, Terminal(), StopRequest())
 
 

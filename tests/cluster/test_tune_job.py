@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import optuna
 import pytest
 import yaml
 from optuna.trial import TrialState
+from ray_nodes import ray_nodes
 
+from t2m_bench.cli import WORKERS_LOST_EXIT_CODE
 from t2m_bench.config import load_recipe
 from t2m_bench.search.study import MEMBERS, REASON, has_study, load_studies
 
@@ -55,10 +58,14 @@ def write_sweep(place: Path, name: str, **changes: Any) -> Path:
     return path
 
 
-def start(place: Path, path: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    place: Path, path: Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", "sweep", str(path), *arguments]
     command += ["--runs", str(place / "runs"), "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place, env=environment
+    )
 
 
 def finish(process: subprocess.Popen[str], code: int = 0) -> tuple[dict[str, Any], str, str]:
@@ -144,8 +151,9 @@ def test_the_same_seed_gives_the_same_trials_and_winner_whatever_kills_the_drive
 
 
 def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that_goes_on(place: Path) -> None:
-    path = write_sweep(place, "c")
-    process = start(place, path, "--trials", "5")
+    long = {"scheduler": {"kind": "none"}}  # with more epochs: a trial that is seen to run is still there when killed
+    path = write_sweep(place, "c", **long)
+    process = start(place, path, "optim.epochs=20", "--trials", "4")
     wait_for(place, "c", process, 1)
     os.kill(find_trial_process(process.pid), signal.SIGKILL)
     wait_for(place, "c", process, 2)  # the study went on
@@ -153,15 +161,16 @@ def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that
     _, _, errors = finish(process, code=130)
     assert "stopped by SIGINT" in errors
     assert not load(place, "c").get_trials(states=(TrialState.RUNNING,))
-    summary, printed, _ = finish(start(place, path, "--trials", "5"))
+    summary, printed, _ = finish(start(place, path, "optim.epochs=20", "--trials", "4"))
     assert "continuing" in printed
-    assert summary["trials"] == 5
+    assert summary["trials"] == 4
     assert summary["states"]["FAIL"] == 1
     reasons = [trial.user_attrs[REASON] for trial in load(place, "c").trials if trial.state is TrialState.FAIL]
     (killed,) = [reason for reason in reasons if reason != "interrupted"]
     assert "died" in killed
-    changed = write_sweep(place, "c", space=SPACE | {"optim.learning_rate": {"low": 3e-4, "high": 2e-2, "log": True}})
-    _, _, errors = finish(start(place, changed, "--trials", "9"), code=2)
+    space = SPACE | {"optim.learning_rate": {"low": 3e-4, "high": 2e-2, "log": True}}
+    changed = write_sweep(place, "c", space=space, **long)
+    _, _, errors = finish(start(place, changed, "optim.epochs=20", "--trials", "9"), code=2)
     assert "space.optim.learning_rate.high was 0.01 and is 0.02" in errors
     assert len(errors.strip().splitlines()) == 1
 
@@ -171,8 +180,9 @@ def test_a_nan_and_a_lack_of_memory_are_failures_with_reasons_and_the_winner_is_
         "optim.learning_rate": {"choices": [1e-3, 1e30]},
         "adapter.inner_width": {"choices": [128, 2**40]},  # more than an address space holds
     }
-    path = write_sweep(place, "e", space=space, sampler={"kind": "grid"}, trials=4)
-    summary, printed, _ = finish(start(place, path, "--refit"))
+    path = write_sweep(place, "e", space=space, sampler={"kind": "grid"}, trials=4, storage="sqlite")
+    finish(start(place, path))
+    summary, printed, _ = finish(start(place, path, "--refit", "--trials", "2"))  # of a study that has four
     assert summary["states"] == {"COMPLETE": 1, "PRUNED": 0, "FAIL": 3}
     reasons = {
         (trial.params["optim.learning_rate"], trial.params["adapter.inner_width"]): trial.user_attrs.get(REASON, "")
@@ -206,7 +216,28 @@ def test_a_trial_may_be_a_group_of_workers(place: Path) -> None:
         assert trial.values[0] == pytest.approx(sum(trial.user_attrs[MEMBERS].values()) / 2)
     too_many = write_sweep(place, "g")
     _, _, errors = finish(start(place, too_many, "cluster.num_train_workers=512"), code=2)
-    assert "asks for 512 CPUs at once" in errors
+    assert "takes 512 processes of 1 CPUs" in errors
+
+
+@pytest.mark.soak
+def test_a_lost_node_costs_no_trial_and_ends_a_sweep_that_has_no_room_left(place: Path, tmp_path: Path) -> None:
+    noted = tmp_path / "node.pid"
+    noting = ("sh", "-c", f'echo $$ > {noted}; exec "$@"', "sh")
+    path = write_sweep(place, "lost")
+    with ray_nodes([], noting) as environment:
+        waiting = environment | {"T2M_LOST_SECONDS": "3"}
+        process = start(place, path, "cluster.num_train_workers=2", "--trials", "3", environment=waiting)
+        wait_for(place, "lost", process, 1)
+        os.killpg(int(noted.read_text()), signal.SIGKILL)
+        _, errors = process.communicate(timeout=240)
+    assert process.returncode == WORKERS_LOST_EXIT_CODE, errors
+    assert "nodes were lost and what is left holds no trial" in errors
+    ended = load(place, "lost").trials
+    assert {trial.state.name for trial in ended} == {"COMPLETE", "FAIL", "WAITING"}
+    assert {trial.user_attrs[REASON] for trial in ended if trial.state is TrialState.FAIL} == {"interrupted"}
+    assert (place / "runs" / "sweeps" / "lost" / "progress").is_file()
+    summary, _, _ = finish(start(place, path, "cluster.num_train_workers=2", "--trials", "3"))
+    assert (summary["trials"], summary["states"]["FAIL"]) == (3, 0)
 
 
 @pytest.mark.soak

@@ -1,6 +1,7 @@
 """What Tune is given, without a cluster."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
 
     sweep, told = make_sweep("asha"), []
     study = open_study(tmp_path, sweep, "s")
-    searcher = StudySearcher(study, sweep, lambda: told.append(1))
+    searcher = StudySearcher(study, sweep, lambda: told.append(1), lambda: False)
     asked = {name: searcher.suggest(name) for name in ("whole", "stopped", "bad", "killed", "silent")}
     assert [config["number"] for config in asked.values()] == [0, 1, 2, 3, 4]
     assert asked["whole"]["params"].keys() == {GATE}
@@ -101,7 +102,7 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
     searcher.on_trial_complete("stopped", report(2, 0.5, False))
     searcher.on_trial_complete("bad", {**report(0, float("nan"), False), "failure": "UserError: the loss is nan"})
     searcher.on_trial_complete("killed", error=True)  # Tune tells its callbacks the reason after this
-    searcher.tell_crash("killed", "ActorDiedError: gone")
+    searcher.tell_crash("killed", "ray.exceptions.ActorDiedError: gone")
     searcher.on_trial_complete("silent", {"training_iteration": 1})
     trials = study.trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
@@ -113,6 +114,68 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
     assert reasons[1:3] == ["UserError: the loss is nan", "ActorDiedError: gone"]
     assert "without a result" in reasons[3]
     assert len(told) == 5
+
+
+def test_a_trial_whose_node_was_lost_is_left_to_be_asked_again(tmp_path: Path) -> None:
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+    from t2m_bench.cluster.tune_parts import StudySearcher
+
+    sweep, told, short = make_sweep("asha"), [], [False]
+    study = open_study(tmp_path, sweep, "s")
+    searcher = StudySearcher(study, sweep, lambda: told.append(1), lambda: short[0])
+    unavailable = f"ray.exceptions.ActorUnavailableError: {ActorUnavailableError('no route to host', b'0' * 16)}"
+    dead = (
+        f"ray.exceptions.ActorDiedError: {ActorDiedError.BASE_ERROR_MSG}\n\tThe actor died because its node has died."
+    )
+    killed = "ray.exceptions.ActorDiedError: Worker unexpectedly exits with a connection error code 2."
+    for name, text in (("unavailable", unavailable), ("dead", dead), ("killed", killed), ("starved", killed)):
+        short[0] = name == "starved"  # it waited for nodes that there are no more
+        searcher.suggest(name)
+        searcher.on_trial_complete(name, error=True)
+        searcher.tell_crash(name, text)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING", "FAIL", "RUNNING"]
+    assert len(told) == 1
+
+
+def test_a_shortage_lasts_when_lost_nodes_do_not_come_back() -> None:
+    from t2m_bench.cluster.tune_job import Demand, Shortage
+
+    nodes = [{"CPU": 1.0}, {"CPU": 1.0}]
+    patient, hasty = (Shortage(Demand(1, 0, 2), lambda: nodes, seconds) for seconds in (1e9, 0.0))
+    assert not patient.is_there()
+    assert not hasty.is_there()
+    assert not hasty.lasts()
+    lost = nodes.pop()
+    assert patient.is_there()
+    assert hasty.is_there()
+    time.sleep(0.01)
+    assert hasty.lasts()
+    assert not patient.lasts()
+    nodes.append(lost)
+    assert not hasty.is_there()
+    assert not hasty.lasts()
+
+
+@pytest.mark.parametrize(
+    ("demand", "nodes", "fitting"),
+    [
+        ((1, 0, 0), [{"CPU": 2}, {"CPU": 2}], 4),
+        ((3, 0, 0), [{"CPU": 2}, {"CPU": 2}], 0),  # 4 CPUs, but no process lies on two nodes
+        ((0.5, 0.25, 0), [{"CPU": 8, "GPU": 1}, {"CPU": 8}], 4),
+        ((0.1, 0, 0), [{"CPU": 0.3}], 3),
+        ((1, 0, 2), [{"CPU": 3}, {"CPU": 2}], 2),
+        ((2, 0, 2), [{"CPU": 3}, {"CPU": 3}], 1),
+        ((2, 0, 4), [{"CPU": 5}, {"CPU": 3}], 0),
+        ((4, 1, 3), [{"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 2}], 2),
+    ],
+)
+def test_trials_beside_each_other_are_as_many_as_the_nodes_hold(
+    demand: tuple[float, float, int], nodes: list[dict[str, float]], fitting: int
+) -> None:
+    from t2m_bench.cluster.tune_job import Demand
+
+    assert Demand(*demand).count_fitting(nodes) == fitting
 
 
 def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
@@ -136,7 +199,7 @@ def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
     shared = {"data": TrialData((job,), (0,), ("val_dice",)), "raw": recipe.model_dump(mode="json")}
     trainable = TrialTrainable.__new__(TrialTrainable)  # without what Tune adds around it, which needs a cluster
     threads = torch.get_num_threads()
-    trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, False))
+    trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, 0))
     try:
         first = trainable.step()
         assert first["done"]

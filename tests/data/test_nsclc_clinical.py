@@ -28,6 +28,9 @@ def test_the_real_table_has_the_published_counts(nsclc_radiogenomics: Path) -> N
     assert book.fields == FIELDS
     for field in FIELDS:
         assert {row[field] for row in patients.values()} <= {*book.classes(field), UNKNOWN}
+    assert not [sentence for sentence in book.all_sentences() if "collected" in sentence.lower()]
+    (of_t_unknown, *_) = book.sentences("t_stage", UNKNOWN, "training")
+    assert "not recorded" in of_t_unknown
 
 
 @pytest.mark.parametrize("id_column", ["Case ID", "Patient ID"])

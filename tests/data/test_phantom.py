@@ -11,6 +11,7 @@ from t2m_bench.data import phantom
 from t2m_bench.data.bus_bra import read_bus_bra
 from t2m_bench.data.hidden_shape import draw_mask, draw_texts
 from t2m_bench.data.images import compute_tight_box
+from t2m_bench.data.phantom_folder import load_record
 from t2m_bench.errors import UserError
 
 
@@ -124,3 +125,11 @@ def test_numbers_out_of_range_are_refused(tmp_path: Path, changes: dict[str, flo
     with pytest.raises(UserError, match="phantom: "):
         write(tmp_path / "data", **changes)
     assert not list(tmp_path.iterdir())
+
+
+def test_phantoms_that_do_not_say_which_never_pass_for_patients(tmp_path: Path) -> None:
+    assert load_record(tmp_path) is None
+    for text in ('{"cases": 3}', "{"):
+        (tmp_path / "phantom.json").write_text(text)
+        with pytest.raises(UserError, match=r"phantom\.json: .*Write the phantoms again"):
+            load_record(tmp_path)

@@ -110,3 +110,5 @@ def test_published_splits_draw_images_and_choose_on_the_test_cases() -> None:
     on_test = split_cases(cases, dataset.model_copy(update={"validation": "test"}), "birads")
     assert on_test.val == on_test.test == splits.test
     assert set(on_test.train) == {*splits.train, *splits.val}
+    assert set(on_test.outside_test) == {*splits.train, *splits.val}, "what is fitted beside training sees no test case"
+    assert set(splits.outside_test) == {*splits.train, *splits.val}

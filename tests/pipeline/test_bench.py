@@ -12,7 +12,7 @@ from t2m_bench.cli import main
 from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import RecipeError
 from t2m_bench.metrics.results import load_results
-from t2m_bench.pipeline.bench import bench
+from t2m_bench.pipeline.bench import bench, note_suite
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import evaluate
@@ -65,6 +65,18 @@ def test_a_failing_cell_is_told_at_the_end_and_the_others_finish(
     assert not trained["case"].duplicated().any(), "a case is a test case in one fold alone"
     assert run(make_suite(small_recipe, arms=["text_free", "narrow"]), tmp_path, monkeypatch) == 0
     assert "reused 4 of 4 cells: finished" in capsys.readouterr().out
+
+
+def test_an_experiment_remembers_all_that_it_was_asked_for_and_its_margin(small_recipe: Recipe, tmp_path: Path) -> None:
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps({"recipe": small_recipe.model_dump(mode="json")}))
+    note_suite(make_suite(small_recipe, arms=["gated"], folds=[2], seeds=[0]), tmp_path)
+    note_suite(make_suite(small_recipe, arms=["text_free", "gated"], folds=[], seeds=[3, 0]), tmp_path)
+    noted = json.loads(path.read_text())
+    assert noted["suite"] == {"arms": ["gated", "text_free"], "folds": [2, 1], "seeds": [0, 3]}
+    with pytest.raises(RecipeError, match=r"bench\.margin = 0\.05, but .*experiment\.json fixed 0\.005"):
+        note_suite(make_suite(small_recipe, margin=0.05), tmp_path)
+    assert json.loads(path.read_text()) == noted
 
 
 def test_what_no_training_needs_is_refused_before_it(

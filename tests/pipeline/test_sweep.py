@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import optuna
 import pytest
+import yaml
 
-from t2m_bench.errors import RecipeError
-from t2m_bench.pipeline.sweep import make_free_sweep, make_refit_recipe
-from t2m_bench.search.sweep import apply_params, load_sweep
+from t2m_bench.errors import RecipeError, RunFolderError
+from t2m_bench.pipeline.sweep import check_unchanged, make_free_sweep, make_refit_recipe
+from t2m_bench.search.study import load_studies, open_study
+from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
 
 DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
 
@@ -16,11 +19,12 @@ def test_a_refit_gives_each_arm_its_own_values_and_says_how_many_trials_chose_th
     best = apply_params(
         loaded.raw, {"adapter.kind": "gated", "optim.learning_rate": 0.005, "adapter.gated.gate_init": 0.7}, "trial 1"
     )
-    free = make_free_sweep(loaded)
+    free = make_free_sweep(loaded, 40)
     assert free is not None
     assert free.recipe.adapter.kind == "text_free"
-    assert not [name for name in free.sweep.space if name.startswith(("adapter.gated.", "loss.", "prompts."))]
-    assert free.sweep.trials == loaded.sweep.trials
+    names = ("adapter.coarse.gate_init", "adapter.fine.gate_init", "adapter.fine.heads", "optim.learning_rate")
+    assert tuple(free.sweep.space) == names
+    assert (loaded.sweep.trials, free.sweep.trials) == (24, 40)  # as many as were run, not as were asked for last
     own = apply_params(free.raw, {"optim.learning_rate": 0.002}, "trial 2")
     trials = {"text_free": 24, "gated": 24}
     recipe = make_refit_recipe(loaded.sweep, best, {"text_free": own, "gated": best}, trials)
@@ -45,3 +49,58 @@ def test_a_refit_may_train_longer_than_a_trial_and_a_wrong_wish_is_told_before_t
     assert recipe.with_arm("gated", 0).optim.learning_rate == 0.005
     with pytest.raises(RecipeError, match=r"refit.*did you mean epochs"):
         load_sweep(DEMO, ["sweep.refit.overrides=[optim.epoch=12]"])
+
+
+def test_text_free_searches_the_weights_of_dice_and_bce_too() -> None:
+    loaded = load_sweep(DEMO, ["sweep.space.loss.bce_weight={low: 0.1, high: 2.0}"])
+    free = make_free_sweep(loaded, 24)
+    assert free is not None
+    assert "loss.bce_weight" in free.sweep.space
+    assert "loss.contrastive_weight" not in free.sweep.space
+
+
+def test_text_free_is_searched_by_tpe_where_it_has_one_axis_of_those_that_cma_es_had(tmp_path: Path) -> None:
+    space = {"optim.learning_rate": {"low": 1e-4, "high": 1e-2}, "loss.contrastive_weight": {"low": 0.1, "high": 4.0}}
+    raw = {"name": "line", "recipe": str(DEMO.parents[1] / "launch" / "demo.yaml"), "space": space}
+    path = tmp_path / "line.yaml"
+    path.write_text(yaml.safe_dump(raw | {"sampler": {"kind": "cma_es", "seed": 3}}))
+    free = make_free_sweep(load_sweep(path), 24)
+    assert free is not None
+    assert list(free.sweep.space) == ["optim.learning_rate"]
+    assert (free.sweep.sampler.kind, free.sweep.sampler.seed) == ("tpe", 3)
+
+
+def begin(folder: Path, trials: int, *overrides: str) -> LoadedSweep:
+    """Open a sweep's study as `search` does, and ask it for trials."""
+    loaded = load_sweep(DEMO, overrides)
+    check_unchanged(folder, loaded, {"manifest": "1234"})
+    study = open_study(folder, loaded.sweep, "demo")
+    for _ in range(trials):
+        study.ask()
+    return loaded
+
+
+def test_a_sweep_without_a_trial_may_be_changed_and_one_with_trials_may_not(tmp_path: Path) -> None:
+    begin(tmp_path, 0, "sweep.storage=sqlite", "cluster.num_train_workers=512", "dataset.validation=test")
+    begin(tmp_path, 0, "sweep.objectives={trainable_parameters: minimize}")
+    begin(tmp_path, 1)
+    (study,) = load_studies(tmp_path).values()
+    assert study.metric_names == ["val_dice"]
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    begin(tmp_path, 0, "sweep.trials=99", "sweep.concurrency=2")
+    with pytest.raises(
+        RunFolderError, match=r'sweep\.storage was "journal" and is "sqlite"; .*wide was false and is true'
+    ):
+        begin(tmp_path, 0, "sweep.storage=sqlite", "cluster.num_train_workers=512")
+    with pytest.raises(RunFolderError, match=r"sweep\.seeds was \[0\] and is \[0, 1\]"):
+        begin(tmp_path, 0, "sweep.seeds=[0, 1]")
+    assert len(load_studies(tmp_path)["demo"].trials) == 1
+
+
+def test_objectives_in_another_order_are_others(tmp_path: Path) -> None:
+    both = ("sweep.objectives={val_reliance: minimize, val_dice: maximize}", "sweep.scheduler.kind=none")
+    begin(tmp_path, 1, *both)
+    begin(tmp_path, 0, *both)
+    with pytest.raises(RunFolderError, match=r"sweep\.objectives was \[\[\"val_reliance"):
+        begin(tmp_path, 0, "sweep.objectives={val_dice: maximize, val_reliance: minimize}", both[1])
+    assert load_studies(tmp_path)["demo"].metric_names == ["val_reliance", "val_dice"]

@@ -9,6 +9,7 @@ import pytest
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
+from t2m_bench.reporting.provenance import list_warnings
 from t2m_bench.reporting.results import load_experiment
 
 RUN = "hierarchical-fold1-seed1-00000000"
@@ -48,6 +49,14 @@ def test_a_case_that_every_arm_lacks_in_a_condition_is_no_error(experiment: Path
     assert len(load_experiment(experiment).arms) == 7
 
 
+def test_a_case_that_no_table_of_its_fold_has_is_missed_too(experiment: Path) -> None:
+    case = pd.read_parquet(experiment / RUN / "cases.parquet")["case"].iloc[0]
+    for path in experiment.glob("*fold1*/cases.parquet"):
+        rewrite(path, pd.read_parquet(path)["case"] != case)
+    with pytest.raises(RunFolderError, match=r"fold 1 has results of 15 cases, and its audit counted 16 test cases"):
+        load_experiment(experiment)
+
+
 def test_a_run_that_stands_twice_is_refused_naming_both(experiment: Path) -> None:
     shutil.copytree(experiment / RUN, experiment / "hierarchical-fold1-seed1-11111111")
     with pytest.raises(RunFolderError, match=f"{RUN} and in hierarchical-fold1-seed1-11111111"):
@@ -69,7 +78,25 @@ def test_two_recipes_in_one_table_are_refused_naming_the_field(experiment: Path)
 
 def test_an_arm_that_says_it_is_differently_tuned_is_let_in(experiment: Path) -> None:
     change_recipe(experiment, differently_tuned=True)
-    assert "hierarchical" in load_experiment(experiment).arms
+    results = load_experiment(experiment)
+    assert "hierarchical" in results.arms
+    assert any(
+        text.startswith("Differently tuned than the other arms: hierarchical;") for text in list_warnings(results)
+    )
+
+
+def test_where_the_data_lies_and_whether_it_is_refused_makes_no_other_recipe(experiment: Path) -> None:
+    """What the experiment's folder does not depend on, no run may be refused for."""
+    path = experiment / RUN / "run.json"
+    summary = json.loads(path.read_text())
+    elsewhere = {"root": "elsewhere", "clinical": "table.csv", "strict": True}
+    note = json.loads((experiment / "experiment.json").read_text())
+    note["recipe"]["dataset"] |= {"clinical": None, "strict": False}
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    summary["recipe"]["dataset"] |= elsewhere
+    path.write_text(json.dumps(summary))
+    results = load_experiment(experiment)
+    assert not any("Differently tuned" in text for text in list_warnings(results))
 
 
 def test_names_that_are_no_pseudonyms_are_refused_and_not_repeated(experiment: Path) -> None:

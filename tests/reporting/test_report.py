@@ -17,10 +17,14 @@ from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
+from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.parts import Part, make_parts
+from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
-from t2m_bench.reporting.strata import make_harm_table
+from t2m_bench.reporting.runs import make_cost_table, make_runs_table
+from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,6 +54,7 @@ def test_the_headline_says_what_was_planted(parts: dict[str, Part]) -> None:
     assert np.isnan(numbers.loc["baseline", "help"])
     assert np.isnan(numbers.loc["text_free", "cost_of_wrong"])
     assert numbers.loc["gated", "seeds"] == 3
+    assert "lacks test folds" not in next(table.note for table in parts["headline"].tables if table.name == "arms")
     assert numbers.loc["gated", "dice_low"] < numbers.loc["gated", "dice"] < numbers.loc["gated", "dice_high"]
 
 
@@ -82,6 +87,37 @@ def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, P
     assert (numbers["training_cases"] > 0).all()
     (table,) = parts["swaps"].tables
     assert {row[table.columns.index("p")] for row in table.rows} == {"-"}
+    assert numbers["cost_p"].isna().all(), "what the table hides the spreadsheet does not tell"
+    assert "p is not adjusted" in table.note
+
+
+def test_one_rule_of_p_in_every_table(parts: dict[str, Part], whole_suite: Path) -> None:
+    """The primary contrast's own, Holm's in the family, none else; the ladder has all."""
+    ladder = find_table(parts, "ladder").set_index("comparison")
+    assert ladder["difference_p"].notna().tolist() == (ladder["role"] != "interval only").tolist()
+    assert np.isnan(ladder.loc["baseline - floor_class_mask", "seeds"]), "neither is trained"
+    arms, boxes = find_table(parts, "arms").set_index("arm"), find_table(parts, "boxes").set_index("box")
+    assert arms.loc["gated", "help_p"].iloc[0] == ladder.loc["gated - text_free", "difference_p"]
+    assert np.isnan(arms.loc["label", "help_p"])
+    assert arms[["over_floor_p", "over_baseline_p"]].isna().all(axis=None)
+    assert boxes.loc["loose_20", "help_p"] == ladder.loc["hierarchical - text_free (loose_20)", "difference_p"]
+    assert boxes.loc["tight", "cost_of_wrong_p"] == ladder.loc["hierarchical: right - wrong", "difference_p"]
+    assert np.isnan(boxes.loc["loose_20", "cost_of_wrong_p"])
+    (table,) = [table for table in parts["headline"].tables if table.name == "arms"]
+    assert [row[0] for row in table.rows if ", p " in row[5]] == ["gated", "hierarchical"]
+    assert not any(", p " in row[6] for row in table.rows)
+
+
+def test_seconds_are_medians(experiment: Path) -> None:
+    path = experiment / "gated-fold1-seed0-00000000" / "run.json"
+    summary = json.loads(path.read_text())
+    summary["evaluation"]["seconds"] = 9000.0
+    path.write_text(json.dumps(summary | {"seconds": 33000.0}))
+    results = load_experiment(experiment)
+    cost = make_cost_table(results)
+    assert cost is not None
+    assert make_runs_table(results).numbers.set_index("arm").loc["gated", "seconds"] == 33.0
+    assert cost.numbers.set_index("arm").loc["gated", "seconds"] == 9.0
 
 
 def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
@@ -111,10 +147,16 @@ def test_harm_is_counted(experiment: Path) -> None:
     assert numbers.loc["gated", "wrong_text_harmed"] == 0
 
 
-def test_pictures_show_the_worst_and_the_best(parts: dict[str, Part]) -> None:
+def test_pictures_show_the_worst_and_the_best_of_the_pictured(parts: dict[str, Part], whole_suite: Path) -> None:
     (figure,) = parts["overlays"].figures
     dices = {why: float(value) for why, value in re.findall(r"(best|worst)[^:]*: hierarchical (0\.\d+)", figure.alt)}
     assert dices["worst"] < dices["best"]
+    results = load_experiment(whole_suite)
+    dice = results.select_main("hierarchical").groupby("case")["dice"].mean()
+    pictured = {name.removesuffix("/image") for of in results.references for name in of.crops if "/image" in name}
+    best = dice[dice.index.isin(pictured)].max()
+    assert best < dice.max(), "another case is better, which has no picture"
+    assert re.search(rf"best(, largest text effect)? of 12 pictured, mean of seeds {best:.3f}: ", figure.alt)
 
 
 class Reader(HTMLParser):
@@ -169,6 +211,24 @@ def test_what_makes_the_figures_less_stands_before_the_first(written: Report) ->
     assert page.index("hierarchical 20") < page.index("<table")
     assert all("Leakage was allowed" in table.note for table in written.tables)
     assert all(table.numbers["leakage_allowed"].all() for table in written.tables)
+    assert all("Leakage was allowed" in verdict.headline for verdict in written.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "of_splits", "of_training"),
+    [
+        ({}, "Splits are by patient. The", "chosen on validation patients; the test patients"),
+        ({"split_by": "image"}, "Splits are by image: patients may", "chosen on validation images; the test images"),
+        ({"validation": "test"}, "Validation cases are the test cases.", "chosen on the test cases"),
+    ],
+)
+def test_notes_say_how_it_was_split_and_where_the_best_epoch_was_chosen(
+    whole_suite: Path, dataset: dict[str, str], of_splits: str, of_training: str
+) -> None:
+    results = load_experiment(whole_suite)
+    results.experiment["recipe"]["dataset"] |= dataset
+    assert of_splits in make_audit_table(results).note
+    assert of_training in make_runs_table(results).note
 
 
 def test_only_the_formats_asked_for_are_written_and_again_to_the_digit(experiment: Path) -> None:
@@ -191,6 +251,59 @@ def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
     assert "gated: 1 of 6 runs (fold 2 seed 1)" in warning
     assert "begun and not finished: gated-fold2-seed1-00000000" in warning
     assert {verdict.key for verdict in written.verdicts} == {"help", "reliance", "paraphrase"}
+
+
+def test_means_over_fewer_patients_are_marked(experiment: Path) -> None:
+    for run in experiment.glob("gated-fold2-*"):
+        (run / "cases.parquet").unlink()
+    results = load_experiment(experiment)
+    arms, classes = make_headline_table(results, []), make_class_table(results, "birads")
+    assert [row[0] for row in arms.rows if row[2].endswith("] (16 of 32 patients)")] == ["gated"]
+    assert [row[0] for row in classes.rows if "patients" in row[0]] == ["gated (16 of 32 patients)"]
+    for table in (arms, classes):
+        assert "lacks test folds" in table.note
+
+
+def test_a_patient_of_unknown_class_is_no_class_and_no_cost(experiment: Path) -> None:
+    """Right text is compared over the cases that have a wrong one."""
+    for path in experiment.glob("*/cases.parquet"):
+        table = pd.read_parquet(path)
+        unknown = table["patient"] == "patient-00000000"
+        table.loc[unknown, "text_class"] = "unknown"
+        table.loc[unknown & (table["fold"] == 1), "dice"] = 0.2
+        write_results(path, table[~(unknown & (table["condition"] == "wrong"))].to_dict("records"))
+    results = load_experiment(experiment)
+    classes = make_class_table(results, "birads").numbers.set_index("arm")
+    assert classes.loc["gated", "unknown"] == pytest.approx(0.2)
+    assert classes.loc["gated", "macro"] == pytest.approx(classes.loc["gated", ["2", "3", "4", "5"]].mean())
+    boxes, costs = make_box_table(results, "hierarchical", []), make_counterfactual_table(results)
+    assert boxes is not None
+    assert costs is not None
+    tight = boxes.numbers.set_index("box").loc["tight"]
+    assert tight["right"] - tight["wrong"] == pytest.approx(tight["cost_of_wrong"], abs=1e-9)
+    assert tight["right"] - tight["none"] == pytest.approx(GAIN["hierarchical"] - GAIN["text_free"], abs=0.004)
+    wrong = costs.numbers.set_index(["arm", "condition"]).loc[("hierarchical", "wrong")]
+    assert wrong["relative"] == pytest.approx(wrong["cost"] / tight["right"], abs=1e-9)
+
+
+def test_a_suite_enlarged_later_lacks_what_any_command_asked_for(experiment: Path) -> None:
+    path = experiment / "experiment.json"
+    suite = {"arms": ["text_free", "shuffled"], "folds": [1, 2], "seeds": [0, 5]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"suite": suite}))
+    results = load_experiment(experiment)
+    assert list_missing(results) == [
+        "text_free: 2 of 4 runs (fold 1 seed 5, fold 2 seed 5)",
+        "shuffled: 4 of 4 runs (fold 1 seed 0, fold 1 seed 5, fold 2 seed 0, fold 2 seed 5)",
+    ]
+    assert dict(list_facts(results))["Suite"] == "arms text_free, shuffled; folds 1, 2; seeds 0, 5"
+
+
+def test_without_that_note_the_recipes_of_all_runs_tell_the_suite(experiment: Path) -> None:
+    path = next(experiment.glob("gated-fold1-seed0-*/run.json"))  # not the last by name
+    summary = json.loads(path.read_text())
+    summary["suite"]["bench"]["arms"] = ["unet"]
+    path.write_text(json.dumps(summary))
+    assert [text.split(" (")[0] for text in list_missing(load_experiment(experiment))] == ["unet: 6 of 6 runs"]
 
 
 def test_floors_alone_make_a_report_that_says_what_it_lacks(experiment: Path) -> None:
@@ -304,14 +417,19 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
         wrong = table[table["condition"] == "wrong"]
         of_fields = [wrong.assign(condition=f"wrong:{field}") for field in ("t_stage", "histology")]
         of_fields[1]["dice"] += 0.03  # the second field alone costs half
+        of_a, of_s = (wrong[wrong["text_class"].str.endswith(name)] for name in "AS")
+        of_fields += [of_a.assign(condition="swap:histology=S"), of_s.assign(condition="swap:histology=A")]
         table = pd.concat([table, *of_fields]).assign(
             distance_unit="mm", surface_dice_2=lambda rows: rows["surface_dice"]
         )
         write_results(path, table.assign(surface_dice_1=np.nan, surface_dice_5=np.nan).to_dict("records"))
     note = json.loads((experiment / "experiment.json").read_text())
-    note["dataset"]["text_field"] = "t_stage + histology"
-    for fold in note["folds"].values():
-        fold["audit"]["size_auc"] = 0.913
+    note["dataset"] |= {"text_field": "t_stage + histology", "classes": {"t_stage": ["T5", "T2", "T3", "T4"]}}
+    for number, fold in enumerate(note["folds"].values()):
+        of_stage = {split: {f"T{name}": n for name, n in of.items()} for split, of in fold["audit"]["classes"].items()}
+        of_histology = {"train": {"A": 50 - number, "S": 4}}
+        fold["audit"] |= {"size_auc": 0.913, "classes_by_field": {"t_stage": of_stage, "histology": of_histology}}
+        fold["audit"] |= {"selection": "five slices a patient", "exclusions": {"patients with CT but no SEG": 3}}
     (experiment / "experiment.json").write_text(json.dumps(note))
     results = load_experiment(experiment)
     written = write_report(results, ("csv",))
@@ -322,7 +440,39 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
     assert any("T is pathological" in warning and "AUC 0.91" in warning for warning in written.warnings)
     tables = {table.name: table for table in written.tables}
     assert list(tables["classes_histology"].columns) == ["Arm", "A", "S", "Macro-average"]
-    assert set(tables["swaps"].numbers["own"]) == {"T2", "T3", "T4", "T5"}
+    swaps = tables["swaps"].numbers
+    assert list(swaps.drop_duplicates(["field", "own"])[["field", "own"]].itertuples(index=False, name=None)) == [
+        *(("t_stage", name) for name in ("T2", "T3", "T4", "T5")),  # given T5 first, which no case of its own is
+        *(("histology", name) for name in ("S", "A")),
+    ]
+    trained = swaps.set_index(["field", "given"])["training_cases"]
+    assert trained["histology", "A"] == 49, "the fewest over folds"
+    assert trained["histology", "S"] == 4
+    assert trained["t_stage", "T2"].min() > 0
+    of_few = swaps["patients"] < 10
+    assert of_few.any()
+    assert not of_few.all()
+    shown = [row[tables["swaps"].columns.index("p")] for row in tables["swaps"].rows]
+    assert [p == "-" for p in shown] == of_few.tolist()
+    assert list(tables["classes_t_stage"].columns) == ["Arm", "T5", "T2", "T3", "T4", "Macro-average"]
+    assert any(row[0] == "mean mask of the class (t_stage) (no image)" for row in tables["arms"].rows)
     assert "Surface Dice, 2 mm" in tables["measures"].columns
     costs = tables["counterfactual"].numbers.set_index(["arm", "condition"])["cost"]
     assert costs["hierarchical", "wrong:histology"] == pytest.approx(COST["wrong"] - 0.03, abs=0.002)
+    assert costs["hierarchical", "other:t_stage"] == pytest.approx(COST["other"], abs=0.002)
+    assert costs["hierarchical", "other:histology"] == pytest.approx(COST["wrong"], abs=0.002)
+    assert ("hierarchical", "other") not in costs, "texts of one field are not averaged with those of another"
+    labels = {row[1] for row in tables["counterfactual"].rows if row[0] == "hierarchical"}
+    assert {"wrong t_stage and histology (published map)", "wrong t_stage alone", "wrong histology alone"} <= labels
+    facts = dict(list_facts(results))
+    assert (facts["Choice of cases"], facts["Left out"]) == ("five slices a patient", "3 patients with CT but no SEG")
+
+
+def test_phantoms_are_called_so_and_stand_beside_no_published_figure(experiment: Path) -> None:
+    note = json.loads((experiment / "experiment.json").read_text())
+    note["dataset"]["phantom"] = {"text_effect": 0.5, "text_visible": False}
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    written = write_report(load_experiment(experiment), ("csv",))
+    assert "Phantoms, not patients: the text tells the hidden class with probability 0.5." in written.warnings
+    (arms,) = [table for table in written.tables if table.name == "arms"]
+    assert not arms.numbers["published"].any()

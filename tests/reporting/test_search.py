@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from optuna.trial import TrialState
 from PIL import Image
 
 from t2m_bench.reporting.report import Report, write_sweep_report
@@ -62,6 +63,33 @@ def test_importance_is_told_beside_the_noise_between_seeds(made: tuple[optuna.St
     assert hierarchical.loc[GATE, "share"] > 0.8
     assert hierarchical.loc[GATE, "verdict"] == "above noise"
     assert hierarchical["share"].sum() == pytest.approx(1.0)
+
+
+def test_a_group_of_trials_is_compared_among_itself_and_one_axis_alone_with_nothing(
+    made: tuple[optuna.Study, Report],
+) -> None:
+    study, _ = made
+    table = make_importance_table(study).numbers
+    (gated,) = [row for _, row in table.iterrows() if row["group"].startswith("gated")]
+    values = [t.value for t in study.trials if t.state is TrialState.COMPLETE and t.params[KIND] == "gated"]
+    assert (gated["axis"], gated["trials"], gated["verdict"]) == (RATE, len(values), "-")
+    assert gated["spread"] == pytest.approx(
+        np.std(values)
+    )  # the noise of gated trials, which the opening does not move
+    assert gated["share"] == pytest.approx(1.0)
+
+
+def test_trials_whose_only_axis_is_their_kind_make_no_group() -> None:
+    study = optuna.create_study()
+    for number in range(20):
+        study.enqueue_trial({KIND: ["gated", "text_free"][number % 2]})
+        trial = study.ask()
+        if trial.suggest_categorical(KIND, ["gated", "text_free"]) == "gated":
+            trial.suggest_float("adapter.gated.gate_init", 0.1, 0.9)
+        complete(study, trial.number, [0.01 * number], {})
+    axes = make_importance_table(study).numbers
+    assert list(axes["axis"]) == [KIND, "adapter.gated.gate_init"]
+    assert next(iter(axes["trials"])) == 20
 
 
 def test_with_one_training_a_trial_the_noise_is_not_known(tmp_path: Path) -> None:

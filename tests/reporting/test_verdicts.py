@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from simulated_suite import Suite
 
 from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, make_comparisons
+from t2m_bench.reporting.ladder import make_ladder_table
 from t2m_bench.reporting.results import Results, load_experiment
 from t2m_bench.reporting.verdicts import Outcome, Verdict, judge, make_verdicts
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed
@@ -57,6 +60,9 @@ def test_a_planted_help_is_found_and_said(tmp_path: Path) -> None:
     assert found["help"].headline == "The text helps."
     assert found["reliance"].outcome is Outcome.HELPS
     assert found["paraphrase"].outcome is Outcome.NEGLIGIBLE
+    assert found["paraphrase"].headline == "Held-out wording of the same text is equivalent."
+    assert "given these trained models" in found["paraphrase"].sentences[0]
+    assert len(found["paraphrase"].sentences) == 2
     assert found["language"].outcome is Outcome.HELPS
     assert not any("trained model" in sentence for sentence in found["help"].sentences), "five seeds allow the claim"
 
@@ -66,7 +72,65 @@ def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
     assert found["help"].outcome is Outcome.NEGLIGIBLE
     assert found["reliance"].outcome is Outcome.HELPS
     assert any("liability" in sentence for sentence in found["reliance"].sentences)
-    assert any("uninformative" in sentence for sentence in found["paraphrase"].sentences)
+    assert found["paraphrase"].outcome is Outcome.UNDECIDED
+    assert found["paraphrase"].headline == "Uninformative here: the text effect is below the margin."
+    assert found["paraphrase"].sentences[1].startswith("The text effect, hierarchical - text_free, is ")
+
+
+@pytest.mark.parametrize(("method", "levels"), [("gated", "two levels where it has one"), ("hierarchical", "the same")])
+def test_too_few_patients_and_what_else_differs_from_the_reference(tmp_path: Path, method: str, levels: str) -> None:
+    suite = Suite(("baseline", "text_free", method), folds=(1,), seeds=(0,), patients=2, boxes=TIGHT)
+    found = find(load_experiment(suite.write(tmp_path)))["help"]
+    assert found.outcome is Outcome.UNDECIDED
+    assert f"text_free, which has {levels}" in found.sentences[0]
+    assert "no contrastive loss" in found.sentences[0]
+    assert "nan" not in " ".join(found.sentences)
+
+
+def test_training_runs_are_drawn_among_three_or_more(tmp_path: Path) -> None:
+    suite = Suite(("floor_ellipse", "baseline", "text_free", "gated"), (1,), (0, 1), patients=8, boxes=TIGHT)
+    results = load_experiment(suite.write(tmp_path))
+    table = make_ladder_table(results, make_comparisons(results))
+    shown = {row[0]: row[table.columns.index("Bootstrap check")] for row in table.rows}
+    assert shown["gated - text_free"] == "-"
+    assert shown["gated: right - wrong"].startswith("[")
+    assert shown["baseline - floor_ellipse"].startswith("[")
+
+
+def test_without_a_reference_it_is_not_known_whether_wordings_could_differ(tmp_path: Path) -> None:
+    suite = Suite(("baseline", "hierarchical"), folds=(1,), seeds=(0,), patients=8, boxes=TIGHT)
+    found = find(load_experiment(suite.write(tmp_path)))["paraphrase"]
+    assert found.headline == "Held-out wording of the same text is equivalent."
+    assert "Without text_free the text effect is not known" in found.sentences[1]
+
+
+def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path: Path) -> None:
+    results = load(tmp_path / "loss", help_=0.0)
+    arms = results.table["arm"]
+    worse = results.table.assign(dice=results.table["dice"].where(arms != "hierarchical", shift(results, -0.003)))
+    found = find(replace(results, table=worse))["help"]
+    assert found.outcome is Outcome.NEGLIGIBLE
+    assert found.headline == "The text makes it slightly worse, by less than the margin."
+    better = results.table.assign(dice=results.table["dice"].where(arms != "hierarchical", shift(results, 0.003)))
+    assert find(replace(results, table=better))["help"].headline == "The text helps."
+
+
+def shift(results: Results, by: float) -> pd.Series:
+    """Return hierarchical's Dice at a sure distance from text_free's: each run's own mean of it, moved."""
+    keys = ["fold", "seed", "case"]
+    free = results.select_main("text_free").set_index(keys)["dice"]
+    rows = results.table.join(free.rename("free"), on=keys)
+    noise = np.random.default_rng(0).normal(0, 0.002, len(rows))
+    return (rows["free"] + by + noise).clip(0, 1)
+
+
+def test_the_verdict_names_what_the_rest_of_the_family_found(tmp_path: Path) -> None:
+    suite = Suite(ARMS, patients=24, boxes={"tight": 0.0, "loose_20": 0.05}, help_=0.03)
+    suite.gain = suite.gain | {"gated": suite.gain["text_free"] - 0.03}
+    said = " ".join(find(load_experiment(suite.write(tmp_path)))["help"].sentences)
+    assert "gated: the text makes it worse, -0.0" in said
+    assert "hierarchical, with the box loose_20: the text helps, +0.0" in said
+    assert "label" not in said
 
 
 def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:

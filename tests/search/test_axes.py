@@ -54,6 +54,13 @@ def test_heads_matter_where_the_level_may_have_two_tokens() -> None:
     assert find(tokens, heads) == []
 
 
+def test_the_weights_of_dice_and_bce_matter_without_a_text_too() -> None:
+    weights = "sweep.space.loss={dice_weight: {low: 0.1, high: 1.0}, temperature: {low: 0.1, high: 0.5}}"
+    sentences = find(weights, "sweep.space.adapter.kind.choices=[gated, hierarchical, text_free]")
+    assert not [line for line in sentences if line.startswith("space.loss.dice_weight")]
+    assert [line for line in sentences if line.startswith("space.loss.temperature")]
+
+
 def test_the_adapters_own_arithmetic_agrees_about_one_token() -> None:
     """The claim behind the check: with one text token the heads change nothing, with two they do."""
     import torch

@@ -25,7 +25,6 @@ from t2m_bench.search.study import (
     open_storage,
     open_study,
     prune,
-    settle_interrupted,
 )
 from t2m_bench.search.sweep import Sweep
 
@@ -122,14 +121,40 @@ def test_interrupted_trials_are_failed_and_asked_again_first(make_sweep: Callabl
     run(study, sweep, 2, sampling)
     lost = [sampling.ask(study) for _ in range(2)]  # and then the process died
     again = open_study(tmp_path, sweep, "s")
-    assert settle_interrupted(again) == 2
-    assert settle_interrupted(again) == 0
+    assert Sampling(sweep).settle_interrupted(again) == 2
+    assert Sampling(sweep).settle_interrupted(again) == 0
     assert len(list_counted(again)) == 2
     asked = run(again, sweep, 3)
     assert asked[:2] == [trial.params for trial in lost]
     assert asked[2] not in asked[:2]
     assert count_states(again) == {"COMPLETE": 5, "PRUNED": 0, "FAIL": 0}
     assert not again.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+
+
+@pytest.mark.parametrize("given", [None, 0, 1, 2])
+def test_a_grid_goes_on_wherever_in_the_asking_its_process_died(
+    make_sweep: Callable[..., Sweep], tmp_path: Path, given: int | None
+) -> None:
+    space = {GATE: {"choices": [0.2, 0.4, 0.6]}, "adapter.norm": {"choices": ["branch", "output"]}}
+    sweep = make_sweep(space=space, sampler={"kind": "grid"}, trials=6)
+    study = open_study(tmp_path, sweep, "s")
+    for number in range(2):
+        sampling = Sampling(sweep)
+        if given is None:  # before it had a point
+            study._storage.create_new_trial(study._study_id)
+        else:
+            study.sampler = sampling._build_sampler(number)
+            trial = study.ask()
+            for name in list(space)[:given]:
+                trial._suggest(name, sampling._distributions[name])
+        study = open_study(tmp_path, sweep, "s")  # in another process, which dies likewise
+        assert Sampling(sweep).settle_interrupted(study) == 1
+    sampling, points = Sampling(sweep), []
+    while len(list_counted(study)) < sweep.trials:
+        trial = sampling.ask(study)
+        points.append(tuple(sorted(trial.params.items())))
+        complete(study, trial.number, [0.5], {})
+    assert len(points) == len(set(points)) == 6
 
 
 def test_what_became_of_a_trial_is_told_with_its_reason(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:

@@ -47,6 +47,9 @@ def test_an_override_reaches_into_an_axis() -> None:
         ("space.adapter.gated.gate_init.high=1.0", r"gate_init = 1\.0: .*less than 1"),
         ("space.adapter.fine.heads.choices=[4]", r"heads: choices = \[4\]: one choice is no axis"),
         ("space.adapter.fine.heads.choices=[4, 7]", r"adapter\.fine\.heads = 7 does not divide"),
+        ("space.adapter.fine.heads={low: 1, high: 8, integer: true, choices: null}", r"heads = 3 does not divide"),
+        ("space.adapter.fine.tokens={low: 1, high: 4}", r"fine\.tokens = 1\.95.*integer"),
+        ("space.adapter.inner_width={low: 64, high: 4096, integer: true}", r"does not divide the inner width"),
         ("space.adapter.fine.heads.when={adapter.kind: text_free}", "adapter.kind is never 'text_free'"),
         ("space.adapter.fine.heads.when={loss.contrastive_weight: 1.0}", "must be an axis with choices"),
         ("space.loss.contrastive_weight.low=0", "a log range lies above 0"),
@@ -57,6 +60,9 @@ def test_an_override_reaches_into_an_axis() -> None:
         ("storage=postgresql://user:secret@host/db", "a study lies in the run folder"),
         ("sampler.kind=cma_es", "takes one objective and at least two ranges"),
         ("sampler.kind=grid", "a grid needs choices, integers or a step"),
+        ("refit.overrides=[dataset.test_fold=2]", "dataset.test_fold is not for the refit alone"),
+        ("refit.overrides=[optim.learning_rate=0.1]", "optim.learning_rate is an axis of the space"),
+        ("refit.overrides=['bench.seeds=[1]']", r"refit sets bench.seeds itself; refit\.seeds"),
         ("trial=3", r"trial is not a field of the sweep; did you mean trials"),
         ("recipe=../launch/none.yaml", "there is no such recipe"),
     ],
@@ -65,6 +71,41 @@ def test_bad_sweeps_are_refused_by_name(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message) as found:
         load_sweep(DEMO, [f"sweep.{override}"])
     assert "secret" not in str(found.value)
+
+
+def test_the_recipes_seed_and_draw_are_the_sweeps_unless_it_has_its_own() -> None:
+    sweep = load_sweep(DEMO, ["seed=7", "dataset.split_seed=3"]).sweep
+    assert (sweep.seeds, sweep.split_seeds) == ((7,), (3,))
+    assert load_sweep(DEMO, ["sweep.seeds=[1, 2]"]).sweep.seeds == (1, 2)
+    with pytest.raises(RecipeError, match=r"seed: the sweep has seeds of its own.*sweep\.seeds=\[7\]"):
+        load_sweep(DEMO, ["sweep.seeds=[1, 2]", "seed=7"])
+    with pytest.raises(RecipeError, match=r"dataset\.split_seed: .*sweep\.split_seeds=\[3\]"):
+        load_sweep(DEMO, ["sweep.split_seeds=[1, 2]", "dataset.split_seed=3"])
+
+
+def test_a_range_of_very_many_integers_is_probed_in_a_moment() -> None:
+    axis = "{low: 0, high: 1000000000000, integer: true, step: 5}"
+    space = load_sweep(DEMO, [f"sweep.space.optim.warmup_steps={axis}"]).sweep.space
+    low, within, high = space["optim.warmup_steps"].list_probes()
+    assert (low, high) == (0, 10**12)
+    assert 0 < within < high
+    assert within % 5 == 0
+
+
+def test_one_worker_trials_use_a_gpu_where_both_keys_say_so() -> None:
+    both = r"cluster\.use_gpu = .* and resources\.gpus = .*set both or neither"
+    for one in ("cluster.use_gpu=true", "sweep.resources.gpus=0.5"):
+        with pytest.raises(RecipeError, match=both):
+            load_sweep(DEMO, [one])
+    assert load_sweep(DEMO, ["cluster.use_gpu=true", "sweep.resources.gpus=0.5"]).recipe.cluster.use_gpu
+    assert load_sweep(DEMO, ["cluster.use_gpu=true", "cluster.num_train_workers=2"]).recipe.cluster.use_gpu
+
+
+def test_draws_that_would_train_on_each_others_test_images_are_refused() -> None:
+    leaky = ["dataset.split_by=image", "allow_leakage=true"]
+    assert load_sweep(DEMO, leaky).sweep.split_seeds == (0,)
+    with pytest.raises(RecipeError, match="one would train on the test images of another"):
+        load_sweep(DEMO, [*leaky, "sweep.split_seeds=[0, 1]"])
 
 
 def test_a_grid_is_as_large_as_its_axes_say(tmp_path: Path) -> None:

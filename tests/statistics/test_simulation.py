@@ -1,7 +1,8 @@
 """The default test on simulated suites: false positives and coverage, with the four variances that real ones have.
 
 Differences have a patient's, an image's, a training run's and a patient-by-run's part. The small form looks for gross
-errors; `make soak` draws 6,000 suites a setting and asks for 4 to 6 % of false positives and coverage of 93 to 97 %.
+errors; `make soak` draws 6,000 suites a setting and asks for 4 to 6 % of false positives (coverage of 94 to 96 %),
+and for at most 7.5 % where one fold has three runs.
 """
 
 import numpy as np
@@ -48,9 +49,13 @@ def test_a_few_suites_are_missed_as_often_as_promised() -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("run_sd", [0.002, 0.006, 0.012])
 @pytest.mark.parametrize(
-    ("patients", "folds", "seeds"), [(19, 1, 5), (50, 4, 5), (213, 1, 5), (213, 4, 5), (213, 4, 3)]
-)
-def test_many_suites(patients: int, folds: int, seeds: int, run_sd: float) -> None:
+    ("patients", "folds", "seeds", "highest"),
+    [
+        (19, 1, 5, 0.06), (50, 4, 5, 0.06), (213, 1, 5, 0.06), (213, 4, 5, 0.06), (213, 4, 3, 0.06),
+        (213, 1, 3, 0.075),  # two degrees of freedom for the runs: as the README's own table has them
+    ],
+)  # fmt: skip
+def test_many_suites(patients: int, folds: int, seeds: int, highest: float, run_sd: float) -> None:
     ours, naive = count_misses(6000, patients, folds, seeds, run_sd)
     print(f"{patients} patients, {folds} folds, {seeds} seeds, run SD {run_sd}: {ours:.4f}, patients alone {naive:.4f}")
-    assert 0.04 <= ours <= 0.06
+    assert 0.04 <= ours <= highest

@@ -8,7 +8,7 @@ import pytest
 
 from t2m_bench.data.case import Case
 from t2m_bench.shards.reader import EmbeddedBatch
-from t2m_bench.training.probe import compute_macro_auc, describe_boxes, pool_embeddings, probe_field
+from t2m_bench.training.probe import compute_macro_auc, describe_boxes, find_box_unit, pool_embeddings, probe_field
 
 
 def make_cases(count: int) -> list[Case]:
@@ -82,3 +82,33 @@ def test_embeddings_are_pooled_over_the_box() -> None:
 
     (case, *_) = make_cases(1)
     assert pool_embeddings([case], Source(), 64)[case.case_id].tolist() == [0.0, 4.0]
+
+
+def test_boxes_are_measured_in_mm_where_the_spacing_of_all_is_known() -> None:
+    case = make_cases(1)[0]  # 16 x 32 px in 64 x 64
+    fine, coarse = (replace(case, spacing_mm=(2 * mm, mm)) for mm in (0.5, 1.0))
+    assert find_box_unit([fine, coarse]) == "mm"
+    for scan, mm in ((fine, 0.5), (coarse, 1.0)):
+        (described,) = describe_boxes([scan]).values()
+        sides = [16 * mm, 32 * 2 * mm]
+        assert described.tolist() == pytest.approx(
+            [*sides, np.sqrt(sides[0] * sides[1]), np.log(0.25), 0.25, 0.5, 0.25, 0.5]
+        )
+    assert find_box_unit([fine, case]) == "px"
+    mixed = describe_boxes([replace(fine, case_id="fine"), case])
+    assert mixed["fine"].tolist() == mixed[case.case_id].tolist()
+
+
+def test_a_size_in_mm_tells_the_class_that_the_size_in_pixels_hides() -> None:
+    """Scans of every field of view, so that a box of 16 px is anything from 8 to 16 mm."""
+    rng, cases = np.random.default_rng(2), []
+    for case in make_cases(180):
+        mm = float(rng.uniform(0.5, 1.0))
+        side = round((8 + 3 * "abc".index(case.text_fields["z"]) + rng.uniform(-1, 1)) / mm)
+        cases.append(replace(case, spacing_mm=(mm, mm), box_xyxy=(8, 8, 8 + side, 8 + side)))
+    auc = {}
+    for unit, of in (("mm", cases), ("px", [replace(case, spacing_mm=None) for case in cases])):
+        found = probe_field(of[:120], of[120:], "z", {"box": describe_boxes(of)})
+        auc[unit] = found.auc["box"]
+    assert auc["mm"] > 0.97
+    assert auc["px"] < 0.9
