@@ -1,4 +1,4 @@
-"""Pictures of single cases: among the pictured the best, the median, the worst, and where the text changed most."""
+"""Pictures of single cases: the best, the median, the worst, and where the text changed most."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ SHOWN_ARMS = ("baseline", REFERENCE, *reversed(METHODS))
 def draw_overlays(results: Results) -> Figure | None:
     """Reference and predictions with their Dice; None where no run left pictures.
 
-    Chosen among the cases that have pictures, which were spread evenly over the test cases before any result.
+    Chosen among the cases that have pictures: all of a test fold, or of a large one as many, spread before any result.
     """
     pictured = {
         name.removesuffix("/image"): reference
@@ -45,9 +45,8 @@ def draw_overlays(results: Results) -> Figure | None:
             _draw_crop(axes, image, reference, mask, f"{arm}\n{dice}")
             told.append(f"{chosen[case]}: {arm} {dice}".replace("\n", " "))
     alt = (
-        f"{len(rows)} of {len(pictured)} test cases with pictures: the reference in green, predictions of the "
-        "first seed in "
-        f"red, with their Dice. {'; '.join(told)}."
+        f"{len(rows)} of {len(pictured)} test cases with pictures: the reference in green, predictions of the first "
+        f"seed in red, with their Dice. {'; '.join(told)}."
     )
     return Figure("overlays", "Reference and predictions", alt, save_png(canvas))
 

@@ -1,11 +1,12 @@
 """Finds experiments on disk and reads what their runs left."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -262,10 +263,35 @@ def _load_json(path: Path) -> dict[str, Any]:
 
 
 def _load_crops(path: Path) -> Crops:
-    if not path.is_file():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read ({error}). Remove it and evaluate again.") from None
+    return _CropFile(path) if path.is_file() else {}
+
+
+class _CropFile(Crops):
+    """The crops of a file, each read when it is asked for: a suite has thousands, and a report shows few.
+
+    Raises:
+        RunFolderError: the file, or the crop that is asked for, cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = self._read(lambda file: dict.fromkeys(file.files))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        crop: NDArray[Any] = self._read(lambda file: file[name])
+        return crop
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _read(self, read: Callable[[Any], Any]) -> Any:
+        try:
+            with np.load(self._path, allow_pickle=False) as file:
+                return read(file)
+        except (OSError, ValueError, BadZipFile) as error:
+            raise RunFolderError(f"{self._path}: cannot be read ({error}). Remove it and evaluate again.") from None

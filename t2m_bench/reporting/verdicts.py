@@ -149,8 +149,7 @@ def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, 
     if outcome is Outcome.HELPS and help_ not in {None, Outcome.HELPS}:
         sentences.append(
             "Reliance without help: the model depends on the text without a shown benefit from it, a liability "
-            "wherever "
-            "a text can be wrong."
+            "wherever a text can be wrong."
         )
     sentences.append("A drop under wrong text alone never shows that the text helps.")
     return Verdict("reliance", f"Does the model rely on {what}?", outcome, headline, tuple(sentences))

@@ -150,7 +150,7 @@ class Evaluator:
         }
         pictured = {number_of[exam.questions[position].key]: place for place, position in enumerate(shown)}
         scores = torch.zeros(len(main) + len(rest), len(MEASURES), dtype=torch.float64, device=device)
-        crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, device=device)
+        crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, dtype=torch.uint8, device=device)
         finished = []
         for part in (main, rest):
             share = share_positions(len(part), self.ranks.rank, self.ranks.world_size)
@@ -165,7 +165,7 @@ class Evaluator:
                         crops[pictured[number]] = torch.from_numpy(cut_out(mask, case.box_xyxy)).to(crops)
             finished.append(time.monotonic() - start)
         cost = Cost(len(exam.questions), len(number_of), finished[1], len(main), finished[0])
-        return Answers(self._spread(scores, exam.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0.5, cost)
+        return Answers(self._spread(scores, exam.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0, cost)
 
     def _spread(
         self, scores: Tensor, questions: Sequence[Question], number_of: Mapping[Any, int]

@@ -15,12 +15,13 @@ CROP_SIDE = 160
 MARGIN = 0.25
 """What a crop shows around the box, as a share of the box's longer side."""
 
-NUM_SHOWN = 6
+MAX_SHOWN = 512
+"""Cases of a test fold that have crops: some 20 KiB each for image and reference, and half of one an arm and seed."""
 
 
 def choose_shown(count: int) -> list[int]:
-    """Return the positions of the cases that are shown: evenly spread, not picked by result."""
-    return sorted({round(position) for position in np.linspace(0, count - 1, min(NUM_SHOWN, count))})
+    """Return the positions of the cases that may be shown: all, or as many evenly spread, not picked by result."""
+    return sorted({round(position) for position in np.linspace(0, count - 1, min(MAX_SHOWN, count))})
 
 
 def cut_out(image: NDArray[np.uint8] | NDArray[np.bool_], box_xyxy: Sequence[int]) -> NDArray[np.uint8]:

@@ -181,7 +181,10 @@ def test_a_nan_and_a_lack_of_memory_are_failures_with_reasons_and_the_winner_is_
         "adapter.inner_width": {"choices": [128, 2**40]},  # more than an address space holds
     }
     path = write_sweep(place, "e", space=space, sampler={"kind": "grid"}, trials=4, storage="sqlite")
-    finish(start(place, path))
+    _, *told = finish(start(place, path))
+    logged = (place / "runs" / "sweeps" / "e" / "ray.log").read_text()
+    assert "trial" in logged.lower(), "Ray's own words"
+    assert not {*logged.splitlines()} & {*"\n".join(told).splitlines()}
     summary, printed, _ = finish(start(place, path, "--refit", "--trials", "2"))  # of a study that has four
     assert summary["states"] == {"COMPLETE": 1, "PRUNED": 0, "FAIL": 3}
     reasons = {

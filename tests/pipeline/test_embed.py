@@ -80,7 +80,7 @@ def test_a_killed_embedding_continues(small_recipe: Recipe, tmp_path: Path) -> N
 def _hold_and_embed(held: Event, release: Event, folder: Path, made: Path) -> None:
     with wait_for_lock(folder / ".lock", lambda: None):
         held.set()
-        release.wait(60)
+        release.wait(300)
         shutil.copytree(made, folder, dirs_exist_ok=True)
 
 
@@ -102,7 +102,7 @@ def test_a_second_embedding_waits_and_takes_what_the_first_made(small_recipe: Re
             release.set()
 
     try:
-        assert held.wait(60)
+        assert held.wait(300)
         assert embed(small_recipe, prepared, tmp_path / "b", Telling()).num_encoded == 0
     finally:
         release.set()

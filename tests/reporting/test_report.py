@@ -339,6 +339,11 @@ def test_a_report_fits_a_log(written: Report, capsys: pytest.CaptureFixture[str]
 def test_planted_pickles_and_lost_files_are_refused(experiment: Path) -> None:
     path = experiment / "gated-fold1-seed0-00000000"
     np.savez(path / "masks.npz", evil=np.array([Path], dtype=object))
+    (run,) = [run for run in load_experiment(experiment).list_runs("gated") if run.name == path.name]
+    with pytest.raises(RunFolderError, match=r"masks\.npz: cannot be read \(Object arrays"):
+        run.masks["evil"]
+    with (path / "masks.npz").open("rb+") as file:
+        file.truncate(file.seek(0, 2) - 1)
     with pytest.raises(RunFolderError, match=r"masks\.npz: cannot be read"):
         load_experiment(experiment)
     (path / "masks.npz").unlink()
