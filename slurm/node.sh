@@ -13,9 +13,14 @@ find_address() {
     found=$(ip -4 -o addr show dev "$T2M_INTERFACE" | awk '{split($4, part, "/"); print part[1]; exit}') || true
   else
     found=$(getent ahostsv4 "$name" | awk '{print $1; exit}') || true
+    # Debian gives a host's own name 127.0.1.1, which serves no other: then the address from which it reaches others.
+    if [ "${SLURM_JOB_NUM_NODES:-1}" -gt 1 ] && [[ $found = 127.* ]]; then
+      found=$(ip -4 route get 192.0.2.1 2>/dev/null | sed -n 's/.* src \([0-9.]*\).*/\1/p') || true
+    fi
   fi
   [ -n "$found" ] || {
-    echo "t2m-bench: $name has no IPv4 address ${T2M_INTERFACE:+on $T2M_INTERFACE }(T2M_INTERFACE, slurm/site.sh)." >&2
+    echo "t2m-bench: $name has no IPv4 address ${T2M_INTERFACE:+on $T2M_INTERFACE }that other nodes reach (T2M_INTERFACE," \
+      "slurm/site.sh)." >&2
     return 1
   }
   echo "$found"
@@ -42,10 +47,23 @@ choose_options() { # ROLE HEAD_IP PORT
   fi
   if [ "$1" = head ]; then
     options+=(--head --port="$3" --ray-client-server-port=$(($3 - 10000)))
-    options+=(--include-dashboard=false --temp-dir="$T2M_TEMP/ray-$SLURM_JOB_ID")
+    options+=(--include-dashboard=false --temp-dir="$(name_folder)/r")
   else
     options+=(--address="$2:$3")
   fi
+}
+
+# Print the folder of Ray's session on this node.
+name_folder() {
+  echo "$T2M_TEMP/ray-$SLURM_JOB_ID"
+}
+
+# Make it, for this user alone: Ray lets everybody write in its own.
+make_folder() {
+  (umask 077 && mkdir -p "$(name_folder)") && [ -O "$(name_folder)" ] && chmod 700 "$(name_folder)" || {
+    echo "t2m-bench: $(name_folder) cannot be made, or is somebody else's (T2M_TEMP, slurm/site.sh)." >&2
+    return 1
+  }
 }
 
 # Run a command in the background with TERM blocked, in it and in all that it starts: some of Slurm's ways of tracking
@@ -68,6 +86,16 @@ tell_script() {
   [ "$role" != head ] || kill -USR1 "$T2M_SCRIPT_PID" 2>/dev/null || true # the head's node runs the script too
 }
 
+# Requeue the job when the host of its script and of Ray's head is gone: Slurm lets a job of several nodes go on without.
+# Where only its Ray ended, the script decides.
+requeue_without_head() {
+  timeout 20 srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist="$T2M_HEAD_NODE" true 2>/dev/null && return
+  if scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
+    echo "t2m-bench: the job's first node is lost, with its script; requeueing job $SLURM_JOB_ID." >&2
+    scontrol requeue "$SLURM_JOB_ID" || true
+  fi
+}
+
 end_ray() {
   ended=yes
   kill -KILL $(list_tree "$shielded_pid") 2>/dev/null || true
@@ -80,6 +108,7 @@ if [ "$role" = address ]; then
 fi
 ended=""
 trap tell_script TERM
+make_folder
 choose_options "$@"
 echo "ray start ${options[*]}"
 start_shielded ray start "${options[@]}"
@@ -88,5 +117,8 @@ while kill -0 "$shielded_pid" 2>/dev/null; do # `wait` returns early when a trap
   code=0
   wait "$shielded_pid" || code=$?
 done
-[ -n "$ended" ] || exit "$code"
-rm -rf "$T2M_TEMP/ray-$SLURM_JOB_ID"
+if [ -z "$ended" ]; then
+  [ "$role" = head ] || requeue_without_head
+  exit "$code"
+fi
+rm -rf "$(name_folder)"

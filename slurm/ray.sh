@@ -1,36 +1,51 @@
 # Starts Ray inside this Slurm job, runs one verb of t2m-bench on it, and ends Ray. Sourced by the scripts beside it:
 #   run_on_ray VERB ARGS...
 # The job requeues itself when it was stopped on request (time limit, preemption; the work is saved) and when nodes or
-# workers were lost; after T2M_MAX_LOSSES losses in a row without newer work on disk it gives up.
+# workers were lost; after T2M_MAX_LOSSES losses in a row with nothing saved between them it gives up.
 
 readonly STOPPED=85 # the driver's code when it was asked to stop
 
 run_on_ray() {
-  local head_ip port state
+  local head_ip port saved
   driver_pid="" stop_signal="" ray_pids=()
   trap 'request_stop USR1' USR1 # first of all: the signal may come a minute early
   trap 'request_stop TERM' TERM
   trap end_ray EXIT
   . "$T2M_HOME/slurm/site.sh"
 
-  export T2M_SCRIPT_PID=$$
+  export T2M_SCRIPT_PID=$$ T2M_SAVED="$PWD/.t2m-$SLURM_JOB_ID.saved" # touched by whoever saves work, beside the log
+  saved=$(find_last_save)
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
   RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
   port=$((20000 + SLURM_JOB_ID % 10000))
   start_ray "$port" || exit 1
   export RAY_ADDRESS="$head_ip:$port"
-  wait_for_nodes || exit 1
-
-  choose_work_folder "$@"
-  state=$(find_newest_work)
+  if ! wait_for_nodes; then
+    # A job that runs for the first time may be set up wrongly; one that ran before has met a busy or a lost node.
+    [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] || exit 1
+    decide 1 "$saved"
+    return
+  fi
   if [ -n "$stop_signal" ]; then
-    decide "$STOPPED" "$state"
+    check_time_limit
+    decide "$STOPPED" "$saved"
     return
   fi
   t2m-bench "$@" &
   driver_pid=$!
   wait_for_driver
-  decide "$driver_code" "$state"
+  decide "$driver_code" "$saved"
+}
+
+# Refuse a time limit that ends before anything can be begun: the job would requeue itself for ever.
+check_time_limit() {
+  local left
+  left=$(squeue -h -j "$SLURM_JOB_ID" -o %L)
+  if [[ $stop_signal = USR1 && $left =~ ^[0-5]:[0-5][0-9]$ ]]; then
+    echo "t2m-bench: the signal ahead of the time limit came before the work could begin ($left left). Ask for a longer" \
+      "--time, or for a later signal (--signal=B:USR1@SECONDS)." >&2
+    exit 2
+  fi
 }
 
 # Pass a stop request on to the driver, which saves and ends with code 85.
@@ -40,14 +55,14 @@ request_stop() { # SIGNAL
 }
 
 start_ray() { # PORT; sets head_ip
-  local node head rest=() cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
-  head=$SLURMD_NODENAME # this script's own node, so that a signal to the head's step can reach the script
+  local node rest=() cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+  export T2M_HEAD_NODE=$SLURMD_NODENAME # this script's own, so that a signal to the head's step can reach the script
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
-    [ "$node" = "$head" ] || rest+=("$node")
+    [ "$node" = "$T2M_HEAD_NODE" ] || rest+=("$node")
   done
   local step=(srun --overlap --no-kill --ntasks-per-node=1 --cpus-per-task="$cpus")
   head_ip=$(bash "$T2M_HOME/slurm/node.sh" address) || return 1
-  "${step[@]}" --nodes=1 --ntasks=1 --nodelist="$head" bash "$T2M_HOME/slurm/node.sh" head "$head_ip" "$1" &
+  "${step[@]}" --nodes=1 --ntasks=1 --nodelist="$T2M_HEAD_NODE" bash "$T2M_HOME/slurm/node.sh" head "$head_ip" "$1" &
   ray_pids+=($!)
   if [ "${#rest[@]}" -gt 0 ]; then
     "${step[@]}" --nodes="${#rest[@]}" --ntasks="${#rest[@]}" --nodelist="$(IFS=, && echo "${rest[*]}")" \
@@ -87,40 +102,24 @@ wait_for_driver() { # sets driver_code
   done
   driver_code=0
   wait "$driver_pid" || driver_code=$?
+  # What fails after the head of its Ray is gone is no wrong input.
+  [ -z "$deadline" ] || [ "$driver_code" -ne 2 ] || driver_code=1
   # A request that came before the driver could hear of it ended it, with nothing begun.
   if [ -n "$stop_signal" ] && [ "$driver_code" -eq $((128 + $(kill -l "$stop_signal"))) ]; then
     driver_code=$STOPPED
   fi
 }
 
-# Find where the verb's arguments let work be written; runs at a URL are mirrored in a folder.
-choose_work_folder() { # VERB ARGS...; sets work_folder
-  local word previous="" runs=runs cache=${T2M_CACHE:-runs/mirrors}
-  for word in "$@"; do
-    case $previous in
-      --runs) runs=$word ;;
-      --cache) cache=$word ;;
-    esac
-    case $word in
-      --runs=*) runs=${word#*=} ;;
-      --cache=*) cache=${word#*=} ;;
-    esac
-    previous=$word
-  done
-  work_folder=$runs
-  case $runs in *://*) work_folder=$cache ;; esac
-}
-
-# Print when the newest checkpoint or file of embeddings was written, or a trial of a sweep ended.
-find_newest_work() {
-  find "$work_folder" \( -name state.safetensors -o -name 'shard-*.h5' -o -path '*/sweeps/*/progress' \) -printf '%T@\n' 2>/dev/null | sort -n | tail -1
+# Print when this job last saved a checkpoint or a file of embeddings, or ended a trial of a sweep.
+find_last_save() {
+  stat -c %.9Y "$T2M_SAVED" 2>/dev/null
 }
 
 # Requeue or end, by the driver's code: 0 done, 2 wrong input, 85 stopped on request, else something was lost.
-decide() { # CODE NEWEST_WORK_BEFORE
+decide() { # CODE LAST_SAVE_BEFORE
   local losses_file=".t2m-$SLURM_JOB_ID.losses" losses # beside the log
   case $1 in
-    0) rm -f "$losses_file" ;;
+    0) rm -f "$losses_file" "$T2M_SAVED" ;;
     2) exit 2 ;;
     "$STOPPED")
       rm -f "$losses_file"
@@ -128,14 +127,14 @@ decide() { # CODE NEWEST_WORK_BEFORE
       ;;
     *)
       losses=$(($(cat "$losses_file" 2>/dev/null || echo 0) + 1))
-      [ "$(find_newest_work)" = "$2" ] || losses=1
+      [ "$(find_last_save)" = "$2" ] || losses=1
       if [ "$losses" -ge "$T2M_MAX_LOSSES" ]; then
-        rm -f "$losses_file"
-        echo "t2m-bench: lost $losses times in a row without a newer checkpoint; giving up (code $1)." >&2
+        rm -f "$losses_file" "$T2M_SAVED"
+        echo "t2m-bench: lost $losses times in a row with nothing saved between; giving up (code $1)." >&2
         exit "$1"
       fi
       echo "$losses" > "$losses_file"
-      requeue "nodes or workers were lost (code $1), $losses in a row without a newer checkpoint" "$1"
+      requeue "nodes or workers were lost (code $1), $losses in a row with nothing saved between" "$1"
       ;;
   esac
 }

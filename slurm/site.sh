@@ -21,7 +21,7 @@ T2M_MEMORY_SHARE="${T2M_MEMORY_SHARE:-80}"
 T2M_JOIN_SECONDS="${T2M_JOIN_SECONDS:-60}"
 export RAY_raylet_start_wait_time_s="${RAY_raylet_start_wait_time_s:-$T2M_JOIN_SECONDS}" # 30 are short on a busy node
 
-# Losses in a row, of nodes or workers, without a newer checkpoint, after which a job is not requeued any more.
+# Losses in a row, of nodes or workers, with nothing saved between, after which a job is not requeued any more.
 T2M_MAX_LOSSES="${T2M_MAX_LOSSES:-3}"
 
 # How soon Ray notices a host that answers nothing: after 4 times 2 + 4 s. Its own settings take 65 s.

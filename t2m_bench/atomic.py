@@ -25,9 +25,19 @@ def write_atomically(path: Path, private: bool = False) -> Iterator[Path]:
         if private:
             os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield partial
+        _flush(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have a file's bytes on the disk before its name is: else a host that loses power leaves a name without them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str, private: bool = False) -> None:

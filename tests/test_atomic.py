@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import stat
 from pathlib import Path
 
@@ -28,6 +29,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(TypeError):
         write_json(path, object())
     assert path.read_text() == "old"
+
+
+def test_bytes_are_on_the_disk_before_their_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a host that loses power can leave the name of a checkpoint with nothing behind it."""
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, call=call: (done.append(name), call(*given)))
+    write_text(tmp_path / "file.txt", "new")
+    assert done == ["fsync", "replace"]
 
 
 def test_a_private_file_is_private_while_it_is_written(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.train_job import build_trainer, fit_apart
 from t2m_bench.config import Recipe
-from t2m_bench.errors import UserError
+from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.shards.reader import check_locking
@@ -72,6 +72,7 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
 
     Raises:
         ClusterError: the cluster cannot be reached, or has less than the recipe asks for.
+        WorkersLostError: nodes were lost meanwhile.
     """
     cluster = recipe.cluster
     place.runs.mkdir(parents=True, exist_ok=True)
@@ -123,6 +124,8 @@ def _ask_nodes(recipe: Recipe, token_file: Path, root: Path | None) -> tuple[lis
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             silent.append(Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {reason}"))
+    if gone := {node["NodeID"] for node in nodes} - {node["NodeID"] for node in list_nodes() if node["Alive"]}:
+        raise WorkersLostError(f"{len(gone)} of {len(nodes)} nodes were lost while they were looked at.")
     return views, silent
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.errors import ClusterError
+from t2m_bench.errors import ClusterError, WorkersLostError
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Tasks pass paths and results, not arrays: Ray's default of 30 % of the node's memory would be wasted."""
@@ -35,6 +35,7 @@ def ray_session(processes: int, cpus: float, gpus: float = 0) -> Iterator[None]:
 
     Raises:
         ClusterError: the cluster cannot be reached, or has no room for them; Ray would wait for ever.
+        WorkersLostError: it has no room since nodes were lost.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -79,8 +80,22 @@ def _start() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
         _node_ip_address="127.0.0.1",
-        _temp_dir=str(Path(tempfile.gettempdir()) / f"t2m-ray-{os.getuid()}"),
+        _temp_dir=str(_make_private_folder() / "r"),
     )
+
+
+def _make_private_folder() -> Path:
+    """Make a folder that we alone may enter: Ray lets everybody write in its own.
+
+    Raises:
+        ClusterError: somebody else's lies there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"t2m-ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise ClusterError(f"{folder}: is not yours, and Ray's files would lie there. Set TMPDIR to a folder of yours.")
+    folder.chmod(0o700)
+    return folder
 
 
 def _connect(address: str) -> None:
@@ -114,6 +129,14 @@ def list_node_resources() -> list[dict[str, float]]:
     return [node["Resources"] for node in list_nodes() if node["Alive"]]
 
 
+def count_lost_nodes() -> int:
+    """Return how many nodes the cluster had and has no more."""
+    import ray
+
+    list_nodes: Callable[[], list[dict[str, Any]]] = ray.nodes
+    return sum(not node["Alive"] for node in list_nodes())
+
+
 def count_room(nodes: Sequence[Mapping[str, float]], cpus: float, gpus: float) -> int:
     """Return how many processes of so many CPUs and GPUs each the nodes hold; a process lies on one node."""
     parts = [(name, part) for name, part in (("CPU", cpus), ("GPU", gpus)) if part]
@@ -125,10 +148,15 @@ def _check_room(processes: int, cpus: float, gpus: float) -> None:
     room = count_room(nodes, cpus, gpus)
     if room < processes:
         there = "; ".join(f"{node.get('CPU', 0):g} and {node.get('GPU', 0):g}" for node in nodes)
-        raise ClusterError(
+        short = (
             f"the work takes {processes} processes of {cpus:g} CPUs and {gpus:g} GPUs, each on one node, and the nodes "
-            f"have {there}: room for {room}. Lower cluster.num_train_workers, num_embed_workers or cpus_per_worker (of "
-            "a sweep: resources), or ask for more or larger nodes."
+            f"have {there}: room for {room}"
+        )
+        if lost := count_lost_nodes():
+            raise WorkersLostError(f"{short}, {lost} nodes of this cluster being lost. The same command goes on.")
+        raise ClusterError(
+            f"{short}. Lower cluster.num_train_workers, num_embed_workers or cpus_per_worker (of a sweep: resources), "
+            "or ask for more or larger nodes."
         )
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 POLL_SECONDS = 0.5
 
+STOP_SECONDS = 120.0
+"""What workers that were asked to stop get for saving; Slurm's scripts ask 300 s ahead of a time limit."""
+
 
 class _Flag:
     """Remembers that someone asked to stop."""

@@ -1,12 +1,13 @@
 """Training on many processes: Ray Train starts them and their process group, Accelerate runs in each."""
 
+import errno
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,7 +16,7 @@ import torch
 
 from t2m_bench.atomic import write_json
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
-from t2m_bench.cluster.stop import make_stop_flag, poll_stop_flag
+from t2m_bench.cluster.stop import STOP_SECONDS, make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
@@ -24,6 +25,9 @@ from t2m_bench.training.run_folder import load_json
 from t2m_bench.training.setup import Job
 
 ERROR_NAME = "error.json"
+
+NOT_RETRIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What another start of the workers would meet again: a full disk, a folder that cannot be written."""
 
 POLL_SECONDS = 1.0
 TALK_SECONDS = 1800.0
@@ -57,9 +61,15 @@ def train_with_ray(job: Job, listen: Listen) -> None:
         from ray.train import TrainingFailedError
 
         flag = make_stop_flag()
+        asked: list[float] = []
+
+        def ask() -> None:
+            asked.append(time.monotonic())
+            flag.set.remote()
+
         try:
-            with listen(lambda: flag.set.remote()):
-                _wait(fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job)
+            with listen(ask):
+                _wait(fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job, asked)
         except TrainingFailedError as error:
             _raise_user_error(error_file)
             raise WorkersLostError(
@@ -87,8 +97,14 @@ def fit_apart(trainer: Any) -> Future[None]:
     return fitted
 
 
-def _wait(fitted: Future[None], job: Job) -> None:
+def _wait(fitted: Future[None], job: Job, asked: Sequence[float]) -> None:
     """Wait for the end, but not for nodes that do not come back: Ray Train would wait for ever.
+
+    Workers that were asked to stop save at their next step. Where they only evaluate, which nothing interrupts, the run
+    is left unfinished: whoever sent a signal ahead of a time limit waits some minutes, and evaluation is done again.
+
+    Args:
+        asked: when this process was asked to stop, filled meanwhile.
 
     Raises:
         WorkersLostError: the cluster has had no room for the workers for LOST_SECONDS.
@@ -96,6 +112,8 @@ def _wait(fitted: Future[None], job: Job) -> None:
     cluster, short_since = job.recipe.cluster, None
     while not wait([fitted], timeout=POLL_SECONDS).done:
         now = time.monotonic()
+        if asked and now - asked[0] > STOP_SECONDS:
+            return
         room = count_room(list_node_resources(), cluster.cpus_per_worker, cluster.gpus_per_worker)
         short_since = None if room >= cluster.min_train_workers else short_since or now
         if short_since is not None and now - short_since > LOST_SECONDS:
@@ -157,6 +175,13 @@ def _work(config: dict[str, Any]) -> None:
             run_job.train(job, ranks, should_stop)
     except UserError as error:
         write_json(error_file, {"kind": type(error).__name__, "message": str(error)})
+        raise
+    except OSError as error:
+        if error.errno in NOT_RETRIED:
+            with suppress(OSError):  # of a full disk, perhaps there is no room for this either
+                write_json(
+                    error_file, {"kind": UserError.__name__, "message": f"{error}. The last checkpoint is kept."}
+                )
         raise
 
 

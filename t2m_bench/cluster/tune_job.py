@@ -16,15 +16,13 @@ import optuna
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
 from t2m_bench.errors import WorkersLostError
+from t2m_bench.saved import tell_saved
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import list_counted
 from t2m_bench.search.sweep import LoadedSweep
 from t2m_bench.training.trial import TrialData
 
 LOG_NAME = "ray.log"
-
-PROGRESS_NAME = "progress"
-"""Is touched when a trial ended, so that a job's script sees that work went on (slurm/ray.sh)."""
 
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -128,7 +126,7 @@ def run_trials(
     sampling.settle_interrupted(study)
 
     def note() -> None:
-        (folder / PROGRESS_NAME).touch()
+        tell_saved()
         on_change()
 
     try:

@@ -108,6 +108,8 @@ def _run_cells(
                 raise stop.make_error()
         else:
             for job in todo:
+                if stop.is_set():  # by a signal that the cell before was too far to heed
+                    raise stop.make_error()
                 told.end_cell(job, attempt(job, partial(run_here, job, stop)))
     if lost:
         names = ", ".join(job.run_folder.name for job in lost)

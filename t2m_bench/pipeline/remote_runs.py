@@ -167,7 +167,7 @@ class Mirror:
             try:
                 self.push()
                 well = True
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 if well:
                     print(f"t2m-bench: {error} Trying again meanwhile.", file=sys.stderr, flush=True)
                 well = False
@@ -230,7 +230,7 @@ class Mirror:
             new = {name: stamp for name, stamp in before.items() if self._is_new(name, stamp)}
             try:
                 contents = {name: (self.folder / name).read_bytes() for name in new}
-            except FileNotFoundError:
+            except OSError:  # gone meanwhile, or replaced by another host
                 continue
             if self._list_here() == before:
                 return [(name, contents[name], new[name]) for name in sorted(new, key=lambda name: new[name][1])]

@@ -34,8 +34,13 @@ class StopRequest:
 
     @contextmanager
     def tell(self, listener: OnStop) -> Iterator[None]:
-        """Inside this context a signal calls the listener, from another thread, instead of ending the program."""
+        """Inside this context a signal calls the listener, from another thread, instead of ending the program.
+
+        A signal that came before, when another listener was told, calls this one at once.
+        """
         self._listener = listener
+        if self.is_set():
+            listener()
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from t2m_bench.atomic import write_atomically, write_json
 from t2m_bench.errors import ShardError
+from t2m_bench.saved import tell_saved
 from t2m_bench.shards.schema import (
     ShardEntry,
     ShardIndex,
@@ -80,6 +81,7 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
             entry = ShardEntry(plan.file, len(plan.case_ids), partial.stat().st_size, compute_file_sha256(partial))
         note = {"signature": asdict(signature), "entry": asdict(entry), "case_ids": plan.case_ids}
         write_json(_note_path(folder, plan), note)
+        tell_saved()
     except (OSError, RuntimeError) as error:  # HDF5 reports a failed flush at close as RuntimeError
         if not _is_full(error):
             raise

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import RunFolderError
+from t2m_bench.saved import tell_saved
 
 STATE_NAME = "state.safetensors"
 ADAPTER_NAME = "adapter.safetensors"
@@ -77,6 +78,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
     """Write an updater's state and the progress."""
     save_tensors(folder / STATE_NAME, tensors, asdict(progress))
+    tell_saved()
 
 
 def load_state(folder: Path, run_hash: str) -> tuple[dict[str, Tensor], Progress] | None:

@@ -66,6 +66,10 @@ class Trial:
             _, errors = process.communicate(timeout=120)
             assert process.returncode == 86, errors
             assert "nodes were lost" in errors
+            process = restart(process, ray.environment)
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 86, "what has no room since a node was lost is no wrong input"
+            assert "1 nodes of this cluster being lost" in errors
             ray.set_nodes(2)
             process = restart(process, ray.environment)
         finish(process)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -163,10 +164,12 @@ def test_a_job_goes_on_after_all_that_a_cluster_does_to_it(lab: SlurmLab, undist
         done = count_epochs(folder)
         wait_until(lambda done=done: count_epochs(folder) > done, folder, job)
         saved.append(count_saved())
+        assert (folder / f".t2m-{job}.saved").is_file(), "whoever saves tells the script"
         disturb()
         wait_until(lambda n=number: f"Restarts={n} " in lab.command("scontrol", "show", "job", job), folder, job)
     assert lab.wait(job) == "COMPLETED", read_log(folder, job)
     lab.power_on(2)
+    assert not list(folder.glob(".t2m-*")), "what the script noted beside the log"
     printed = read_log(folder, job)
     counts = itertools.pairwise([*saved, count_saved()])
     by_usr1, by_requeue, by_term, by_loss = (after - before for before, after in counts)
@@ -212,6 +215,22 @@ def requeue(lab: SlurmLab, folder: Path, job: int) -> None:
     lab.command("scontrol", "requeue", job)
     assert lab.wait(job) == "COMPLETED", read_log(folder, job)
     assert "Restarts=1 " in lab.command("scontrol", "show", "job", job)
+
+
+@pytest.mark.soak
+def test_a_job_that_loses_its_first_host_is_requeued_by_another(lab: SlurmLab, undisturbed: Path, folder: Path) -> None:
+    """Script and Ray's head are gone with it; Slurm itself would let the job go on until its time limit."""
+    job = submit(lab, folder, "1,2,6", *SMALL, ALWAYS_SAVE)
+    wait_until(lambda: count_epochs(folder) > 0, folder, job)
+    described = lab.command("scontrol", "show", "job", job)
+    (first,) = re.findall(r"BatchHost=n(\d)", described)
+    lab.power_off(int(first))
+    assert count_epochs(folder) < count_epochs(undisturbed), "had ended before its host was lost"
+    assert lab.wait(job) == "COMPLETED", read_log(folder, job)
+    assert "Restarts=1 " in lab.command("scontrol", "show", "job", job)
+    lab.power_on(int(first))
+    assert "the job's first node is lost" in read_log(folder, job)
+    assert_same_end(undisturbed, folder)
 
 
 @pytest.mark.soak

@@ -12,6 +12,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODE_SCRIPT = REPOSITORY / "slurm" / "node.sh"
 
+SCONTROL = """#!/bin/sh
+case $1 in
+  show) echo "   JobState=${STATE:-RUNNING} Reason=None" ;;
+  requeue) echo "$2" >> requeued; exit "${REQUEUE_CODE:-0}" ;;
+esac
+"""
+
 
 def make_program(folder: Path, name: str, text: str) -> None:
     program = folder / name
@@ -25,6 +32,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "bin").mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "T2M", "RAY"))}
     path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    kept |= {"T2M_TEMP": str(tmp_path), "T2M_HEAD_NODE": "n1"}
     return {**kept, "PATH": path, "T2M_HOME": str(REPOSITORY), "VIRTUAL_ENV": "any", "SLURM_JOB_ID": "12345"}
 
 
@@ -48,6 +56,7 @@ def test_what_ray_is_told_follows_from_slurm(
     environment: dict[str, str], tmp_path: Path, given: dict[str, str], flags: list[str]
 ) -> None:
     make_program(tmp_path / "bin", "ray", '#!/bin/sh\nprintf "%s\\n" "$@" > told\n')
+    make_program(tmp_path / "bin", "srun", "#!/bin/sh\n")  # the head's host answers: its script decides
     told = {}
     for role in ("head", "worker"):
         command = ["bash", NODE_SCRIPT, role, "10.0.0.1", "22345"]
@@ -56,7 +65,9 @@ def test_what_ray_is_told_follows_from_slurm(
         assert told[role][:2] == ["start", "--block"]
         assert set(flags) <= set(told[role])
         assert any("memory=" in flag for flag in told[role] if "store" not in flag) == any("MEM_" in n for n in given)
-    assert {"--head", "--port=22345", "--temp-dir=/tmp/ray-12345", "--include-dashboard=false"} <= set(told["head"])
+    assert {"--head", "--port=22345", f"--temp-dir={tmp_path}/ray-12345/r", "--include-dashboard=false"} <= set(
+        told["head"]
+    )
     assert "--address=10.0.0.1:22345" in told["worker"]
 
 
@@ -76,7 +87,30 @@ def test_an_interface_that_is_not_there_is_named(environment: dict[str, str]) ->
     given = environment | {"T2M_INTERFACE": "ib7", "SLURMD_NODENAME": "n1"}
     done = subprocess.run(["bash", NODE_SCRIPT, "address"], env=given, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "n1 has no IPv4 address on ib7 (T2M_INTERFACE, slurm/site.sh)" in done.stderr
+    assert "n1 has no IPv4 address on ib7 that other nodes reach (T2M_INTERFACE, slurm/site.sh)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answers", "state", "requeued"), [(1, "RUNNING", True), (0, "RUNNING", False), (1, "PENDING", False)]
+)
+def test_a_job_whose_first_host_is_lost_is_requeued_by_another(
+    environment: dict[str, str], tmp_path: Path, answers: int, state: str, requeued: bool
+) -> None:
+    """Slurm lets such a job go on without its script, which waits for nothing until the time limit."""
+    make_program(tmp_path / "bin", "ray", "#!/bin/sh\nexit 7\n")
+    make_program(tmp_path / "bin", "srun", f"#!/bin/sh\nexit {answers}\n")
+    make_program(tmp_path / "bin", "scontrol", SCONTROL)
+    command = ["bash", NODE_SCRIPT, "worker", "10.0.0.1", "22345"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment | {"STATE": state}, capture_output=True)
+    assert done.returncode == 7
+    assert (tmp_path / "requeued").exists() == requeued
+
+
+def test_rays_folder_is_the_users_own(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "ray-12345").mkdir(mode=0o777)
+    make_program(tmp_path / "bin", "ray", f"#!/bin/sh\nstat -c %a {tmp_path}/ray-12345 > mode\n")
+    subprocess.run(["bash", NODE_SCRIPT, "head", "10.0.0.1", "22345"], cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "mode").read_text() == "700\n"
 
 
 def list_tree(pid: int) -> list[int]:
@@ -128,30 +162,19 @@ def test_a_preemption_reaches_the_script_and_ray_goes_on_until_it_is_told(
     assert not any(map(is_alive, step))
 
 
-SCONTROL = """#!/bin/sh
-case $1 in
-  show) echo "   JobState=${STATE:-RUNNING} Reason=None" ;;
-  requeue) echo "$2" >> requeued; exit "${REQUEUE_CODE:-0}" ;;
-esac
-"""
-
-
 class Job:
     """A job whose driver ends with given codes, one attempt after another."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self.folder, self.environment = folder, environment
-        self.checkpoint = folder / "runs" / "a" / "state.safetensors"
-        self.checkpoint.parent.mkdir(parents=True)
+        self.folder, self.environment = folder, environment | {"T2M_SAVED": str(folder / "saved")}
         make_program(folder / "bin", "scontrol", SCONTROL)
 
-    def end(self, code: int, saves: bool = False, arguments: str = "train", **more: str) -> tuple[int, bool]:
+    def end(self, code: int, saves: bool = False, **more: str) -> tuple[int, bool]:
         """Return the job script's exit code and whether it requeued the job."""
-        saved = f"touch {self.checkpoint};" if saves else ""
+        work = f"{sys.executable} -c 'from t2m_bench.saved import tell_saved; tell_saved()';" if saves else ""
         script = (
             f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh"; set -u;'
-            f"choose_work_folder {arguments};"
-            f'before=$(find_newest_work); {saved} decide {code} "$before"'
+            f'before=$(find_last_save); {work} decide {code} "$before"'
         )
         log = self.folder / "requeued"
         log.unlink(missing_ok=True)
@@ -164,18 +187,11 @@ def job(tmp_path: Path, environment: dict[str, str]) -> Job:
     return Job(tmp_path, environment)
 
 
-def test_losses_in_a_row_without_newer_work_end_the_job(job: Job) -> None:
+def test_losses_in_a_row_with_nothing_saved_between_end_the_job(job: Job) -> None:
     assert [job.end(86) for _ in range(3)] == [(86, True), (86, True), (86, False)]
 
 
-def test_a_trial_of_a_sweep_that_ended_is_newer_work(job: Job) -> None:
-    job.checkpoint = job.folder / "runs" / "sweeps" / "demo" / "progress"  # a trial of one worker leaves no checkpoint
-    job.checkpoint.parent.mkdir(parents=True)
-    ends = [job.end(code, saves, "sweep") for code, saves in [(86, False), (86, False), (86, True), (86, False)]]
-    assert [requeued for _, requeued in ends] == [True, True, True, True]
-
-
-def test_losses_after_newer_work_are_the_first_of_their_row(job: Job) -> None:
+def test_losses_after_work_was_saved_are_the_first_of_their_row(job: Job) -> None:
     ends = [job.end(code, saves) for code, saves in [(86, False), (137, False), (86, True), (1, False), (86, False)]]
     assert [requeued for _, requeued in ends] == [True, True, True, True, False]
 
@@ -186,28 +202,17 @@ def test_time_limits_and_preemptions_are_no_losses(job: Job) -> None:
     assert job.end(86) == (86, False)
 
 
-def test_embeddings_are_work_too(job: Job) -> None:
-    shard = job.folder / "runs" / "shards" / "shard-00003.h5"
-    shard.parent.mkdir()
-    job.checkpoint = shard
-    assert [job.end(86, saves=True)[1] for _ in range(4)] == [True] * 4
-
-
 @pytest.mark.parametrize(
-    ("arguments", "folder"),
-    [
-        ("train --runs elsewhere --json", "elsewhere"),
-        ("train --runs=elsewhere", "elsewhere"),
-        ("train --runs s3://bucket/runs", "runs/mirrors"),
-        ("bench --cache fast --runs s3://bucket/runs", "fast"),
-    ],
+    ("left", "signal_name", "code"),
+    [("4:58", "USR1", 2), ("0:31", "USR1", 2), ("4:58", "TERM", 0), ("12:00", "USR1", 0), ("1-00:04:58", "USR1", 0)],
 )
-def test_work_is_looked_for_where_the_verb_writes_it(job: Job, arguments: str, folder: str) -> None:
-    for place in ("aside", folder):
-        job.checkpoint = job.folder / place / "a" / "state.safetensors"
-        job.checkpoint.parent.mkdir(parents=True)
-        ends = [job.end(86, saves=True, arguments=arguments)[1] for _ in range(3)]
-        assert ends[-1] == (place == folder)
+def test_a_time_limit_within_its_own_notice_is_refused(job: Job, left: str, signal_name: str, code: int) -> None:
+    """Else the job would be told to save as soon as it began, and requeue itself for ever."""
+    make_program(job.folder / "bin", "squeue", f"#!/bin/sh\necho {left}\n")
+    script = f'. "$T2M_HOME/slurm/ray.sh"; stop_signal={signal_name}; check_time_limit'
+    done = subprocess.run(["bash", "-c", script], cwd=job.folder, env=job.environment, capture_output=True, text=True)
+    assert done.returncode == code
+    assert ("Ask for a longer --time" in done.stderr) == (code == 2)
 
 
 def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:

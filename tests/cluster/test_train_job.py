@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,6 +17,7 @@ from real_runs import assert_same_end, finish, make_recipe, restart, start, wait
 
 from t2m_bench.cluster import train_job
 from t2m_bench.cluster.session import count_cpus
+from t2m_bench.cluster.stop import STOP_SECONDS
 from t2m_bench.errors import ClusterError, DatasetError, StoppedError
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
@@ -50,6 +54,13 @@ def test_bad_input_in_a_worker_is_told_once_and_not_retried(
     assert noted[0]["kind"] == "DatasetError", "a worker met it, not this process"
     assert not (job.run_folder / train_job.ERROR_NAME).exists(), "the next try must not find it"
     assert len(list((job.run_folder / "tensorboard").iterdir())) == 1, "each attempt to train opens one"
+
+
+def test_workers_that_heed_no_stop_are_left_in_time(tmp_path: Path) -> None:
+    """They evaluate, which nothing interrupts and is done again: the time limit would end the job without a requeue."""
+    job = SimpleNamespace(recipe=make_recipe(tmp_path), run_folder=tmp_path)
+    long_ago = time.monotonic() - STOP_SECONDS - 1
+    train_job._wait(Future(), job, [long_ago])  # else it would wait for ever
 
 
 @pytest.mark.parametrize(("workers", "cpus", "room"), [(count_cpus() + 1, 1, count_cpus()), (1, count_cpus() + 1, 0)])

@@ -181,7 +181,8 @@ def test_a_nan_and_a_lack_of_memory_are_failures_with_reasons_and_the_winner_is_
         "adapter.inner_width": {"choices": [128, 2**40]},  # more than an address space holds
     }
     path = write_sweep(place, "e", space=space, sampler={"kind": "grid"}, trials=4, storage="sqlite")
-    _, *told = finish(start(place, path))
+    _, *told = finish(start(place, path, environment=os.environ | {"T2M_SAVED": str(place / "saved")}))
+    assert (place / "saved").is_file(), "a cluster's job is told of each trial"
     logged = (place / "runs" / "sweeps" / "e" / "ray.log").read_text()
     assert "trial" in logged.lower(), "Ray's own words"
     assert not {*logged.splitlines()} & {*"\n".join(told).splitlines()}

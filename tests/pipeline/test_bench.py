@@ -1,6 +1,7 @@
 """A suite over folds and seeds, with a cell that fails, in this process."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import yaml
 
 from t2m_bench.cli import main
 from t2m_bench.config import Recipe, parse_recipe
-from t2m_bench.errors import RecipeError
+from t2m_bench.errors import RecipeError, StoppedError
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.bench import bench, note_suite
 from t2m_bench.pipeline.signals import StopRequest
@@ -77,6 +78,15 @@ def test_an_experiment_remembers_all_that_it_was_asked_for_and_its_margin(small_
     with pytest.raises(RecipeError, match=r"bench\.margin = 0\.05, but .*experiment\.json fixed 0\.005"):
         note_suite(make_suite(small_recipe, margin=0.05), tmp_path)
     assert json.loads(path.read_text()) == noted
+
+
+def test_a_suite_that_was_asked_to_stop_begins_no_further_cell(small_recipe: Recipe, tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.number = signal.SIGUSR1  # while the cell before evaluated, say
+    with pytest.raises(StoppedError):
+        bench(make_suite(small_recipe, arms=["text_free"]), tmp_path, Terminal(), stop)
+    assert list(tmp_path.glob("*/reference-*/cases.parquet"))
+    assert not list(tmp_path.glob("*/text_free-*"))
 
 
 def test_what_no_training_needs_is_refused_before_it(

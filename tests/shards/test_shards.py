@@ -52,6 +52,13 @@ def write_all(folder: Path) -> None:
     finish_shards(folder, plans, SIGNATURE)
 
 
+def test_a_clusters_job_is_told_of_each_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("T2M_SAVED", str(tmp_path / "saved"))
+    plan = plans_of_three()[0]
+    write_shard(tmp_path, plan, SIGNATURE, map(make_case, plan.case_ids))
+    assert (tmp_path / "saved").is_file()
+
+
 def test_what_is_written_is_read_back_in_any_order(tmp_path: Path) -> None:
     write_all(tmp_path)
     reader = ShardReader(tmp_path, SIGNATURE)
