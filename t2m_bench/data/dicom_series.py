@@ -261,9 +261,11 @@ def _lies_in_space(header: Header) -> bool:
     """Whether the header says where each of its pixels lies."""
     if header.position is None or header.orientation is None or header.spacing_mm is None:
         return False
-    normal = np.cross(header.orientation[:3], header.orientation[3:])
-    numbers = [*header.position, *header.orientation, *header.spacing_mm, *normal]
-    return bool(np.isfinite(numbers).all() and min(header.spacing_mm) > 0 and np.linalg.norm(normal) > LEAST_CROSS)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite either
+        normal = np.cross(header.orientation[:3], header.orientation[3:])
+        is_plane = bool(LEAST_CROSS < np.linalg.norm(normal) < np.inf)
+    numbers = [*header.position, *header.orientation, *header.spacing_mm]
+    return is_plane and bool(np.isfinite(numbers).all()) and min(header.spacing_mm) > 0
 
 
 def _read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
