@@ -147,9 +147,7 @@ def test_a_folder_without_any_case_is_refused_and_what_was_left_out_is_noted(raw
     assert not noted.with_name("manifest.jsonl").exists()
 
 
-def test_a_manifest_is_made_anew_where_reading_or_codecs_changed(
-    raw: dict, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_manifest_is_made_anew_where_reading_or_codecs_changed(raw: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = change(raw)
     stamp = open_dataset(recipe, Terminal()).stamp
     assert open_dataset(recipe, Terminal()).stamp == stamp
