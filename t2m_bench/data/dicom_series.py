@@ -112,7 +112,7 @@ def list_decodable_syntaxes() -> list[str]:
         DatasetError: pydicom is not installed.
     """
     import_pydicom()
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder  # where it is defined: pydicom.pixels does not export it
     from pydicom.uid import AllTransferSyntaxes
 
     found = []
