@@ -1,4 +1,7 @@
-"""A stop request on its way from the driver to the workers, through Ray, so that no shared file is needed."""
+"""What driver and workers tell each other through Ray: a stop request, bad input that a worker met.
+
+A file would do on one host; on shared storage another may see it half a minute late.
+"""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -12,10 +15,11 @@ STOP_SECONDS = 120.0
 
 
 class _Flag:
-    """Remembers that someone asked to stop."""
+    """Remembers that someone asked to stop, and the first failure that no other attempt would mend."""
 
     def __init__(self) -> None:
         self._is_set = False
+        self._failure: tuple[str, str] | None = None
 
     def set(self) -> None:
         self._is_set = True
@@ -23,9 +27,15 @@ class _Flag:
     def is_set(self) -> bool:
         return self._is_set
 
+    def fail(self, kind: str, message: str) -> None:
+        self._failure = self._failure or (kind, message)
+
+    def get_failure(self) -> tuple[str, str] | None:
+        return self._failure
+
 
 def make_stop_flag() -> Any:
-    """Return a handle of an actor with `set` and `is_set`, on this node, that takes no CPU."""
+    """Return a handle of an actor with `set`, `is_set`, `fail` and `get_failure`, on this node, that takes no CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

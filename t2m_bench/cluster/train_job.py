@@ -7,24 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
 
-from t2m_bench.atomic import write_json
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import STOP_SECONDS, make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import load_json
 from t2m_bench.training.setup import Job
-
-ERROR_NAME = "error.json"
 
 NOT_RETRIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """What another start of the workers would meet again: a full disk, a folder that cannot be written."""
@@ -53,8 +49,6 @@ def train_with_ray(job: Job, listen: Listen) -> None:
         WorkersLostError: workers kept dying.
     """
     cluster = job.recipe.cluster
-    error_file = job.run_folder / ERROR_NAME
-    error_file.unlink(missing_ok=True)
     # Ray's own state of this attempt; a name used before would resume it
     storage = job.run_folder.parent / ".ray" / f"{job.run_folder.name}-{uuid4().hex[:8]}"
     with ray_session(cluster.min_train_workers, cluster.cpus_per_worker, cluster.gpus_per_worker):
@@ -71,14 +65,14 @@ def train_with_ray(job: Job, listen: Listen) -> None:
             with listen(ask):
                 _wait(fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job, asked)
         except TrainingFailedError as error:
-            _raise_user_error(error_file)
+            _raise_user_error(flag)
             raise WorkersLostError(
                 f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
                 f"{_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
             ) from error
         finally:
             shutil.rmtree(storage, ignore_errors=True)
-    _raise_user_error(error_file)
+        _raise_user_error(flag)
 
 
 def fit_apart(trainer: Any) -> Future[None]:
@@ -163,34 +157,34 @@ def build_trainer(
 
 def _work(config: dict[str, Any]) -> None:
     """Run the job on one rank; Ray has set the process group and its environment."""
+    import ray
+
     job: Job = config["job"]
-    error_file = job.run_folder / ERROR_NAME
-    if error_file.exists():  # an earlier attempt met bad input: another would meet it again
+    flag = config["flag"]
+    if ray.get(flag.get_failure.remote()):  # an earlier attempt met bad input: another would meet it again
         return
     torch.set_num_threads(max(1, int(job.recipe.cluster.cpus_per_worker)))
     try:
         optim, cluster = job.recipe.optim, job.recipe.cluster
         ranks = Ranks(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
-        with poll_stop_flag(config["flag"]) as should_stop:
+        with poll_stop_flag(flag) as should_stop:
             run_job.train(job, ranks, should_stop)
     except UserError as error:
-        write_json(error_file, {"kind": type(error).__name__, "message": str(error)})
+        ray.get(flag.fail.remote(type(error).__name__, str(error)))
         raise
     except OSError as error:
         if error.errno in NOT_RETRIED:
-            with suppress(OSError):  # of a full disk, perhaps there is no room for this either
-                write_json(
-                    error_file, {"kind": UserError.__name__, "message": f"{error}. The last checkpoint is kept."}
-                )
+            ray.get(flag.fail.remote(UserError.__name__, f"{error}. The last checkpoint is kept."))
         raise
 
 
-def _raise_user_error(error_file: Path) -> None:
-    if error_file.exists():
-        noted = load_json(error_file, "Train again.")
-        error_file.unlink()
+def _raise_user_error(flag: Any) -> None:
+    import ray
+
+    if failure := ray.get(flag.get_failure.remote()):
+        kind, message = failure
         kinds: dict[str, type[UserError]] = {kind.__name__: kind for kind in UserError.__subclasses__()}
-        raise kinds.get(noted["kind"], UserError)(noted["message"])
+        raise kinds.get(kind, UserError)(message)
 
 
 def _last_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from ray.tune.search import Searcher
 
 from t2m_bench.atomic import write_json
-from t2m_bench.cluster.train_job import ERROR_NAME, build_trainer
+from t2m_bench.cluster.train_job import build_trainer
 from t2m_bench.cluster.tune_job import Demand, IsSet, OnChange
 from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
@@ -25,6 +25,8 @@ from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import load_json
 from t2m_bench.training.trial import FrozenParts, TrialData, TrialReport, describe_failure, name_failure
+
+ERROR_NAME = "error.json"
 
 NEVER_REPORTED = "ended without a result"
 

@@ -1,8 +1,9 @@
 """A CT series as slices in the order of their positions, with Hounsfield units read slice by slice."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from textwrap import shorten
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ SAME_PLACE_MM = 1e-3
 UNEQUAL_SHARE = 0.05
 GAP_FACTOR = 1.5
 TILT_DEGREES = 0.1
+LONGEST_REASON = 300
+"""Characters of what a codec says that a message repeats."""
+
 MATCH_SHARE = 0.25
 """How far from a slice, as a share of the slice distance, a position may lie to be that slice's."""
 
@@ -51,8 +55,13 @@ class CtVolume:
         return index if offsets[index] <= MATCH_SHARE * self.slice_distance_mm else None
 
 
-def build_volume(headers: Sequence[Header]) -> CtVolume:
-    """Order a series by position; slices of another size or orientation than most are left out and flagged."""
+def build_volume(headers: Sequence[Header], named: Set[str] = frozenset()) -> CtVolume:
+    """Order a series by position; slices of another size or orientation than most are left out and flagged.
+
+    Args:
+        named: SOP instances that a segmentation names; of several slices at one place they, and the acquisition that
+            most of them are of, come first.
+    """
     geometry = Counter(_get_geometry(header) for header in headers)
     common, _ = geometry.most_common(1)[0]
     kept = [header for header in headers if _get_geometry(header) == common]
@@ -60,11 +69,7 @@ def build_volume(headers: Sequence[Header]) -> CtVolume:
     row_direction, column_direction = orientation[:3], orientation[3:]
     normal = np.cross(row_direction, column_direction)
     normal /= np.linalg.norm(normal)
-    kept.sort(key=lambda header: (float(np.dot(header.position or (), normal)), header.sop_uid))
-    slices = [kept[0]]
-    for header in kept[1:]:
-        if np.dot(header.position or (), normal) - np.dot(slices[-1].position or (), normal) > SAME_PLACE_MM:
-            slices.append(header)
+    slices = _choose_at_places(_group_by_place(kept, normal), named)
     positions = np.array([header.position for header in slices], dtype=np.float64)
     distances = positions @ normal
     steps = np.diff(distances)
@@ -98,10 +103,37 @@ def load_hounsfield(volume: CtVolume, index: int) -> NDArray[np.float32]:
     except DatasetError:
         raise
     except Exception as error:  # damaged pixels fail in as many ways as there are codecs
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # on one line: pydicom says on the later ones which codecs would help
+        reason = shorten(str(error), LONGEST_REASON, placeholder=" ...") or type(error).__name__
         raise DatasetError(f"{path}: the pixels cannot be decoded ({reason})") from None
     hounsfield: NDArray[np.float32] = (stored * slope + intercept).astype(np.float32)
     return hounsfield
+
+
+def _group_by_place(headers: Sequence[Header], normal: NDArray[np.float64]) -> list[list[Header]]:
+    """Return the slices at each place along the normal, from the lowest place up."""
+    distances = {header: float(np.dot(header.position or (), normal)) for header in headers}
+    places: list[list[Header]] = []
+    for header in sorted(headers, key=lambda header: (distances[header], header.sop_uid)):
+        if places and distances[header] - distances[places[-1][0]] <= SAME_PLACE_MM:
+            places[-1].append(header)
+        else:
+            places.append([header])
+    return places
+
+
+def _choose_at_places(places: Sequence[Sequence[Header]], named: Set[str]) -> list[Header]:
+    """Return a slice a place, all of the acquisition that was segmented where there are several.
+
+    Without this rule neighbours would be of different acquisitions, as their SOP instances happen to sort.
+    """
+    counts = Counter(header.acquisition for place in places for header in place if header.sop_uid in named)
+    usual = min(counts, key=lambda acquisition: (-counts[acquisition], acquisition), default=None)
+
+    def rank(header: Header) -> tuple[bool, bool, str, str]:
+        return header.sop_uid not in named, header.acquisition != usual, header.acquisition, header.sop_uid
+
+    return [min(place, key=rank) for place in places]
 
 
 def _get_geometry(header: Header) -> tuple[object, ...]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from t2m_bench.data.exclusions import Exclusion, Reason
 from t2m_bench.data.parallel import map_items
 from t2m_bench.errors import DatasetError
@@ -20,6 +22,7 @@ TAGS = (
     "PatientID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
+    "AcquisitionNumber",
     "FrameOfReferenceUID",
     "ImagePositionPatient",
     "ImageOrientationPatient",
@@ -38,6 +41,9 @@ DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 
 PREAMBLE = 128
 MAGIC = b"DICM"
+LEAST_CROSS = 1e-3
+"""The sine of the angle below which row and column direction give no plane."""
+
 WORTH_A_PROCESS = 1000
 """Headers read in about a second by one process."""
 
@@ -50,6 +56,7 @@ class Header:
 
     Attributes:
         modality: CT or SEG. written: date and time of the content, sortable, empty where it is not said.
+        acquisition: its number as text, empty where it is not said.
         position, orientation, spacing_mm: of a CT slice; None where the file gives none. Spacing is (row, column).
         tilt_degrees: of the gantry.
     """
@@ -60,6 +67,7 @@ class Header:
     study_uid: str
     series_uid: str
     sop_uid: str
+    acquisition: str
     frame_of_reference: str
     written: str
     position: tuple[float, ...] | None
@@ -97,6 +105,27 @@ def import_pydicom() -> Any:
     return pydicom
 
 
+def list_decodable_syntaxes() -> list[str]:
+    """Return the compressed transfer syntaxes that pydicom can decode here, with the codecs that are installed.
+
+    Raises:
+        DatasetError: pydicom is not installed.
+    """
+    import_pydicom()
+    from pydicom.pixels.decoders.base import get_decoder  # where it is defined: pydicom.pixels does not export it
+    from pydicom.uid import AllTransferSyntaxes
+
+    found = []
+    for syntax in AllTransferSyntaxes:
+        try:
+            is_decodable = syntax.is_compressed and get_decoder(syntax).is_available
+        except NotImplementedError:  # video, for instance: pydicom has no decoder at all
+            continue
+        if is_decodable:
+            found.append(str(syntax))
+    return sorted(found)
+
+
 def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, PatientFiles], list[Exclusion]]:
     """Return patient_id -> files, and what was left out.
 
@@ -104,7 +133,7 @@ def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, 
         on_file: called with (files read, files in all) for progress.
 
     Raises:
-        DatasetError: pydicom is not installed.
+        DatasetError: pydicom is not installed, or a folder cannot be read.
     """
     import_pydicom()
     paths = list_files(root)
@@ -129,13 +158,31 @@ def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, 
 
 
 def list_files(root: Path) -> list[Path]:
-    """Return every file below a folder, sorted."""
+    """Return every file below a folder, sorted; symbolic links to folders are followed, each folder once.
+
+    Raises:
+        DatasetError: a folder cannot be read.
+    """
     return sorted(_walk(root))
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, _, names in os.walk(root):
+    visited = set()
+    for folder, subfolders, names in os.walk(root, onerror=_refuse_folder, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:  # links may lead round in a circle
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders.sort()  # of two ways to one folder the same is taken everywhere
         yield from (Path(folder, name) for name in names)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DatasetError(
+        f"{error.filename}: the folder cannot be read ({error.strerror}). "
+        "Make it readable, or move it out of dataset.root."
+    ) from None
 
 
 def _add(files: PatientFiles, header: Header) -> None:
@@ -167,7 +214,7 @@ def read_header(path: Path) -> Header | Reason | None:
         return Reason.BURNED_IN
     if header.modality == CT and "LOCALIZER" in (found.get("ImageType") or ()):
         return None
-    if header.modality == CT and None in (header.position, header.orientation, header.spacing_mm):
+    if header.modality == CT and not _lies_in_space(header):
         return Reason.UNUSABLE_CT
     return header
 
@@ -192,6 +239,7 @@ def _parse(path: Path, found: Any) -> Header:
         study_uid=str(found.StudyInstanceUID),
         series_uid=str(found.SeriesInstanceUID),
         sop_uid=str(found.SOPInstanceUID),
+        acquisition=_read_text(found.get("AcquisitionNumber")),
         frame_of_reference=str(found.get("FrameOfReferenceUID") or ""),
         written=f"{found.get('ContentDate') or ''} {found.get('ContentTime') or ''}".strip(),
         position=_read_numbers(found.get("ImagePositionPatient"), 3),
@@ -203,6 +251,21 @@ def _parse(path: Path, found: Any) -> Header:
         inverted=found.get("PhotometricInterpretation") == "MONOCHROME1",
         burned_in=str(found.get("BurnedInAnnotation") or "").upper() == "YES",
     )
+
+
+def _read_text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _lies_in_space(header: Header) -> bool:
+    """Whether the header says where each of its pixels lies."""
+    if header.position is None or header.orientation is None or header.spacing_mm is None:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite either
+        normal = np.cross(header.orientation[:3], header.orientation[3:])
+        is_plane = bool(LEAST_CROSS < np.linalg.norm(normal) < np.inf)
+    numbers = [*header.position, *header.orientation, *header.spacing_mm]
+    return is_plane and bool(np.isfinite(numbers).all()) and min(header.spacing_mm) > 0
 
 
 def _read_numbers(value: Any, count: int) -> tuple[float, ...] | None:

@@ -4,11 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from t2m_bench.errors import DatasetError
-
-NAMED = 3
-"""How many a message names."""
 
 
 class Reason(StrEnum):
@@ -17,9 +15,9 @@ class Reason(StrEnum):
     NOT_DICOM = "files among DICOM files that are not DICOM"
     UNREADABLE = "unreadable or truncated DICOM files"
     BURNED_IN = "images with burned-in annotation"
-    UNUSABLE_CT = "CT images without position, orientation or pixel spacing"
+    UNUSABLE_CT = "CT images without a usable position, orientation or pixel spacing"
     NO_ROW = "patients with images but no row in the clinical table"
-    NO_IMAGES = "rows of the clinical table without images"
+    NO_IMAGES = "rows of the clinical table without images here"
     NO_SEG = "patients with CT but no SEG"
     NO_CT = "SEGs without their CT"
     BAD_SEG = "SEGs that cannot be read"
@@ -29,6 +27,7 @@ class Reason(StrEnum):
     SEVERAL_SEGMENTS = "SEGs of several segments, of which none can be told to be the tumour"
     TOO_SMALL = "tumours smaller than min_pixels in every slice"
     PIXELS = "CT slices whose pixels cannot be decoded"
+    NO_PIXELS = "patients without a marked slice that can be decoded with its neighbours"
     FURTHER_SEG = "further SEGs of a patient (the newest that can be used is)"
     FURTHER_STUDY = "further CT studies of a patient"
 
@@ -47,16 +46,24 @@ def count_exclusions(exclusions: Sequence[Exclusion]) -> dict[str, int]:
     return {str(reason): counts[reason] for reason in Reason if counts[reason]}
 
 
-def check_exclusions(exclusions: Sequence[Exclusion]) -> None:
+def describe_exclusions(exclusions: Sequence[Exclusion], path: Path) -> str:
+    """Return in words how many were left out for which reason, and the file that names them.
+
+    The message itself names none: it lands on terminals and in job logs, and what is left out carries identifiers.
+    """
+    counts = [f"{count} {reason}" for reason, count in count_exclusions(exclusions).items()]
+    return f"left out: {'; '.join(counts) or 'nothing'}; {path} names them"
+
+
+def check_exclusions(exclusions: Sequence[Exclusion], path: Path) -> None:
     """Refuse a dataset of which anything is left out.
 
+    Args:
+        path: the file that names what was left out.
+
     Raises:
-        DatasetError: naming each reason, how many and some of them.
+        DatasetError: naming each reason, how many, and the file.
     """
-    if not exclusions:
-        return
-    sentences = []
-    for reason, count in count_exclusions(exclusions).items():
-        named = [exclusion.what for exclusion in exclusions if exclusion.reason == reason][:NAMED]
-        sentences.append(f"{count} {reason} ({', '.join(named)})")
-    raise DatasetError(f"left out: {'; '.join(sentences)}. Mend them, or prepare without strict to go on without them.")
+    if exclusions:
+        what = describe_exclusions(exclusions, path)
+        raise DatasetError(f"{what}. Mend them, or prepare without strict to go on without them.")

@@ -1,4 +1,7 @@
-"""The manifest: a JSON line with the number of cases, then one for each; the only file with patient identifiers."""
+"""The manifest: a JSON line with the number of cases, then one for each.
+
+It holds the source's patient identifiers, as splits and exclusions.json beside it do, and no other file does.
+"""
 
 import hashlib
 import json

@@ -2,6 +2,7 @@
 
 Rule of choice: the slices on which at least `min_pixels` are marked, in the order of their positions, are cut into
 `slices_per_patient` runs of equal length and one slice is drawn from each; a patient with fewer gives all of them.
+Where a drawn slice or a neighbour of it cannot be decoded, the nearest of its run takes its place.
 """
 
 import hashlib
@@ -66,7 +67,8 @@ class SliceRule:
         return (
             f"window W{width:g} L{level:g}; of the slices with at least {self.min_pixels} marked pixels up to "
             f"{self.slices_per_patient} a patient, one drawn from each of as many equal runs along the tumour, "
-            f"seed {self.seed}; each between its two neighbours as channels"
+            f"seed {self.seed}, or the nearest of its run where it cannot be decoded; "
+            "each between its two neighbours as channels"
         )
 
 
@@ -103,8 +105,11 @@ def read_nsclc(
     Args:
         clinical: the clinical table; None looks for it in `root`.
 
+    Returns:
+        The cases, maybe none, and what was left out.
+
     Raises:
-        DatasetError: no clinical table, no case at all, or pydicom is not installed.
+        DatasetError: no clinical table, a folder that cannot be read, or pydicom is not installed.
     """
     fields = read_clinical(clinical or find_clinical_table(root))
     with watch("reading headers") as advance:
@@ -121,10 +126,6 @@ def read_nsclc(
             cases += made[0]
             excluded += made[1]
             advance(done, len(patients))
-    if not cases:
-        counts = f"{len(found)} patients with CT or SEG, {len(fields)} rows in the clinical table, {len(names)} in both"
-        first = "; ".join(f"{exclusion.reason}: {exclusion.what}" for exclusion in excluded[:3])
-        raise DatasetError(f"{root}: no case can be made ({counts}; {first}). Set dataset.root to the DICOM folder.")
     return cases, excluded
 
 
@@ -137,17 +138,25 @@ def make_cases(out: Path, rule: SliceRule, patient: Patient) -> tuple[list[Case]
     chosen = choose_slices(areas, rule, source.volume.slices[0].series_uid)
     if not chosen:
         return [], [*excluded, Exclusion(Reason.TOO_SMALL, patient.patient_id)]
-    cases = []
-    for place, index in enumerate(chosen, start=1):
-        try:
-            cases.append(_make_case(out, rule, patient, source, index, f"ct-{patient.number:04d}-{place}"))
-        except DatasetError as error:
-            excluded.append(Exclusion(Reason.PIXELS, str(error)))
+    cases: list[Case] = []
+    damaged: dict[str, None] = {}  # a damaged file spoils its neighbours' cases too, and is counted once
+    for place, indices in enumerate(chosen, start=1):
+        for index in indices:
+            try:
+                cases.append(_make_case(out, rule, patient, source, index, f"ct-{patient.number:04d}-{place}"))
+                break
+            except DatasetError as error:
+                damaged[str(error)] = None
+    excluded += [Exclusion(Reason.PIXELS, what) for what in damaged]
+    if not cases:
+        excluded.append(Exclusion(Reason.NO_PIXELS, patient.patient_id))
     return cases, excluded
 
 
-def choose_slices(areas: dict[int, int], rule: SliceRule, series_uid: str) -> list[int]:
-    """Return the slices that become cases, by the rule above, in the order of their positions.
+def choose_slices(areas: dict[int, int], rule: SliceRule, series_uid: str) -> list[list[int]]:
+    """Return for each case its slices in order of preference: the drawn one, then the rest of its run, nearest first.
+
+    The cases stand in the order of their positions.
 
     Args:
         areas: slice -> marked pixels.
@@ -156,7 +165,11 @@ def choose_slices(areas: dict[int, int], rule: SliceRule, series_uid: str) -> li
     digest = hashlib.sha256(series_uid.encode()).digest()
     rng = np.random.default_rng([rule.seed, int.from_bytes(digest[:8], "big")])
     runs = np.array_split(np.array(marked, dtype=int), min(rule.slices_per_patient, len(marked)) or 1)
-    return [int(rng.choice(run)) for run in runs if len(run)]
+    return [_sort_by_distance(run.tolist(), int(rng.choice(run))) for run in runs if len(run)]
+
+
+def _sort_by_distance(indices: list[int], start: int) -> list[int]:
+    return sorted(indices, key=lambda index: (abs(index - start), index))
 
 
 def apply_window(hounsfield: NDArray[np.float32], window_hu: tuple[float, float]) -> NDArray[np.uint8]:
@@ -181,6 +194,8 @@ def _find_source(patient: Patient) -> tuple[_Source | None, list[Exclusion]]:
             used = _open_source(files, seg)
         except SegError as error:
             excluded.append(Exclusion(error.reason, str(seg.path)))
+        except Exception:  # whatever a malformed file does to its reading: it is counted, and the others go on
+            excluded.append(Exclusion(Reason.BAD_SEG, str(seg.path)))
     if used is not None:
         studies = {series[0].study_uid for series in files.ct.values()} - {used.volume.slices[0].study_uid}
         excluded += [Exclusion(Reason.FURTHER_STUDY, f"{patient.patient_id} {study}") for study in sorted(studies)]
@@ -191,7 +206,7 @@ def _open_source(files: PatientFiles, seg: Header) -> _Source:
     dataset = load_seg(seg.path)
     if is_automatic(dataset):
         raise SegError(Reason.AUTOMATIC)
-    volume = build_volume(_find_series(files, seg, dataset))
+    volume = build_volume(_find_series(files, seg, dataset), find_source_instances(dataset))
     segments, lost = read_masks(dataset, volume)
     if not segments:
         raise SegError(Reason.NO_FIT if lost else Reason.EMPTY_SEG)

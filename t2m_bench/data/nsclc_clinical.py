@@ -33,8 +33,7 @@ def find_clinical_table(root: Path) -> Path:
     Raises:
         DatasetError: there is none, or more than one.
     """
-    tables = [path for depth in range(MAX_DEPTH) for path in sorted(root.glob("*/" * depth + "*.csv"))]
-    found = [path for path in tables if _is_clinical(path)]
+    found = list_clinical_tables(root)
     if len(found) != 1:
         what = (
             "holds no clinical table" if not found else "holds several clinical tables: " + ", ".join(map(str, found))
@@ -46,6 +45,16 @@ def find_clinical_table(root: Path) -> Path:
     return found[0]
 
 
+def list_clinical_tables(root: Path) -> list[Path]:
+    """Return the clinical tables in a dataset folder; one that links lead to twice is one."""
+    tables = [path for depth in range(MAX_DEPTH + 1) for path in sorted(root.glob("*/" * depth + "*.csv"))]
+    found: dict[Path, Path] = {}
+    for path in tables:
+        if _is_clinical(path):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
 def read_clinical(path: Path) -> dict[str, dict[str, str]]:
     """Read patient -> field -> value, "unknown" where the table has none.
 
@@ -55,7 +64,7 @@ def read_clinical(path: Path) -> dict[str, dict[str, str]]:
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: cannot be read as CSV ({error}).") from None
+        raise DatasetError(f"{path}: cannot be read as CSV ({str(error).strip()}).") from None
     table.columns = table.columns.str.strip()
     id_column = next((name for name in ID_COLUMNS if name in table.columns), None)
     lacking = [name for name in (STAGE_COLUMN, HISTOLOGY_COLUMN) if name not in table.columns]
@@ -68,8 +77,9 @@ def read_clinical(path: Path) -> dict[str, dict[str, str]]:
     ):
         name, where = str(patient).strip(), f"{path}, row {line}"
         if not name or name in patients:
-            problem = "stands in more than one row; keep one" if name else "is empty; fill it in or remove the row"
-            raise DatasetError(f"{where}: {id_column} {name} {problem}.")
+            # not the identifier itself: messages land in job logs
+            problem = "is that of an earlier row; keep one" if name else "is empty; fill it in or remove the row"
+            raise DatasetError(f"{where}: {id_column} {problem}.")
         patients[name] = {T_STAGE: _read_stage(str(stage), where), HISTOLOGY: _read_histology(str(histology), where)}
     return patients
 

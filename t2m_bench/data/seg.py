@@ -18,6 +18,9 @@ from t2m_bench.data.exclusions import Reason
 GRID_TOLERANCE = 0.25
 """How far from the centre of a CT pixel, in pixels, a segmentation's pixel may lie."""
 
+PADDING_BITS = 16
+"""Fewer than these follow the last frame: up to the next byte, and to an even number of bytes."""
+
 Masks = dict[int, NDArray[np.bool_]]
 """Slice index to mask (rows, columns); only slices on which something is marked."""
 
@@ -117,15 +120,29 @@ def _list_sources(group: Any) -> list[str]:
 
 
 def _read_frames(dataset: Any) -> NDArray[np.bool_]:
-    """Return (frames, rows, columns) bool; a fractional frame is cut at one half."""
+    """Return (frames, rows, columns) bool; a fractional frame is cut at one half.
+
+    Pixels beyond the last frame, which pydicom returns as further frames, belong to none and are cut off.
+    """
+    num_frames = len(dataset.PerFrameFunctionalGroupsSequence)
     try:
-        pixels = np.asarray(dataset.pixel_array)
+        frames = np.asarray(dataset.pixel_array).reshape(-1, int(dataset.Rows), int(dataset.Columns))
     except Exception:  # damaged pixels fail in as many ways as there are codecs
         raise SegError(Reason.BAD_SEG) from None
-    pixels = pixels.reshape(len(dataset.PerFrameFunctionalGroupsSequence), int(dataset.Rows), int(dataset.Columns))
+    if len(frames) < num_frames or (len(frames) > num_frames and not _holds_whole_frames(dataset)):
+        raise SegError(Reason.BAD_SEG)
+    pixels = frames[:num_frames]
     if dataset.SegmentationType == "FRACTIONAL":
         return np.asarray(pixels >= float(dataset.get("MaximumFractionalValue", 255)) / 2)
     return pixels > 0
+
+
+def _holds_whole_frames(dataset: Any) -> bool:
+    """Whether the pixels are a number of frames and padding; else they are of another size than is said."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return True  # each frame stands apart
+    frame_bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
+    return 8 * len(dataset.PixelData) % frame_bits < PADDING_BITS
 
 
 def _find_position(groups: Sequence[Any], volume: CtVolume) -> tuple[float, ...]:
@@ -165,7 +182,7 @@ def _place(
     height, width = frame.shape
     turned = max(abs(down[1]) * height, abs(right[0]) * width)
     scaled = max(abs(abs(down[0]) - 1) * height, abs(abs(right[1]) - 1) * width)
-    if max(turned, scaled) > GRID_TOLERANCE:
+    if not (turned <= GRID_TOLERANCE and scaled <= GRID_TOLERANCE):  # so that NaN is refused
         raise SegError(Reason.NO_FIT)
     rows = start[0] + down[0] * np.arange(height)
     columns = start[1] + right[1] * np.arange(width)
@@ -179,6 +196,7 @@ def _place(
 
 def _round_to_grid(places: NDArray[np.float64], size: int) -> NDArray[np.intp]:
     nearest = np.round(places)
-    if np.abs(places - nearest).max() > GRID_TOLERANCE or nearest.min() < 0 or nearest.max() >= size:
+    is_on_grid = np.abs(places - nearest).max() <= GRID_TOLERANCE and nearest.min() >= 0 and nearest.max() < size
+    if not is_on_grid:  # asked so that NaN is refused
         raise SegError(Reason.NO_FIT)
     return nearest.astype(np.intp)

@@ -14,8 +14,8 @@ from t2m_bench.config import Recipe
 from t2m_bench.data.bus_bra import find_root as find_bus_bra
 from t2m_bench.data.bus_bra import read_bus_bra
 from t2m_bench.data.case import Case
-from t2m_bench.data.dicom_series import list_files
-from t2m_bench.data.exclusions import Exclusion
+from t2m_bench.data.dicom_series import list_decodable_syntaxes, list_files
+from t2m_bench.data.exclusions import Exclusion, describe_exclusions
 from t2m_bench.data.nsclc import WINDOWS_HU, SliceRule, read_nsclc
 from t2m_bench.data.nsclc_clinical import find_clinical_table, read_clinical
 from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
@@ -25,6 +25,8 @@ from t2m_bench.errors import DatasetError
 from t2m_bench.pipeline.terminal import Terminal
 
 EXCLUSIONS_NAME = "exclusions.json"
+READING = 2
+"""Raise it when the same files give other cases: what an earlier reading made of them is then not reused."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Dataset:
 
     Attributes:
         root: the folder as it was downloaded.
-        stamp: sha256 of all that its cases depend on: paths, sizes and times of files, and the rule of choice.
+        stamp: sha256 of all that its cases depend on: paths, sizes and times of files, how they are read, the rule of
+            choice, and for DICOM what can be decoded here.
     """
 
     recipe: Recipe
@@ -63,7 +66,8 @@ def open_dataset(recipe: Recipe, terminal: Terminal) -> Dataset:
         return Dataset(recipe, root, _compute_stamp(root, files))
     clinical = recipe.dataset.clinical
     files = [*list_files(root), *([clinical] if clinical else [])]
-    return Dataset(recipe, root, _compute_stamp(root, files, make_slice_rule(recipe).describe()))
+    codecs = " ".join(list_decodable_syntaxes())  # one that is installed later gives cases that were left out
+    return Dataset(recipe, root, _compute_stamp(root, files, f"{make_slice_rule(recipe).describe()} {codecs}"))
 
 
 def find_root(recipe: Recipe) -> Path:
@@ -95,7 +99,7 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
     """Read the cases; what was left out is noted in `folder`, where images that are made go too.
 
     Raises:
-        DatasetError: the folder cannot be read as cases.
+        DatasetError: the folder cannot be read as cases, or gives none.
     """
     recipe = dataset.recipe
     if recipe.dataset.kind == "bus_bra":
@@ -103,7 +107,11 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
             return read_bus_bra(dataset.root, advance)
     rule = make_slice_rule(recipe)
     cases, excluded = read_nsclc(dataset.root, recipe.dataset.clinical, folder, rule, terminal.watch)
-    write_json(folder / EXCLUSIONS_NAME, [asdict(exclusion) for exclusion in excluded], private=True)
+    path = folder / EXCLUSIONS_NAME
+    write_json(path, [asdict(exclusion) for exclusion in excluded], private=True)
+    if not cases:
+        what = describe_exclusions(excluded, path)
+        raise DatasetError(f"{dataset.root}: no case can be made ({what}). Set dataset.root to the DICOM folder.")
     return cases
 
 
@@ -163,7 +171,7 @@ def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
 
 
 def _compute_stamp(root: Path, files: Iterable[Path], rule: str = "") -> str:
-    digest = hashlib.sha256(f"{root.resolve()}{rule}".encode())
+    digest = hashlib.sha256(f"{READING} {root.resolve()}{rule}".encode())
     for path in files:
         if path.is_file():
             status = path.stat()

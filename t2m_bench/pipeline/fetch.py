@@ -13,7 +13,8 @@ import pandas as pd
 
 from t2m_bench.atomic import write_json
 from t2m_bench.config import PUBMEDBERT
-from t2m_bench.errors import FetchError
+from t2m_bench.data.nsclc_clinical import list_clinical_tables, read_clinical
+from t2m_bench.errors import DatasetError, FetchError
 from t2m_bench.pipeline.download import Source, download
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.unpack import unpack_zip
@@ -94,7 +95,7 @@ def fetch_pubmedbert(folder: Path, terminal: Terminal) -> Fetched:
 
 
 def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
-    """Fetch NSCLC-Radiogenomics' CT and SEG from the Imaging Data Commons, and the clinical table from TCIA.
+    """Fetch NSCLC-Radiogenomics' CT and SEG from the Imaging Data Commons, then the clinical table from TCIA.
 
     Raises:
         FetchError: the extra [nsclc] is not installed, or a source cannot be reached.
@@ -106,7 +107,7 @@ def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
             "fetching NSCLC-Radiogenomics needs idc-index, which is not installed. "
             "Install it with: pip install 't2m-bench[nsclc]'"
         ) from None
-    _download(NSCLC_TABLE, folder, terminal)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         client: Any = IDCClient()
         wanted = select_series(client.index)
@@ -120,7 +121,28 @@ def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
             "Run the same command where there is a network; it goes on from there."
         ) from None
     check_series(folder, wanted)
+    _fetch_clinical_table(folder, terminal)  # last: it alone can be put there by hand
     return Fetched(int(wanted["instanceCount"].sum()), f"dataset.root={folder}")
+
+
+def _fetch_clinical_table(folder: Path, terminal: Terminal) -> None:
+    """Fetch TCIA's table, unless one lies in the folder already.
+
+    Raises:
+        FetchError: it cannot be had, or what came is no clinical table (it is then removed).
+    """
+    there = list_clinical_tables(folder)
+    if there:
+        terminal.say(f"reused {', '.join(map(str, there))}")
+        return
+    try:
+        read_clinical(_download(NSCLC_TABLE, folder, terminal))
+    except (DatasetError, FetchError) as error:
+        _remove(folder, NSCLC_TABLE.name)
+        raise FetchError(
+            f"{folder}: the images are there, but the clinical table cannot be had: {error} "
+            f"Get TCIA's CSV file ({NSCLC_TABLE.url}) another way and put it into {folder} by hand."
+        ) from None
 
 
 def select_series(index: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +215,14 @@ def _record(folder: Path, path: Path, url: str) -> str:
     noted = {"url": url, "bytes": path.stat().st_size, "sha256": digest, "fetched": _now()}
     write_json(folder / RECORD_NAME, _load_record(folder) | {path.name: noted})
     return digest
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Remove a file that is not what was to be fetched, and what is noted of it."""
+    (folder / name).unlink(missing_ok=True)
+    record = _load_record(folder)
+    if record.pop(name, None) is not None:
+        write_json(folder / RECORD_NAME, record)
 
 
 def _compute_sha256(path: Path) -> str:

@@ -14,7 +14,7 @@ from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseud
 from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.sam import load_seen_image_hashes
-from t2m_bench.pipeline.datasets import load_exclusions, open_dataset, read_cases
+from t2m_bench.pipeline.datasets import EXCLUSIONS_NAME, load_exclusions, open_dataset, read_cases
 from t2m_bench.pipeline.terminal import Terminal
 
 MANIFEST_NAME = "manifest.jsonl"
@@ -26,7 +26,8 @@ class Prepared:
 
     Attributes:
         root: the folder that images and masks lie in.
-        cases, splits: under pseudonyms; the folder's manifest and splits alone name the source's identifiers.
+        cases, splits: under pseudonyms; manifest, splits and exclusions in the folder alone name the source's
+            identifiers.
         manifest_sha256: of the cases as the source names them, so that it is the same wherever it was prepared.
     """
 
@@ -62,7 +63,7 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
         terminal.say(f"wrote {manifest}: {len(cases)} cases of {source.root}")
     exclusions = load_exclusions(folder)
     if recipe.dataset.strict:
-        check_exclusions(exclusions)
+        check_exclusions(exclusions, folder / EXCLUSIONS_NAME)
     dataset = recipe.dataset
     book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     _check_fields(book, cases)

@@ -2,12 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pydicom.pixels
 import pytest
 from scans import make_scan, read_back
 
 from t2m_bench.data.ct_volume import build_volume, load_hounsfield
 from t2m_bench.data.dicom_series import find_patients
-from t2m_bench.data.nsclc_phantom_dicom import Style, list_written, write_ct
+from t2m_bench.data.nsclc_phantom_dicom import Style, list_written, write_ct, write_seg
+from t2m_bench.data.seg import find_source_instances, load_seg, read_masks
 from t2m_bench.errors import DatasetError
 
 
@@ -50,6 +52,37 @@ def test_slices_that_repeat_or_differ_are_left_out_and_flagged(tmp_path: Path) -
     assert len(volume.slices) == 17
 
 
+@pytest.mark.parametrize("segmented", [1, 2])
+@pytest.mark.parametrize("seg", ["old", "modern"])
+def test_of_doubled_slices_all_are_of_the_acquisition_that_was_segmented(
+    tmp_path: Path, segmented: int, seg: str
+) -> None:
+    scan, style = make_scan(), Style(seg=seg)
+    ct, references = write_ct(tmp_path, scan, style)
+    uids = {1: references, 2: {}}
+    for path in sorted(ct.iterdir()):
+        dataset = pydicom.dcmread(path)
+        index = next(index for index, uid in references.items() if uid == dataset.SOPInstanceUID)
+        twin = f"1.{1 if index % 2 else 9}.{index}"  # sorts before or behind the first acquisition's in turn
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uids[2][index] = twin
+        dataset.AcquisitionNumber, dataset.RescaleIntercept = 2, dataset.RescaleIntercept + 50
+        dataset.save_as(path.with_name(f"twin-{index}.dcm"))
+    write_seg(tmp_path, scan, style, uids[segmented])
+    patients, _ = find_patients(tmp_path)
+    ((series,), (segmentation,)) = next((files.ct.values(), files.segs) for files in patients.values())
+    assert len(series) == 2 * len(references)
+    dataset = load_seg(segmentation.path)
+    volume = build_volume(series, find_source_instances(dataset))
+    assert [header.sop_uid for header in volume.slices] == [uids[segmented][index] for index in sorted(references)]
+    assert volume.flags == ("repeated_slices",)
+    marked = read_masks(dataset, volume)[0][1]
+    shown = {middle + step for middle in marked for step in (-1, 0, 1)}
+    for index in shown:
+        assert np.array_equal(load_hounsfield(volume, index), scan.hounsfield[index] + 50 * (segmented - 1))
+    unnamed = build_volume(series)
+    assert {header.acquisition for header in unnamed.slices} == {"1"}, "one of the two, not a mixture"
+
+
 def test_positions_find_their_slice_and_no_other(tmp_path: Path) -> None:
     write_ct(tmp_path, make_scan(), Style())
     volume, _ = read_back(tmp_path)
@@ -69,8 +102,24 @@ def test_a_codec_that_is_absent_and_spoilt_pixels_name_the_file(tmp_path: Path) 
     spoilt.save_as(paths[1])
     volume, _ = read_back(tmp_path)
     for index in (len(paths) - 1, len(paths) - 2):
-        with pytest.raises(DatasetError, match=r"1-0[12]\.dcm: the pixels cannot be decoded"):
+        with pytest.raises(DatasetError, match=r"1-0[12]\.dcm: the pixels cannot be decoded") as caught:
             load_hounsfield(volume, index)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < len(str(paths[0])) + 400
+
+
+def test_pydicom_says_which_codec_would_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = pydicom.pixels.get_decoder(pydicom.uid.JPEGLossless)
+    monkeypatch.setattr(decoder, "_available", {})  # wherever one is installed
+    monkeypatch.setattr(decoder, "_unavailable", {"pylibjpeg": ("pylibjpeg>=2.0", "pylibjpeg-libjpeg>=2.1")})
+    write_ct(tmp_path, make_scan(), Style(compressed=True))
+    path = min(tmp_path.rglob("*.dcm"))
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLossless
+    dataset.save_as(path)
+    volume, _ = read_back(tmp_path)
+    with pytest.raises(DatasetError, match=r"1-01\.dcm: .*missing dependencies.*pylibjpeg-libjpeg>=2\.1"):
+        load_hounsfield(volume, len(volume.slices) - 1)
 
 
 def test_a_real_ct(real_dicom: Path) -> None:

@@ -8,9 +8,10 @@ import pydicom
 import pytest
 from scans import make_scan
 
-from t2m_bench.data.dicom_series import find_patients, read_header
+from t2m_bench.data.dicom_series import find_patients, list_files, read_header
 from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.nsclc_phantom_dicom import Style, write_scan
+from t2m_bench.errors import DatasetError
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,58 @@ def test_what_is_no_slice_is_told_by_its_reason_and_stops_nothing(written: Path,
     )
     ((series,),) = (files.ct.values() for files in patients.values())
     assert len(series) == 18 - 6
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PixelSpacing", [0, 1.25]),
+        ("PixelSpacing", [1.25, -1.25]),
+        ("PixelSpacing", ["nan", "1.25"]),
+        ("PixelSpacing", ["inf", "1.25"]),
+        ("ImagePositionPatient", ["0", "0", "nan"]),
+        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]),
+        ("ImageOrientationPatient", [0, 0, 0, 0, 1, 0]),
+        ("ImageOrientationPatient", ["1", "0", "nan", "0", "1", "0"]),
+        ("ImageOrientationPatient", ["1e200", "0", "0", "0", "1e200", "0"]),
+    ],
+)
+def test_numbers_that_give_no_place_are_told(written: Path, tmp_path: Path, keyword: str, value: list) -> None:
+    path = next(path for path in sorted(written.rglob("1-*.dcm")) if read_header(path).modality == "CT")
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, keyword, value)
+    dataset.save_as(tmp_path / "slice.dcm")
+    assert read_header(tmp_path / "slice.dcm") == Reason.UNUSABLE_CT
+
+
+def test_links_to_folders_are_followed_once_each(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copytree(written, tmp_path / "disk")
+    (folder / "R01-001").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert count(folder) == count(written)
+    (folder / "again").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "back").symlink_to(folder, target_is_directory=True)  # round in a circle
+    assert count(folder) == count(written)
+    assert {path.relative_to(folder).parts[0] for path in list_files(folder)} == {"R01-001"}, "the first by name"
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DatasetError, match=r"absent: the folder cannot be read \(No such file"):
+        list_files(tmp_path / "absent")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "closed").mkdir(mode=0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    is_root = os.geteuid() == 0
+    if is_root:  # whom no mode keeps out
+        os.seteuid(65534)
+    try:
+        with pytest.raises(DatasetError, match=r"closed: the folder cannot be read \(Permission denied\)"):
+            list_files(Path())
+    finally:
+        if is_root:
+            os.seteuid(0)
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path: Path) -> None:

@@ -108,15 +108,31 @@ def test_processes_make_what_one_makes(
 def test_the_choice_is_spread_never_too_small_and_apart_for_each_patient() -> None:
     areas = {index: (5 if index % 4 == 0 else 50) for index in range(40)}
     chosen = {seed: choose_slices(areas, replace(RULE, seed=seed), "1.2.3") for seed in range(20)}
-    for indices in chosen.values():
+    for preferences in chosen.values():
+        indices = [run[0] for run in preferences]
         assert len(indices) == 5
         assert all(areas[index] == 50 for index in indices)
         assert all(8 * place <= index < 8 * (place + 1) for place, index in enumerate(indices))
-    assert len({tuple(indices) for indices in chosen.values()}) > 15
+    assert len({tuple(run[0] for run in preferences) for preferences in chosen.values()}) > 15
     assert choose_slices(areas, RULE, "1.2.3") == choose_slices(areas, RULE, "1.2.3")
     assert choose_slices(areas, RULE, "1.2.3") != choose_slices(areas, RULE, "1.2.4")
-    assert choose_slices({3: 20, 9: 20}, RULE, "1.2.3") == [3, 9]
+    assert choose_slices({3: 20, 9: 20}, RULE, "1.2.3") == [[3], [9]]
     assert choose_slices({3: 2}, RULE, "1.2.3") == []
+
+
+def test_behind_the_drawn_slice_stands_the_rest_of_its_run_nearest_first() -> None:
+    areas = dict.fromkeys(range(10, 17), 50)
+    drawn = set()
+    for seed in range(40):
+        ((first, *rest),) = choose_slices(areas, replace(RULE, slices_per_patient=1, seed=seed), "1.2.3")
+        assert sorted([first, *rest]) == list(range(10, 17))
+        assert [abs(index - first) for index in rest] == sorted(abs(index - first) for index in rest)
+        drawn.add(first)
+    assert drawn == set(range(10, 17))
+    uids = [f"1.2.{number}" for number in range(8)]
+    first = [[run[0] for run in choose_slices(areas, replace(RULE, slices_per_patient=2), uid)] for uid in uids]
+    as_ever = [[10, 14], [11, 16], [13, 15], [11, 14], [11, 16], [10, 15], [11, 15], [10, 16]]
+    assert first == as_ever, "what was drawn before preferences were given"
 
 
 def test_windows_by_hand() -> None:
@@ -157,11 +173,15 @@ def cut_ct_slice(folder: Path) -> None:
     os.truncate(path, path.stat().st_size - 600)
 
 
-def spoil_pixels(folder: Path) -> None:
-    for path in list_series(folder / "NSCLC-Radiogenomics" / "R01-004", "CT")[0].iterdir():
-        dataset = pydicom.dcmread(path)
-        dataset.PixelData = pydicom.encaps.encapsulate([b"\x07" * 90])
-        dataset.save_as(path)
+def spoilable(folder: Path) -> list[Path]:
+    """The fourth patient's CT slices, which are compressed."""
+    return sorted(list_series(folder / "NSCLC-Radiogenomics" / "R01-004", "CT")[0].iterdir())
+
+
+def spoil_pixels(path: Path) -> None:
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\x07" * 90])
+    dataset.save_as(path)
 
 
 def edit_seg(change: Callable[[pydicom.Dataset], None]) -> Callable[[Path], None]:
@@ -172,6 +192,32 @@ def edit_seg(change: Callable[[pydicom.Dataset], None]) -> Callable[[Path], None
         dataset.save_as(path)
 
     return edit
+
+
+def spoil_seg(*path: str) -> Callable[[Path], None]:
+    """Take the element at the end of a path of sequences away from the SEG."""
+
+    def spoil(dataset: pydicom.Dataset) -> None:
+        *sequences, last = path
+        for sequence in sequences:
+            dataset = dataset[sequence].value[0]
+        del dataset[last]
+
+    return edit_seg(spoil)
+
+
+def empty_identification(dataset: pydicom.Dataset) -> None:
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.SegmentIdentificationSequence = [pydicom.Dataset()]
+
+
+def claim_rows(dataset: pydicom.Dataset) -> None:
+    dataset.Rows, dataset.Columns = 100, 100
+
+
+def cut_position(dataset: pydicom.Dataset) -> None:
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        group.PlanePositionSequence[0].ImagePositionPatient = [0, 0]
 
 
 def empty(dataset: pydicom.Dataset) -> None:
@@ -252,12 +298,29 @@ BAD = {
         -5,
     ),
     "images without a row": (add_row, {Reason.NO_ROW: 1}, -5),
-    "pixels that no codec reads": (spoil_pixels, {Reason.PIXELS: 5}, -5),
     "SEG that marks nothing": (edit_seg(empty), {Reason.EMPTY_SEG: 1}, -5),
     "SEG of two segments": (edit_seg(mark_two_segments), {Reason.SEVERAL_SEGMENTS: 1}, -5),
     "SEG of ten pixels": (edit_seg(shrink), {Reason.TOO_SMALL: 1}, -5),
     "SEG elsewhere": (edit_seg(lift), {Reason.NO_FIT: 1}, -5),
     "SEG without groups": (edit_seg(drop_groups), {Reason.BAD_SEG: 1}, -5),
+    "SEG without spacing": (
+        spoil_seg("SharedFunctionalGroupsSequence", "PixelMeasuresSequence", "PixelSpacing"),
+        {Reason.BAD_SEG: 1},
+        -5,
+    ),
+    "SEG without orientation": (
+        spoil_seg("SharedFunctionalGroupsSequence", "PlaneOrientationSequence", "ImageOrientationPatient"),
+        {Reason.BAD_SEG: 1},
+        -5,
+    ),
+    "SEG of a series without a name": (
+        spoil_seg("ReferencedSeriesSequence", "SeriesInstanceUID"),
+        {Reason.BAD_SEG: 1},
+        -5,
+    ),
+    "SEG with empty identification": (edit_seg(empty_identification), {Reason.BAD_SEG: 1}, -5),
+    "SEG of another size than its pixels": (edit_seg(claim_rows), {Reason.BAD_SEG: 1}, -5),
+    "SEG with half a position": (edit_seg(cut_position), {Reason.BAD_SEG: 1}, -5),
 }
 
 
@@ -272,8 +335,63 @@ def test_bad_input_is_counted_and_stops_no_other(folder: Path, tmp_path: Path, n
     assert len(cases) == 4 * 5 + change
     unhurt = {case.image_sha256 for case in cases if case.patient_id not in ("R01-001", "R01-002")}
     assert unhurt <= {case.image_sha256 for case in made[1]}
-    with pytest.raises(DatasetError, match=f"left out: .*{next(iter(reasons))}"):
-        check_exclusions(excluded)
+    with pytest.raises(DatasetError, match=f"left out: .*{next(iter(reasons))}.*there.json names them") as caught:
+        check_exclusions(excluded, Path("there.json"))
+    assert "R01-" not in str(caught.value)
+
+
+def read_fourth(folder: Path, out: Path) -> tuple[list[Case], Counter]:
+    """Return the fourth patient's cases, and the reasons for what was left out."""
+    cases, excluded = read_nsclc(folder, None, out, RULE)
+    reasons = Counter(exclusion.reason for exclusion in excluded if exclusion.reason != Reason.NO_IMAGES)
+    return [case for case in cases if case.patient_id == "R01-004"], reasons
+
+
+def draw_fourth_masks() -> np.ndarray:
+    patients = draw_patients(SEED, NUM_PATIENTS, False)
+    return draw_scan(SEED, next(patient for patient in patients if patient.patient_id == "R01-004")).masks
+
+
+def test_a_slice_that_no_codec_reads_costs_no_case_where_others_can_stand_for_it(
+    folder: Path, tmp_path: Path, made: tuple
+) -> None:
+    before = [case for case in made[1] if case.patient_id == "R01-004"]
+    drawn = before[2].source
+    path = next(path for path in spoilable(folder) if f"slice {pydicom.dcmread(path).SOPInstanceUID}," in drawn)
+    spoil_pixels(path)
+    cases, reasons = read_fourth(folder, tmp_path / "out")
+    assert reasons == {Reason.PIXELS: 1}
+    assert len(cases) == 5
+    masks = [load_mask(tmp_path / "out", case) for case in cases]
+    uids = [case.source.partition("slice ")[2].partition(",")[0] for case in cases]
+    assert pydicom.dcmread(path).SOPInstanceUID not in uids
+    truth = draw_fourth_masks()
+    runs = np.array_split(np.flatnonzero(truth.any(axis=(1, 2))), 5)
+    for mask, run in zip(masks, runs, strict=True):
+        assert any(np.array_equal(mask, truth[index]) for index in run), "another slice of the same run"
+
+
+def test_a_patient_of_whom_no_slice_decodes_is_counted_and_each_file_once(folder: Path, tmp_path: Path) -> None:
+    for path in spoilable(folder):
+        spoil_pixels(path)
+    cases, reasons = read_fourth(folder, tmp_path / "out")
+    assert cases == []
+    marked = draw_fourth_masks().any(axis=(1, 2)).sum()
+    assert reasons == {Reason.PIXELS: marked, Reason.NO_PIXELS: 1}
+
+
+def test_a_series_with_every_slice_doubled_gives_the_cases_of_the_segmented_acquisition(
+    folder: Path, tmp_path: Path, made: tuple
+) -> None:
+    for number, path in enumerate(spoilable(folder)):
+        dataset = pydicom.dcmread(path)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.{9 * (number % 2)}.{number}"
+        dataset.AcquisitionNumber, dataset.RescaleIntercept = 0, dataset.RescaleIntercept + 300
+        dataset.save_as(path.with_name(f"twin-{number}.dcm"))
+    cases, reasons = read_fourth(folder, tmp_path / "out")
+    assert reasons == {}
+    before = [case for case in made[1] if case.patient_id == "R01-004"]
+    assert [case.image_sha256 for case in cases] == [case.image_sha256 for case in before]
 
 
 def test_a_truncated_slice_leaves_a_gap_and_its_mask_is_not_moved_to_another(folder: Path, tmp_path: Path) -> None:
@@ -343,7 +461,8 @@ def test_of_two_segs_the_newest_is_used(folder: Path, tmp_path: Path) -> None:
         assert any(np.array_equal(load_mask(tmp_path / "out", case), mask) for mask in moved.masks)
 
 
-def test_a_folder_without_any_case_says_what_was_found(phantom: Path, tmp_path: Path) -> None:
+def test_a_folder_without_any_case_gives_what_was_left_out(phantom: Path, tmp_path: Path) -> None:
     shutil.copy(phantom / "clinical_labels.csv", tmp_path)
-    with pytest.raises(DatasetError, match=r"no case can be made .0 patients with CT or SEG, 10 rows"):
-        read_nsclc(tmp_path, None, tmp_path / "out", RULE)
+    cases, excluded = read_nsclc(tmp_path, None, tmp_path / "out", RULE)
+    assert cases == []
+    assert [exclusion.reason for exclusion in excluded] == [Reason.NO_IMAGES] * 10

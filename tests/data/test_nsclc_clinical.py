@@ -56,13 +56,26 @@ def test_names_spaces_and_spellings_of_nothing_are_taken(tmp_path: Path, id_colu
     [
         ([("R01-001", "T1c", "Adenocarcinoma")], "row 2: Pathological T stage is 'T1c'; use Tis"),
         ([("R01-001", "T1a", "Carcinoid")], "row 2: Histology is 'Carcinoid'; use Adeno"),
-        ([("R01-001", "T1a", "Adenocarcinoma")] * 2, "row 3: Case ID R01-001 stands in more than one row"),
-        ([("", "T1a", "Adenocarcinoma")], "row 2: Case ID  is empty"),
+        ([("R01-001", "T1a", "Adenocarcinoma")] * 2, "row 3: Case ID is that of an earlier row; keep one"),
+        ([("", "T1a", "Adenocarcinoma")], "row 2: Case ID is empty"),
     ],
 )
 def test_a_row_that_no_prompt_stands_for_is_named(tmp_path: Path, rows: list, message: str) -> None:
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(DatasetError, match=message) as caught:
         read_clinical(write_table(tmp_path / "t.csv", *rows))
+    assert "R01-001" not in str(caught.value)
+
+
+def test_the_table_is_found_three_folders_down_and_no_deeper(tmp_path: Path) -> None:
+    deep = tmp_path / "1" / "2" / "3"
+    (deep / "4").mkdir(parents=True)
+    table = write_table(deep / "4" / "t.csv", ("R01-001", "T1a", "Adenocarcinoma"))
+    with pytest.raises(DatasetError, match="holds no clinical table"):
+        find_clinical_table(tmp_path)
+    table = table.rename(deep / "t.csv")
+    assert find_clinical_table(tmp_path) == table
+    (tmp_path / "link").symlink_to(tmp_path / "1" / "2", target_is_directory=True)
+    assert find_clinical_table(tmp_path).samefile(table), "found on two ways, it is one table"
 
 
 def test_no_table_and_two_tables_are_refused(tmp_path: Path) -> None:

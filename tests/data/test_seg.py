@@ -11,7 +11,14 @@ from t2m_bench.data.ct_volume import build_volume, load_hounsfield
 from t2m_bench.data.dicom_series import find_patients, read_header
 from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.nsclc_phantom_dicom import Style, list_written, write_scan
-from t2m_bench.data.seg import SegError, find_source_instances, find_source_series, load_seg, read_masks
+from t2m_bench.data.seg import (
+    SegError,
+    _round_to_grid,
+    find_source_instances,
+    find_source_series,
+    load_seg,
+    read_masks,
+)
 
 STYLES = [
     Style(seg=seg, frames=frames, **oddity)
@@ -89,7 +96,11 @@ def scale(dataset: pydicom.Dataset) -> None:
     dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [2.5, 2.5]
 
 
-@pytest.mark.parametrize("change", [move(0.6), move(300.0), scale])
+def spoil_spacing(dataset: pydicom.Dataset) -> None:
+    dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = ["1.25", "nan"]
+
+
+@pytest.mark.parametrize("change", [move(0.6), move(300.0), scale, spoil_spacing])
 def test_a_grid_that_does_not_fit_is_refused(tmp_path: Path, change: object) -> None:
     write_scan(tmp_path, make_scan(), Style(seg="modern"))
     volume, (seg,) = read_back(tmp_path)
@@ -97,6 +108,30 @@ def test_a_grid_that_does_not_fit_is_refused(tmp_path: Path, change: object) -> 
     with pytest.raises(SegError) as caught:
         read_masks(load_seg(seg.path), volume)
     assert caught.value.reason == Reason.NO_FIT
+
+
+def test_surplus_frames_are_cut_off_and_too_few_are_refused(tmp_path: Path) -> None:
+    scan = make_scan()
+    write_scan(tmp_path, scan, Style())
+    volume, (seg,) = read_back(tmp_path)
+    whole = pydicom.dcmread(seg.path).PixelData
+
+    def give(pixels: bytes) -> object:
+        return lambda dataset: setattr(dataset, "PixelData", pixels)
+
+    edit_frames(seg.path, give(whole + b"\xff" * (2 * 128 * 128 // 8)))  # two frames, all marked
+    assert np.array_equal(read_segment(seg, volume), scan.masks)
+    edit_frames(seg.path, give(whole[: -128 * 128 // 8]))
+    with pytest.raises(SegError) as caught:
+        read_masks(load_seg(seg.path), volume)
+    assert caught.value.reason == Reason.BAD_SEG
+
+
+def test_numbers_that_are_none_lie_on_no_grid() -> None:
+    for places in ([1.0, np.nan], [np.inf, 1.0], [np.nan]):
+        with pytest.raises(SegError):
+            _round_to_grid(np.array(places), 128)
+    assert _round_to_grid(np.array([0.1, 126.9]), 128).tolist() == [0, 127]
 
 
 def test_marked_frames_on_no_slice_are_counted(tmp_path: Path) -> None:

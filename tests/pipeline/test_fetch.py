@@ -8,6 +8,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -226,6 +227,60 @@ def test_the_real_index_has_a_segmentation_of_144_patients() -> None:
     assert len(segs) == segs["PatientID"].nunique() == 144
     assert set(wanted["PatientID"]) == set(segs["PatientID"])
     assert (segs["instanceCount"] == 1).all()
+
+
+COLUMNS = ["collection_id", "Modality", "StudyInstanceUID", "analysis_result_id", "SeriesInstanceUID"]
+TABLE = b"Case ID,Pathological T stage,Histology \nR01-001,T1a,Adenocarcinoma\n"
+
+
+class FolderOfImages:
+    """Stands for the client of the Imaging Data Commons, which has no local server: it lays one file down."""
+
+    index = pd.DataFrame([("nsclc_radiogenomics", "SEG", "study-1", None, "1.2")], columns=COLUMNS).assign(
+        series_size_MB=1.0, instanceCount=1
+    )
+
+    def download_from_selection(self, **asked: object) -> None:
+        series = Path(str(asked["downloadDir"]), "R01-001", "study", "SEG_1.2")
+        series.mkdir(parents=True, exist_ok=True)
+        (series / "a.dcm").touch()
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "idc_index", SimpleNamespace(IDCClient=FolderOfImages))
+
+
+def test_without_the_clinical_table_the_images_are_there_and_the_way_out_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: None
+) -> None:
+    page = b"<html>\n<body>,,\n,,,,,\n</body></html>\n"
+    with serve(Site({"labels.csv": page})) as site:
+        source = replace(make_source(site, page, "labels.csv"), num_bytes=None, md5=None)
+        monkeypatch.setattr(fetch, "NSCLC_TABLE", source)
+        for files in ({}, {"labels.csv": page}):  # a refusal, and a page that is answered as if it were the table
+            site.files = files
+            with pytest.raises(FetchError, match=r"images are there.*labels\.csv.*into .*data by hand") as caught:
+                fetch_nsclc(tmp_path / "data", Terminal())
+            assert "\n" not in str(caught.value)
+            assert not list(tmp_path.rglob("labels.csv"))
+            assert "labels.csv" not in fetch._load_record(tmp_path / "data")
+        assert len(list(tmp_path.rglob("a.dcm"))) == 1
+        site.files = {"labels.csv": TABLE}
+        assert fetch_nsclc(tmp_path / "data", Terminal()).hint == f"dataset.root={tmp_path / 'data'}"
+    assert (tmp_path / "data" / "labels.csv").read_bytes() == TABLE
+    assert fetch._load_record(tmp_path / "data").keys() == {"labels.csv"}
+
+
+def test_a_clinical_table_that_was_put_there_is_reused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "by-hand.csv").write_bytes(TABLE)
+    with serve(Site({"labels.csv": TABLE})) as site:
+        monkeypatch.setattr(fetch, "NSCLC_TABLE", make_source(site, TABLE, "labels.csv"))
+        fetch_nsclc(tmp_path, Terminal())
+    assert site.asked == []
+    assert f"reused {tmp_path / 'by-hand.csv'}" in capsys.readouterr().out
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

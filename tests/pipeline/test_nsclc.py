@@ -12,6 +12,8 @@ from t2m_bench.data.manifest import load_manifest
 from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
 from t2m_bench.errors import DatasetError, RecipeError
 from t2m_bench.metrics.results import load_results
+from t2m_bench.pipeline import datasets
+from t2m_bench.pipeline.datasets import open_dataset
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
@@ -62,7 +64,7 @@ def test_an_adapter_trains_on_slices_and_is_asked_wrong_texts(experiment: Experi
     noted = json.loads((experiment.folder / "experiment.json").read_text())
     assert noted["dataset"]["kind"] == "nsclc"
     assert noted["dataset"]["num_cases"] == 3 * NUM_PATIENTS
-    assert noted["audit"]["exclusions"] == {"rows of the clinical table without images": 2}
+    assert noted["audit"]["exclusions"] == {"rows of the clinical table without images here": 2}
     assert "W1500 L-600" in noted["audit"]["selection"]
     assert set(noted["audit"]["classes_by_field"]) == {"t_stage", "histology"}
     assert 0.0 <= noted["audit"]["size_auc"] <= 1.0
@@ -106,8 +108,13 @@ def test_another_window_makes_other_images(raw: dict, runs: Path, experiment: Ex
 def test_strict_refuses_what_is_left_out(raw: dict, runs: Path, tmp_path: Path) -> None:
     strict = change(raw, strict=True)
     for _ in range(2):  # a reused manifest too
-        with pytest.raises(DatasetError, match=r"left out: 2 rows of the clinical table without images .R01-901, R01"):
+        with pytest.raises(
+            DatasetError, match=r"left out: 2 rows of the clinical table without images here; "
+        ) as caught:
             prepare(strict, runs, Terminal())
+        assert "R01-" not in str(caught.value)
+        (path,) = (word for word in str(caught.value).split() if word.endswith("exclusions.json"))
+        assert "R01-901" in Path(path).read_text()
     shutil.copytree(raw["dataset"]["root"], tmp_path / "data")
     table = tmp_path / "data" / "clinical_labels.csv"
     table.write_text("".join(line for line in table.open() if not line.startswith("R01-9")))
@@ -123,6 +130,36 @@ def test_the_clinical_table_may_lie_elsewhere(raw: dict, runs: Path, tmp_path: P
         prepare(recipe, runs, Terminal())
     named = change(raw, root=str(tmp_path / "data"), phantom=None, clinical=str(table))
     assert len(prepare(named, runs, Terminal()).cases) == 3 * NUM_PATIENTS
+
+
+def test_a_folder_without_any_case_is_refused_and_what_was_left_out_is_noted(raw: dict, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(Path(raw["dataset"]["root"], "clinical_labels.csv"), tmp_path / "data")
+    recipe = change(raw, root=str(tmp_path / "data"), phantom=None)
+    with pytest.raises(
+        DatasetError, match=r"data: no case can be made .left out: 14 rows.*Set dataset\.root"
+    ) as caught:
+        prepare(recipe, tmp_path / "runs", Terminal())
+    assert "R01-" not in str(caught.value)
+    (noted,) = tmp_path.glob("runs/prepared/*/exclusions.json")
+    assert str(noted) in str(caught.value)
+    assert len(json.loads(noted.read_text())) == 14
+    assert not noted.with_name("manifest.jsonl").exists()
+
+
+def test_a_manifest_is_made_anew_where_reading_or_codecs_changed(raw: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = change(raw)
+    stamp = open_dataset(recipe, Terminal()).stamp
+    assert open_dataset(recipe, Terminal()).stamp == stamp
+    from pydicom.pixels.decoders import RLELosslessDecoder
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RLELosslessDecoder, "_available", {})  # as where its codec is not installed
+        assert open_dataset(recipe, Terminal()).stamp != stamp
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "READING", datasets.READING + 1)
+        assert open_dataset(recipe, Terminal()).stamp != stamp
+    assert open_dataset(recipe, Terminal()).stamp == stamp
 
 
 def test_prompts_of_another_data_set_are_refused(raw: dict, runs: Path) -> None:
