@@ -1,11 +1,15 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+hypothesis.settings.register_profile("busy", deadline=None)  # other tests may run on the machine
+hypothesis.settings.load_profile("busy")
 
 declare_missing_operators()  # before any test module imports segment_anything
 

@@ -39,7 +39,7 @@ def make_cases(drawn: list[tuple[int, str, int]]) -> list[Case]:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(patients, st.integers(0, 99), st.sampled_from([None, 1]))
 def test_no_patient_stands_on_two_sides_and_no_case_is_lost(drawn: list, seed: int, fold: int | None) -> None:
     cases = make_cases(drawn)
