@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 
 # Two files at a time: much of a cluster's test is waiting.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not soak' --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not soak' --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
