@@ -20,9 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/t2m-bench demo --runs $(RUNS)
 
-# Two files at a time: much of a cluster's test is waiting.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not soak' --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m 'not soak'
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
