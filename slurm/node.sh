@@ -110,11 +110,18 @@ trap tell_script TERM
 make_folder
 choose_options "$@"
 echo "ray start ${options[*]}"
-start_shielded ray start "${options[@]}"
 trap end_ray USR2
-while kill -0 "$shielded_pid" 2>/dev/null; do # `wait` returns early when a trap runs
-  code=0
-  wait "$shielded_pid" || code=$?
+# Ray gives its own parts 30 s to start, which a busy node or file system may need longer for: then it is tried again.
+for try in 1 2 3; do
+  start_shielded ray start "${options[@]}"
+  while kill -0 "$shielded_pid" 2>/dev/null; do # `wait` returns early when a trap runs
+    code=0
+    wait "$shielded_pid" || code=$?
+  done
+  [ -z "$ended" ] && [ "$code" -ne 0 ] && [ "$try" -lt 3 ] && [ "$SECONDS" -lt "$T2M_JOIN_SECONDS" ] || break
+  echo "t2m-bench: Ray did not start on ${SLURMD_NODENAME:-this node} (code $code); trying again." >&2
+  sleep 2
+  [ -z "$ended" ] || break
 done
 if [ -z "$ended" ]; then
   [ "$role" = head ] || requeue_without_head

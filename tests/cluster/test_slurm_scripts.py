@@ -106,6 +106,18 @@ def test_a_job_whose_first_host_is_lost_is_requeued_by_another(
     assert (tmp_path / "requeued").exists() == requeued
 
 
+def test_ray_that_does_not_start_is_tried_again_while_nodes_may_join(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    make_program(tmp_path / "bin", "ray", "#!/bin/sh\necho try >> tries; [ $(wc -l < tries) -ge 3 ]\n")
+    command = ["bash", NODE_SCRIPT, "head", "10.0.0.1", "22345"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment | {"SLURMD_NODENAME": "localhost"})
+    assert done.returncode == 0
+    assert (tmp_path / "tries").read_text() == "try\n" * 3
+    subprocess.run(command, cwd=tmp_path, env=environment | {"T2M_JOIN_SECONDS": "0", "SLURMD_NODENAME": "localhost"})
+    assert (tmp_path / "tries").read_text() == "try\n" * 4
+
+
 def test_rays_folder_is_the_users_own(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "ray-12345").mkdir(mode=0o777)
     make_program(tmp_path / "bin", "ray", f"#!/bin/sh\nstat -c %a {tmp_path}/ray-12345 > mode\n")
