@@ -224,16 +224,26 @@ class Mirror:
         return {_relate(info.path, self._base): _stamp(info) for info in found if info.is_file}
 
     def _read_new(self) -> list[tuple[str, bytes, Stamp]]:
-        """Return the new files as they were at one moment, oldest first; none when they never stood still."""
+        """Return the new files as they were at one moment, oldest first; none when they never stood still.
+
+        Raises:
+            OSError: a file cannot be read, and not because it was just replaced.
+        """
+        failed: OSError | None = None
         for _ in range(TRIES):
             before = self._list_here()
             new = {name: stamp for name, stamp in before.items() if self._is_new(name, stamp)}
             try:
                 contents = {name: (self.folder / name).read_bytes() for name in new}
-            except OSError:  # gone meanwhile, or replaced by another host
+            except FileNotFoundError:
+                continue
+            except OSError as error:  # replaced by another host meanwhile, or to last
+                failed = error
                 continue
             if self._list_here() == before:
                 return [(name, contents[name], new[name]) for name in sorted(new, key=lambda name: new[name][1])]
+        if failed is not None:
+            raise failed
         return []
 
     def _is_new(self, name: str, stamp: Stamp) -> bool:

@@ -1,5 +1,7 @@
 """Runs at a URL, on a real S3 server (moto) in a process of its own."""
 
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -140,6 +142,36 @@ def test_a_run_that_went_on_elsewhere_is_taken_whole_and_the_own_one_set_aside(
         "run.json": "here",
         "state": "1",
     }
+
+
+def test_a_file_that_another_host_replaced_is_read_again_and_one_that_cannot_be_read_is_told(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read_bytes, stale = Path.read_bytes, iter([True])
+
+    def read_stale(path: Path) -> bytes:
+        if path.name == "state" and next(stale, False):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_stale)
+    mirror = Mirror(url, tmp_path, "exp", Terminal())
+    for name in ("exp/experiment.json", "exp/run/state"):
+        write(mirror.folder, name, "1")
+    mirror.push()
+    with open_runs(url, tmp_path / "b", "exp", Terminal()) as elsewhere:
+        assert (elsewhere / "exp/run/state").read_text() == "1"
+
+    stale = itertools.repeat(True)
+    monkeypatch.setattr("t2m_bench.pipeline.remote_runs.PUSH_SECONDS", 0.05)
+    write(mirror.folder, "exp/run/state", "two")
+    with mirror.follow():
+        time.sleep(1)
+        stale = iter(())  # readable again: the thread still sends
+        time.sleep(2)
+    assert capsys.readouterr().err.count("Stale file handle") == 1
+    with open_runs(url, tmp_path / "c", "exp", Terminal()) as elsewhere:
+        assert (elsewhere / "exp/run/state").read_text() == "two"
 
 
 def test_an_update_is_sent_as_it_was_at_one_moment(url: str, tmp_path: Path) -> None:
