@@ -1,6 +1,5 @@
 """The cells of a benchmark on many processes: each trains a whole run by itself, a bounded number at a time."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 
 from t2m_bench.cluster.session import ray_session
-from t2m_bench.cluster.stop import STOP_SECONDS, make_stop_flag, poll_stop_flag
+from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.training.cell import attempt, train_in_process
 from t2m_bench.training.setup import Job
@@ -52,16 +51,9 @@ def run_cells_with_ray(
         )(_run)
         waiting = list(jobs)
         running: dict[Any, Job] = {}
-        asked: list[float] = []
-
-        def ask() -> None:
-            asked.append(time.monotonic())
-            flag.set.remote()
-
-        with listen(ask):
-            while running or (waiting and not is_stopping()):
-                if asked and time.monotonic() - asked[0] > STOP_SECONDS:
-                    break  # what is left evaluates, which is done again, and heeds nothing
+        call = StopCall(flag)
+        with listen(call.ask):
+            while (running or (waiting and not is_stopping())) and not call.is_overdue():
                 while waiting and len(running) < workers and not is_stopping():
                     job = waiting.pop(0)
                     running[run.remote(job, flag, cluster.cpus_per_worker)] = job

@@ -153,7 +153,7 @@ def _check_room(processes: int, cpus: float, gpus: float) -> None:
             f"have {there}: room for {room}"
         )
         if lost := count_lost_nodes():
-            raise WorkersLostError(f"{short}, {lost} nodes of this cluster being lost. The same command goes on.")
+            raise WorkersLostError(f"{short}; nodes lost: {lost}. The same command goes on from there.")
         raise ClusterError(
             f"{short}. Lower cluster.num_train_workers, num_embed_workers or cpus_per_worker (of a sweep: resources), "
             "or ask for more or larger nodes."

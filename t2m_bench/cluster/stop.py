@@ -4,6 +4,7 @@ A file would do on one host; on shared storage another may see it half a minute 
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,26 @@ def make_stop_flag() -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0)(_Flag).options(scheduling_strategy=here).remote()
+
+
+class StopCall:
+    """The driver's side of a stop flag: asks the workers to stop, and knows when they had time enough.
+
+    Workers save at their next step. Where they only evaluate, which nothing interrupts and which is done again, they
+    are left: whoever sent a signal ahead of a time limit waits some minutes.
+    """
+
+    def __init__(self, flag: Any) -> None:
+        self._flag = flag
+        self._asked: float | None = None
+
+    def ask(self) -> None:
+        self._asked = self._asked or time.monotonic()
+        self._flag.set.remote()
+
+    def is_overdue(self) -> bool:
+        """Return whether workers were asked STOP_SECONDS ago."""
+        return self._asked is not None and time.monotonic() - self._asked > STOP_SECONDS
 
 
 @contextmanager

@@ -15,15 +15,15 @@ from uuid import uuid4
 import torch
 
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
-from t2m_bench.cluster.stop import STOP_SECONDS, make_stop_flag, poll_stop_flag
+from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
 from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.training import job as run_job
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.setup import Job
 
-NOT_RETRIED = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-"""What another start of the workers would meet again: a full disk, a folder that cannot be written."""
+LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""A full disk, a folder that cannot be written."""
 
 POLL_SECONDS = 1.0
 TALK_SECONDS = 1800.0
@@ -55,15 +55,12 @@ def train_with_ray(job: Job, listen: Listen) -> None:
         from ray.train import TrainingFailedError
 
         flag = make_stop_flag()
-        asked: list[float] = []
-
-        def ask() -> None:
-            asked.append(time.monotonic())
-            flag.set.remote()
-
+        call = StopCall(flag)
         try:
-            with listen(ask):
-                _wait(fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job, asked)
+            with listen(call.ask):
+                _wait(
+                    fit_apart(build_trainer(_work, {"job": job, "flag": flag}, cluster, storage)), job, call.is_overdue
+                )
         except TrainingFailedError as error:
             _raise_user_error(flag)
             raise WorkersLostError(
@@ -91,14 +88,11 @@ def fit_apart(trainer: Any) -> Future[None]:
     return fitted
 
 
-def _wait(fitted: Future[None], job: Job, asked: Sequence[float]) -> None:
+def _wait(fitted: Future[None], job: Job, is_overdue: Callable[[], bool]) -> None:
     """Wait for the end, but not for nodes that do not come back: Ray Train would wait for ever.
 
-    Workers that were asked to stop save at their next step. Where they only evaluate, which nothing interrupts, the run
-    is left unfinished: whoever sent a signal ahead of a time limit waits some minutes, and evaluation is done again.
-
     Args:
-        asked: when this process was asked to stop, filled meanwhile.
+        is_overdue: whether workers that were asked to stop have had time enough; the run is then left unfinished.
 
     Raises:
         WorkersLostError: the cluster has had no room for the workers for LOST_SECONDS.
@@ -106,7 +100,7 @@ def _wait(fitted: Future[None], job: Job, asked: Sequence[float]) -> None:
     cluster, short_since = job.recipe.cluster, None
     while not wait([fitted], timeout=POLL_SECONDS).done:
         now = time.monotonic()
-        if asked and now - asked[0] > STOP_SECONDS:
+        if is_overdue():
             return
         room = count_room(list_node_resources(), cluster.cpus_per_worker, cluster.gpus_per_worker)
         short_since = None if room >= cluster.min_train_workers else short_since or now
@@ -169,13 +163,19 @@ def _work(config: dict[str, Any]) -> None:
         ranks = Ranks(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
         with poll_stop_flag(flag) as should_stop:
             run_job.train(job, ranks, should_stop)
-    except UserError as error:
-        ray.get(flag.fail.remote(type(error).__name__, str(error)))
+    except (UserError, OSError) as error:
+        if failure := find_lasting_failure(error):
+            ray.get(flag.fail.remote(*failure))
         raise
-    except OSError as error:
-        if error.errno in NOT_RETRIED:
-            ray.get(flag.fail.remote(UserError.__name__, f"{error}. The last checkpoint is kept."))
-        raise
+
+
+def find_lasting_failure(error: UserError | OSError) -> tuple[str, str] | None:
+    """Return kind and message of a failure that another start of the workers would meet again; None of another."""
+    if isinstance(error, UserError):
+        return type(error).__name__, str(error)
+    if error.errno in LASTING:
+        return UserError.__name__, f"{error}. The last checkpoint is kept; mend the cause and run the same command."
+    return None
 
 
 def _raise_user_error(flag: Any) -> None:

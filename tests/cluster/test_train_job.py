@@ -1,12 +1,13 @@
 """Ray's workers on real processes: stopped, given bad input, asked for more than there is."""
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,9 @@ import pytest
 import yaml
 from real_runs import assert_same_end, finish, make_recipe, restart, start, wait_for_epochs
 
+from t2m_bench.cluster import stop as stop_flag
 from t2m_bench.cluster import train_job
 from t2m_bench.cluster.session import count_cpus
-from t2m_bench.cluster.stop import STOP_SECONDS
 from t2m_bench.errors import ClusterError, DatasetError, StoppedError
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
@@ -57,11 +58,59 @@ def test_bad_input_in_a_worker_is_told_once_and_not_retried(
     assert len(list((job.run_folder / "tensorboard").iterdir())) == 1, "each attempt to train opens one"
 
 
-def test_workers_that_heed_no_stop_are_left_in_time(tmp_path: Path) -> None:
+@pytest.mark.soak
+def test_workers_that_heed_no_stop_are_left_in_time_and_the_same_command_ends_the_run(
+    root: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They evaluate, which nothing interrupts and is done again: the time limit would end the job without a requeue."""
-    job = SimpleNamespace(recipe=make_recipe(tmp_path), run_folder=tmp_path)
-    long_ago = time.monotonic() - STOP_SECONDS - 1
-    train_job._wait(Future(), job, [long_ago])  # else it would wait for ever
+    monkeypatch.setattr(stop_flag, "STOP_SECONDS", 0.0)  # so that they still train: evaluation is short here
+    shutil.copytree(undisturbed, tmp_path / "a", ignore=shutil.ignore_patterns("hierarchical-*"))
+    experiment = open_experiment(make_recipe(root), tmp_path / "a" / "runs", Terminal())
+    job, stop = experiment.make_job("hierarchical", 0), StopRequest()
+
+    def ask_in_the_midst() -> None:
+        while not (job.run_folder / "history.jsonl").exists():
+            time.sleep(0.05)
+        stop.number = signal.SIGUSR1
+        stop.notify()
+
+    threading.Thread(target=ask_in_the_midst, daemon=True).start()
+    with pytest.raises(StoppedError):
+        train(experiment, "hierarchical", 0, Terminal(), stop)
+    assert not (job.run_folder / "run.json").exists()
+    train(experiment, "hierarchical", 0, Terminal(), StopRequest())
+    assert_same_end(undisturbed, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DatasetError("bad"), ("DatasetError", "bad")),
+        (OSError(errno.ENOSPC, "No space left on device", "a"), ("UserError", "No space left on device: 'a'")),
+        (OSError(errno.EACCES, "Permission denied", "a"), ("UserError", "Permission denied: 'a'")),
+        (OSError(errno.ESTALE, "Stale file handle", "a"), None),  # another start may well succeed
+        (ConnectionResetError(), None),
+    ],
+)
+def test_what_another_start_would_meet_again_is_not_retried(error: OSError, told: tuple[str, str] | None) -> None:
+    found = train_job.find_lasting_failure(error)
+    assert (found is None) == (told is None)
+    if told is not None:
+        assert found[0] == told[0]
+        assert told[1] in found[1]
+
+
+def test_a_stop_is_overdue_when_there_was_time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    call = stop_flag.StopCall(SimpleNamespace(set=SimpleNamespace(remote=lambda: asked.append(1))))
+    monkeypatch.setattr(stop_flag, "STOP_SECONDS", 0.0)
+    assert not call.is_overdue(), "nobody asked"
+    call.ask()
+    time.sleep(0.01)
+    assert asked == [1]
+    assert call.is_overdue()
+    monkeypatch.setattr(stop_flag, "STOP_SECONDS", 60.0)
+    assert not call.is_overdue()
 
 
 @pytest.mark.parametrize(("workers", "cpus", "room"), [(count_cpus() + 1, 1, count_cpus()), (1, count_cpus() + 1, 0)])
