@@ -120,7 +120,10 @@ decide() { # CODE LAST_SAVE_BEFORE
   local losses_file=".t2m-$SLURM_JOB_ID.losses" losses # beside the log
   case $1 in
     0) rm -f "$losses_file" "$T2M_SAVED" ;;
-    2) exit 2 ;;
+    2)
+      rm -f "$losses_file" "$T2M_SAVED"
+      exit 2
+      ;;
     "$STOPPED")
       rm -f "$losses_file"
       requeue "stopped on request, the work is saved" "$1"

@@ -90,6 +90,18 @@ def test_an_interface_that_is_not_there_is_named(environment: dict[str, str]) ->
     assert "n1 has no IPv4 address on ib7 that other nodes reach (T2M_INTERFACE, slurm/site.sh)" in done.stderr
 
 
+@pytest.mark.parametrize(("nodes", "address"), [("1", "127.0.1.1"), ("2", "10.1.2.3")])
+def test_a_name_that_only_the_host_itself_reaches_serves_no_job_of_several_nodes(
+    environment: dict[str, str], tmp_path: Path, nodes: str, address: str
+) -> None:
+    """Debian gives a host's own name 127.0.1.1."""
+    make_program(tmp_path / "bin", "getent", "#!/bin/sh\necho 127.0.1.1 STREAM\n")
+    make_program(tmp_path / "bin", "ip", "#!/bin/sh\necho 192.0.2.1 via 10.1.0.1 dev eth0 src 10.1.2.3 uid 0\n")
+    given = environment | {"SLURM_JOB_NUM_NODES": nodes}
+    done = subprocess.run(["bash", NODE_SCRIPT, "address"], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{address}\n"
+
+
 @pytest.mark.parametrize(
     ("answers", "state", "requeued"), [(1, "RUNNING", True), (0, "RUNNING", False), (1, "PENDING", False)]
 )
@@ -188,6 +200,10 @@ class Job:
             f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh"; set -u;'
             f'before=$(find_last_save); {work} decide {code} "$before"'
         )
+        return self.run(script, **more)
+
+    def run(self, script: str, **more: str) -> tuple[int, bool]:
+        """Return a script's exit code and whether it requeued the job."""
         log = self.folder / "requeued"
         log.unlink(missing_ok=True)
         done = subprocess.run(["bash", "-c", script], cwd=self.folder, env=self.environment | more)
@@ -236,6 +252,26 @@ def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:
 
 def test_a_site_that_forbids_requeues_gets_the_drivers_code(job: Job) -> None:
     assert job.end(86, REQUEUE_CODE="1")[0] == 86
+
+
+@pytest.mark.parametrize(("restarts", "end"), [("0", (1, False)), ("2", (1, True))])
+def test_nodes_that_do_not_join_end_a_job_that_never_ran_and_requeue_one_that_did(
+    job: Job, restarts: str, end: tuple[int, bool]
+) -> None:
+    """What ran before is set up rightly: it met a busy or a lost node."""
+    script = (
+        '. "$T2M_HOME/slurm/ray.sh"; start_ray() { head_ip=n1; }; wait_for_nodes() { return 1; }; sleep() { :; };'
+        "run_on_ray train"
+    )
+    assert job.run(script, SLURM_RESTART_COUNT=restarts) == end
+
+
+def test_a_refusal_after_the_head_of_ray_is_gone_is_a_loss(job: Job) -> None:
+    """Else the job would end as if its input were wrong."""
+    wait = '. "$T2M_HOME/slurm/ray.sh"; stop_signal=""; (sleep 2; exit 2) & driver_pid=$!;'
+    tell = "wait_for_driver; exit $driver_code"
+    assert job.run(f"{wait} true & ray_pids=($!); {tell}") == (1, False)
+    assert job.run(f"{wait} command sleep 9 & ray_pids=($!); {tell}") == (2, False)
 
 
 @pytest.mark.parametrize(("gpus", "told"), [("0", []), ("2", ["cluster.use_gpu=true", "sweep.resources.gpus=1"])])

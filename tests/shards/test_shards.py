@@ -52,6 +52,13 @@ def write_all(folder: Path) -> None:
     finish_shards(folder, plans, SIGNATURE)
 
 
+def alter(path: Path) -> None:
+    """Change the last byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
 def test_a_clusters_job_is_told_of_each_finished_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("T2M_SAVED", str(tmp_path / "saved"))
     plan = plans_of_three()[0]
@@ -98,10 +105,7 @@ def test_two_cases_of_one_name_are_refused(tmp_path: Path) -> None:
 
 def test_an_altered_list_of_cases_is_refused(tmp_path: Path) -> None:
     write_all(tmp_path)
-    path = tmp_path / CASES_NAME
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
+    alter(tmp_path / CASES_NAME)
     with pytest.raises(ShardError, match=r"cases\.npy: altered"):
         ShardReader(tmp_path)
 
@@ -230,10 +234,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
 def test_an_altered_file_is_refused_even_after_it_was_verified(tmp_path: Path) -> None:
     write_all(tmp_path)
     ShardReader(tmp_path)
-    path = tmp_path / "shard-00000.h5"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
+    alter(tmp_path / "shard-00000.h5")
     with pytest.raises(ShardError, match=r"shard-00000\.h5: altered"):
         ShardReader(tmp_path)
 
