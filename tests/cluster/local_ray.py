@@ -33,6 +33,7 @@ class LocalRay:
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._environment = {**os.environ, **token, **SETTINGS}
         self._numbers = itertools.count(1)
+        self._num_started = 0
         self.nodes: list[subprocess.Popen[str]] = []
         ports = [f"--port={find_free_port()}", f"--ray-client-server-port={find_free_port()}"]
         self._start("--head", *ports, "--include-dashboard=false", f"--temp-dir={self.folder}")
@@ -53,6 +54,12 @@ class LocalRay:
         with log.open("w") as stream:
             command = [Path(sys.executable).with_name("ray"), "start", *common, *options]
             self.nodes.append(subprocess.Popen(command, stdout=stream, stderr=stream, env=self._environment))
+        self._num_started += 1
+
+    @property
+    def num_lost(self) -> int:
+        """Nodes that were there and are not, over this cluster's life, as Ray counts them."""
+        return self._num_started - sum(node.poll() is None for node in self.nodes)
 
     def _wait_for(self, pattern: str) -> str:
         log = self.folder / f"node-{len(self.nodes) - 1}.log"
