@@ -22,6 +22,9 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 CONNECT_SECONDS = 10.0
 
+START_ATTEMPTS = 2
+"""Ray gives a node 30 s to start, which one on a busy machine can miss."""
+
 
 @contextmanager
 def ray_session(processes: int, cpus: float, gpus: float = 0) -> Iterator[None]:
@@ -34,7 +37,7 @@ def ray_session(processes: int, cpus: float, gpus: float = 0) -> Iterator[None]:
         cpus, gpus: of each of them.
 
     Raises:
-        ClusterError: the cluster cannot be reached, or has no room for them; Ray would wait for ever.
+        ClusterError: the cluster cannot be reached or started, or has no room for them; Ray would wait for ever.
         WorkersLostError: it has no room since nodes were lost.
     """
     address = os.environ.get("RAY_ADDRESS")
@@ -69,18 +72,32 @@ def _start() -> None:
 
     `address="local"` never joins what a stranger left running on a shared host. Its files lie in a short path of the
     temporary folder, since a socket's path must stay below 107 bytes.
+
+    Raises:
+        ClusterError: Ray did not start, however often it was tried.
     """
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=count_cpus(),
-        object_store_memory=OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _node_ip_address="127.0.0.1",
-        _temp_dir=str(_make_private_folder() / "r"),
+    folder = _make_private_folder() / "r"
+    for _ in range(START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=count_cpus(),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(folder),
+            )
+            return
+        except Exception as error:  # Ray has no class of its own for a node that is late
+            ray.shutdown()
+            reason = str(error).strip().splitlines()[0]
+    raise ClusterError(
+        f"Ray did not start on this machine ({reason}). Is it very busy or short of memory? TMPDIR names where Ray's "
+        f"files lie, now {folder}. The same command goes on."
     )
 
 

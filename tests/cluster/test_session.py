@@ -1,7 +1,9 @@
-"""The folder in which a Ray of our own has its sockets."""
+"""A Ray of our own: the folder in which it has its sockets, and its start."""
 
 import os
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,3 +37,21 @@ def test_one_that_somebody_else_laid_there_is_refused(place: Path, tmp_path: Pat
         os.chown(place, 65534, 65534)
         with pytest.raises(ClusterError, match="is not yours"):
             _make_private_folder()
+
+
+def test_a_start_that_cannot_succeed_is_one_message(tmp_path: Path) -> None:
+    deep = tmp_path / "/".join(["a-folder-of-a-job"] * 6)  # sockets have paths below 107 bytes
+    deep.mkdir(parents=True)
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | {"TMPDIR": str(deep)}
+    command = [
+        sys.executable,
+        "-c",
+        "from t2m_bench.cli import main; main()",
+        "doctor",
+        "--runs",
+        str(tmp_path / "runs"),
+    ]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert "Ray did not start on this machine" in result.stdout + result.stderr
+    assert "TMPDIR" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
