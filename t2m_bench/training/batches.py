@@ -17,9 +17,9 @@ RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 class CaseSource(Protocol):
-    """Where embedded cases come from; `ShardReader` is one."""
+    """Where embedded cases come from; `ShardReader` is one. It may return them in the memory of `into`."""
 
-    def read(self, case_ids: Sequence[str]) -> EmbeddedBatch: ...
+    def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch: ...
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,10 @@ class MicroBatch:
     mask_low_res: Tensor
     box_xyxy: Tensor
 
+    def pin_memory(self) -> "MicroBatch":
+        """Return the batch in memory that a GPU copies from while the processor goes on."""
+        return MicroBatch(*(value.pin_memory() for value in vars(self).values()))
+
     def to(self, device: torch.device) -> "MicroBatch":
         """Return the batch on a device."""
         return MicroBatch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
@@ -135,6 +139,8 @@ class BatchMaker:
     input_size: int
     _order: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Of the current epoch: drawing it takes longer than a step where there are a million cases."""
+    _memory: list[EmbeddedBatch] = field(default_factory=list, init=False, repr=False, compare=False)
+    """What was read before, to read into: nothing of a micro-batch lies there, and new memory costs time."""
 
     @property
     def num_steps(self) -> int:
@@ -158,7 +164,7 @@ class BatchMaker:
             yield self._make_one([batch[position] for position in positions], positions, epoch, start)
 
     def _make_one(self, case_ids: list[str], positions: range, epoch: int, start: int) -> MicroBatch:
-        stored = self.source.read(case_ids)
+        stored = self._read(case_ids)
         texts, classes, boxes = [], [], []
         for row, (case_id, position) in enumerate(zip(case_ids, positions, strict=True)):
             rng = np.random.default_rng([self.seed, epoch, start + position, 1])  # the same on any rank
@@ -176,6 +182,12 @@ class BatchMaker:
             torch.from_numpy(stored.mask_low_res).float() / 255.0,
             torch.from_numpy(np.stack(boxes)),
         )
+
+    def _read(self, case_ids: list[str]) -> EmbeddedBatch:
+        if self._memory and len(self._memory[0].box_xyxy) >= len(case_ids):
+            return self.source.read(case_ids, self._memory[0])
+        self._memory[:] = [self.source.read(case_ids)]
+        return self._memory[0]
 
 
 def jitter_box(

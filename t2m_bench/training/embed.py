@@ -2,9 +2,8 @@
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from t2m_bench.errors import WeightsError
 from t2m_bench.models.sam import EMBEDDING_WIDTH, UNIT, FrozenSam, encode_images, load_sam, preprocess_image
 from t2m_bench.shards.schema import ShardEntry, Signature
 from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, write_shard
+from t2m_bench.training.ahead import make_ahead
 
 PIXELS_AT_ONCE = 2**20
 """Encoder input pixels of one batch: one image at 1024 px, sixteen at 256 px."""
@@ -92,21 +92,16 @@ def embed_cases(
     """
     size = max(1, PIXELS_AT_ONCE // sam.image_size**2)
     batches = [cases[start : start + size] for start in range(0, len(cases), size)]
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        following: Future[_Read] | None = None
-        for number, batch in enumerate(batches):
-            images, masks = (following or reader.submit(_read_batch, sam, root, batch, input_range)).result()
-            if number + 1 < len(batches):
-                following = reader.submit(_read_batch, sam, root, batches[number + 1], input_range)
-            embeddings = encode_images(sam, images.to(device), input_range).to(torch.float16).cpu().numpy()
-            for case, embedding, mask in zip(batch, embeddings, masks, strict=True):
-                yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))
+    read = partial(_read_batch, sam, root, input_range)
+    for batch, (images, masks) in zip(batches, make_ahead(read, batches), strict=True):
+        embeddings = encode_images(sam, images.to(device), input_range).to(torch.float16).cpu().numpy()
+        for case, embedding, mask in zip(batch, embeddings, masks, strict=True):
+            yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))
 
 
-_Read = tuple[Tensor, list[NDArray[np.uint8]]]
-
-
-def _read_batch(sam: FrozenSam, root: Path, cases: Sequence[Case], input_range: str) -> _Read:
+def _read_batch(
+    sam: FrozenSam, root: Path, input_range: str, cases: Sequence[Case]
+) -> tuple[Tensor, list[NDArray[np.uint8]]]:
     """Return images (B, 3, S, S) and their references at low resolution."""
     images = torch.stack([preprocess_image(load_image(root, case), sam.image_size, input_range) for case in cases])
     return images, [compute_mask_low_res(load_mask(root, case), LOW_RES_FACTOR * sam.grid) for case in cases]

@@ -33,8 +33,8 @@ class ImageSource:
         self._side = low_res_side
         self._load = lru_cache(maxsize=KEPT)(self._load_case)
 
-    def read(self, case_ids: Sequence[str]) -> EmbeddedBatch:
-        """Read the named cases in the order given.
+    def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
+        """Read the named cases in the order given, into memory of their own.
 
         Raises:
             DatasetError: an image or a mask cannot be read.

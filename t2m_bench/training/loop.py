@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
 from t2m_bench.models.arm import Arm, Segmenter
-from t2m_bench.training.batches import BatchMaker
+from t2m_bench.training.ahead import make_ahead
+from t2m_bench.training.batches import BatchMaker, MicroBatch
 from t2m_bench.training.checkpoint import Progress, check_state, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
 from t2m_bench.training.ranks import Ranks
@@ -88,8 +90,9 @@ class Trainer:
 
     def _run_epoch(self, updater: Updater, progress: Progress, clock: "_Clock") -> bool:
         """Run what is left of the epoch; return whether it was stopped."""
-        for step in range(progress.step, self.batches.num_steps):
-            progress.sums.append(self._run_step(updater, progress.epoch, step))
+        steps = range(progress.step, self.batches.num_steps)
+        for step, micro_batches in zip(steps, make_ahead(partial(self._make, progress.epoch), steps), strict=True):
+            progress.sums.append(self._run_step(updater, progress.epoch, step, micro_batches))
             progress.step = step + 1
             wishes = [float(self.ranks.is_first and clock.is_due()), float(self.should_stop())]
             due, stop = self.ranks.sum(torch.tensor(wishes, device=self.ranks.device)).tolist()
@@ -100,10 +103,13 @@ class Trainer:
                 return True
         return False
 
-    def _run_step(self, updater: Updater, epoch: int, step: int) -> list[float]:
+    def _make(self, epoch: int, step: int) -> list[MicroBatch]:
+        made = self.batches.make(epoch, step, self.ranks.rank, self.ranks.world_size)
+        return [batch.pin_memory() if self.ranks.device.type == "cuda" else batch for batch in made]
+
+    def _run_step(self, updater: Updater, epoch: int, step: int, made: list[MicroBatch]) -> list[float]:
         optim = self.recipe.optim
         num_steps = self.batches.num_steps
-        made = self.batches.make(epoch, step, self.ranks.rank, self.ranks.world_size)
         micro_batches = [batch.to(self.ranks.device) for batch in made]
         num_cases = self.batches.count_cases(step)
         losses = accumulate_gradients(

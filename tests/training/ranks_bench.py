@@ -24,7 +24,7 @@ CASE_IDS = tuple(f"case-{number}" for number in range(21))
 class RandomSource:
     """Embeddings that follow from the case's number."""
 
-    def read(self, case_ids: Sequence[str]) -> EmbeddedBatch:
+    def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
         made = [self._make(int(case_id.split("-")[1])) for case_id in case_ids]
         return EmbeddedBatch(*(np.stack(column) for column in zip(*made, strict=True)))
 

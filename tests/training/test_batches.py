@@ -1,9 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from ranks_bench import CASE_IDS, make_batches, make_recipe
+import torch
+from ranks_bench import CASE_IDS, RandomSource, make_batches, make_recipe
 
+from t2m_bench.shards.reader import ShardReader
+from t2m_bench.shards.schema import Signature
+from t2m_bench.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
 from t2m_bench.training import batches as module
 from t2m_bench.training.batches import BatchMaker, jitter_box
 
@@ -61,3 +66,18 @@ def test_the_order_of_cases_is_drawn_once_an_epoch(monkeypatch: pytest.MonkeyPat
         positions = [batch.positions for step in range(maker.num_steps) for batch in maker.make(epoch, step, 0, 1)]
         assert sum(map(len, positions)) == len(CASE_IDS)
     assert drawn == [0, 1, 0]
+
+
+def test_what_is_read_later_does_not_reach_an_earlier_batch(tmp_path: Path) -> None:
+    plans = plan_shards(CASE_IDS, 1, 1)
+    stored = RandomSource().read(CASE_IDS)
+    cases = zip(CASE_IDS, stored.image_embedding, stored.mask_low_res, stored.box_xyxy, strict=True)
+    signature = Signature("mini", "", "", "")
+    write_shard(tmp_path, plans[0], signature, (EmbeddedCase(*case) for case in cases))
+    finish_shards(tmp_path, plans, signature)
+    without = make_batches(make_recipe(global_batch_size=4))
+    maker = replace(without, source=ShardReader(tmp_path))  # reads into the memory of the batch before; the other not
+    made, wanted = ([batch for step in range(6) for batch in one.make(0, step, 0, 1)] for one in (maker, without))
+    for got, want in zip(made, wanted, strict=True):
+        for name, value in vars(want).items():
+            torch.testing.assert_close(getattr(got, name), value, rtol=0, atol=0)

@@ -74,7 +74,7 @@ def test_macro_auc_by_hand() -> None:
 
 def test_embeddings_are_pooled_over_the_box() -> None:
     class Source:
-        def read(self, case_ids: object) -> EmbeddedBatch:
+        def read(self, case_ids: object, into: EmbeddedBatch | None = None) -> EmbeddedBatch:
             embedding = np.zeros((1, 2, 8, 8), np.float16)
             embedding[0, 1, 2:6, 1:3] = 4.0
             embedding[0, 0, 0, 0] = 9.0

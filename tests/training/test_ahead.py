@@ -1,0 +1,37 @@
+import threading
+
+import pytest
+
+from t2m_bench.training.ahead import make_ahead
+
+
+def test_the_next_is_made_while_the_present_one_is_used_and_no_further() -> None:
+    begun = [threading.Event() for _ in range(4)]
+    made = make_ahead(lambda number: begun[number].set() or number, range(4))  # type: ignore[func-returns-value]
+    for number in range(3):
+        assert next(made) == number
+        assert begun[number + 1].wait(10)
+        assert not any(event.is_set() for event in begun[number + 2 :])
+    assert list(made) == [3]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_each_is_made_once_and_in_order(count: int) -> None:
+    begun: list[int] = []
+    assert list(make_ahead(lambda item: begun.append(item) or -item, range(count))) == [-item for item in range(count)]  # type: ignore[func-returns-value]
+    assert begun == list(range(count))
+
+
+def test_what_cannot_be_made_is_raised_in_its_turn() -> None:
+    made = make_ahead(lambda item: 6 // item, [3, 2, 0, 1])
+    assert [next(made), next(made)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(made)
+
+
+def test_one_that_is_left_early_makes_no_more() -> None:
+    begun: list[int] = []
+    made = make_ahead(begun.append, range(100))
+    next(made)
+    made.close()  # type: ignore[attr-defined]
+    assert begun == [0, 1]
