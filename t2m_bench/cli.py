@@ -79,6 +79,13 @@ class Work(StrEnum):
     ALL = "all"
 
 
+class Device(StrEnum):
+    """What is measured on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 @app.callback()
 def describe() -> None:
     """Train and benchmark text-guided fusion adapters for MedSAM; say whether the text helps."""
@@ -354,11 +361,14 @@ def report(
 @app.command()
 def perf(
     what: Annotated[Work, typer.Argument(help="Which piece of work.")] = Work.STEP,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="What to measure on.")] = Device.CPU,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Measure a piece of work side by side: the plain way, ours, the limit; `all` writes perf.json and perf.md too."""
+    from t2m_bench.perf.everything import check_device
+
+    check_device(device)
     if what is Work.ALL:
         _end(as_json, _measure_all(device, runs))
         return
@@ -368,23 +378,33 @@ def perf(
 
 
 def _measure_all(device: str, runs: Path) -> dict[str, Any]:
-    """Measure everything, writing down after each what there is; return what was written."""
+    """Measure everything, writing down after each what there is; return what was written.
+
+    Raises:
+        SystemExit: some work failed, with another cause than a package that is absent.
+    """
     from t2m_bench.perf.everything import ON_DEVICE, WORKS, write_measurements
 
     found: list[Any] = []
     missing: dict[str, str] = {}
+    failed = False
+    write_measurements(runs, found, missing)  # a folder that cannot be written shows now, not after an hour
     for work in (*WORKS, Work.SWEEP.value):
         print(f"measuring {work}", flush=True)
         try:
             # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
             found.append(_find_measure(work)(device if work in ON_DEVICE else "cpu"))
-        except UserError as error:  # what it is compared with is not installed
-            missing[work] = str(error)
-            print(f"  not measured: {error}", flush=True)
+        except Exception as error:  # one that fails must not keep the others from being measured
+            lacks = isinstance(error, UserError | ImportError)  # such as what it is compared with
+            failed = failed or not lacks
+            missing[work] = str(error) if lacks else f"failed with {type(error).__name__}: {error}"
+            print(f"  not measured: {missing[work]}", flush=True)
         else:
             _print_measurement(found[-1])
         write_measurements(runs, found, missing)
     print(f"wrote {runs / 'perf.json'} and {runs / 'perf.md'}")
+    if failed:
+        raise SystemExit(1)
     summary: dict[str, Any] = json.loads((runs / "perf.json").read_text(encoding="utf-8"))
     return summary
 

@@ -54,8 +54,9 @@ def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEAT
 
         run_ours()
         finish_shards(folder / "shards", [plan], signature)
-        stored = ShardReader(folder / "shards").read([cases[0].case_id]).image_embedding[0]
-        np.testing.assert_allclose(stored, encode(0).numpy(), rtol=2e-2, atol=2e-2)
+        stored = ShardReader(folder / "shards").read([case.case_id for case in cases]).image_embedding
+        encoded = np.stack([encode(position).numpy() for position in range(len(cases))])
+        np.testing.assert_allclose(stored, encoded, rtol=2e-2, atol=2e-2)
         ways = {
             (PLAIN, "image after image, torch.save"): run_plain,
             (OURS, "batches, the next one read meanwhile, one HDF5 shard"): run_ours,

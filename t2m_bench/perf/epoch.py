@@ -72,7 +72,7 @@ def measure_epoch(device: str, preset: str = "vit_b", repeats: int = REPEATS) ->
             (OURS, "read from a shard, our step"): run_ours,
             (LIMIT, "our decode alone, forward and backward"): run_limit,
         }
-        setting = f"one case, {preset}, fp32, {device}, {torch.get_num_threads()} threads"
+        setting = f"one case, read anew from page cache, {preset}, fp32, {device}, {torch.get_num_threads()} threads"
         return measure("epoch", setting, ways, repeats)
 
 

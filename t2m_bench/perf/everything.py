@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 from t2m_bench.atomic import write_json, write_text
+from t2m_bench.errors import UserError
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement
 
 WORKS = ("step", "shards", "embed", "epoch", "eval", "metrics", "startup", "scaling")
@@ -14,6 +15,18 @@ ON_DEVICE = ("step", "embed", "epoch", "eval")
 
 HEAD = """| Work | Command | Plain | Ours (fastest to slowest) | Limit | Plain / ours | Limit / ours |
 |---|---|---:|---:|---:|---:|---:|"""
+
+
+def check_device(device: str) -> None:
+    """Check that the device is there.
+
+    Raises:
+        UserError: a GPU is asked for, and torch sees none.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here. Leave --device out, or run where there is one.")
 
 
 def find_measure(work: str) -> Callable[[str], Measurement]:

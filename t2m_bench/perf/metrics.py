@@ -1,4 +1,4 @@
-"""HD95, ASSD and surface Dice of predicted masks: MONAI's three functions, ours, and the search in it alone."""
+"""HD95, ASSD and surface Dice of predicted masks: MONAI's three functions, ours, and a full search alone."""
 
 import warnings
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Pair:
 
 
 def measure_metrics(device: str, num_pairs: int = NUM_PAIRS, repeats: int = REPEATS) -> Measurement:
-    """Measure the three on pairs of wobbly ellipses; both ways take masks from memory, on the CPU.
+    """Measure the three on pairs of ellipses; both ways take masks from memory, on the CPU.
 
     Raises:
         UserError: MONAI is not installed, or another device is asked for.
@@ -57,7 +57,7 @@ def measure_metrics(device: str, num_pairs: int = NUM_PAIRS, repeats: int = REPE
         {
             (PLAIN, "MONAI's Hausdorff distance, average surface distance and surface Dice"): run_monai,
             (OURS, "one crop, one search for all three"): run_ours,
-            (LIMIT, "search over edges that are known, alone"): run_limit,
+            (LIMIT, "full search over edges that are known, alone"): run_limit,
         },
         repeats,
     )

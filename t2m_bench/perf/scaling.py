@@ -1,10 +1,12 @@
 """Two workers beside one, a thread each: the time of training steps with the same global batch."""
 
+import json
+import math
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from t2m_bench.config import LossSection, OptimSection
 from t2m_bench.errors import UserError
-from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Seconds, measure
+from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds, measure
 from t2m_bench.perf.problem import MINI_GRID, make_problem
 from t2m_bench.training.batches import MicroBatch, share_positions
 from t2m_bench.training.ranks import Ranks
@@ -20,6 +22,7 @@ from t2m_bench.training.step import accumulate_gradients
 from t2m_bench.training.updater import build_updater
 
 GLOBAL_BATCH_SIZE, NUM_STEPS, REPEATS = 32, 6, 3
+TOLERANCE = 1e-4
 
 
 def measure_scaling(
@@ -33,32 +36,39 @@ def measure_scaling(
 
     Raises:
         UserError: another device than the CPU is asked for.
+        AssertionError: one and two workers do not reach the same loss; then no time means anything.
     """
     if device != "cpu":
         raise UserError(f"perf scaling: --device {device}: two workers of a GPU need two GPUs. Leave --device out.")
-    one = _train_together(1, grid, batch_size, num_steps)
-    half = _train_together(1, grid, batch_size // 2, num_steps)
+    losses: dict[int, float] = {}
+
+    def run(workers: int) -> Seconds:
+        seconds, losses[workers] = _train_together(workers, grid, batch_size, num_steps)
+        return seconds
+
     ways = {
-        (PLAIN, "one worker"): one,
-        (OURS, "two workers, gradients and features summed over both"): _train_together(2, grid, batch_size, num_steps),
-        (LIMIT, "one worker with half of the work"): half,
+        (PLAIN, "one worker"): lambda: run(1),
+        (OURS, "two workers, gradients and features summed over both"): lambda: run(2),
     }
     setting = f"{num_steps} steps of {batch_size} x {grid}x{grid}x256, one thread a worker"
-    return measure("scaling", setting, ways, repeats)
+    measured = measure("scaling", setting, ways, repeats)
+    assert math.isclose(losses[1], losses[2], rel_tol=TOLERANCE), f"one and two workers reach the losses {losses}"
+    one = measured.rows[0]
+    halves = (seconds / 2 for seconds in (one.median_s, one.fastest_s, one.slowest_s))
+    return replace(measured, rows=(*measured.rows, Row(LIMIT, "half the time of one worker", *halves)))
 
 
-def _train_together(world_size: int, grid: int, batch_size: int, num_steps: int) -> Callable[[], Seconds]:
-    def run() -> Seconds:
-        with tempfile.TemporaryDirectory(prefix="t2m-perf-") as folder:
-            out = Path(folder) / "seconds"
-            spawn(_train, (world_size, _find_port(), grid, batch_size, num_steps, out), nprocs=world_size)
-            return Seconds(out.read_text())
-
-    return run
+def _train_together(world_size: int, grid: int, batch_size: int, num_steps: int) -> tuple[Seconds, float]:
+    """Return what the steps took and the loss of the last."""
+    with tempfile.TemporaryDirectory(prefix="t2m-perf-") as folder:
+        out = Path(folder) / "seconds.json"
+        spawn(_train, (world_size, _find_port(), grid, batch_size, num_steps, out), nprocs=world_size)
+        seconds, loss = json.loads(out.read_text(encoding="utf-8"))
+        return Seconds(seconds), loss
 
 
 def _train(rank: int, world_size: int, port: int, grid: int, batch_size: int, num_steps: int, out: Path) -> None:
-    """Train as a rank of the group; the first writes the seconds of its steps, after one that does not count."""
+    """Train as a rank of the group; the first writes the seconds of its steps but the first, and the last loss."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
     torch.set_num_threads(1)
@@ -72,11 +82,12 @@ def _train(rank: int, world_size: int, port: int, grid: int, batch_size: int, nu
         if step == 1:
             ranks.wait()
             start = time.perf_counter()
-        accumulate_gradients(problem.adapter, problem.segmenter, [batch], batch_size, LossSection(), ranks)
+        losses = accumulate_gradients(problem.adapter, problem.segmenter, [batch], batch_size, LossSection(), ranks)
         updater.update(learning_rate=1e-4)
     ranks.wait()
     if ranks.is_first:
-        out.write_text(str(time.perf_counter() - start), encoding="utf-8")
+        found = (time.perf_counter() - start, losses.total(LossSection()))
+        out.write_text(json.dumps(found), encoding="utf-8")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

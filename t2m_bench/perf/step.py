@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from t2m_bench.config import IMAGE_WIDTH, LossSection
 from t2m_bench.models.fusion import FusionAdapter
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
-from t2m_bench.perf.plain import PlainSegmentation, compute_plain_loss
+from t2m_bench.perf.plain import PlainLevel, PlainSegmentation, compute_plain_loss
 from t2m_bench.perf.problem import FULL_GRID, MINI_GRID, Alone, make_problem
 from t2m_bench.training.step import accumulate_gradients, split_for_cache
 
@@ -32,6 +33,7 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
     problem = make_problem(group.device, batch_size, grid)
     adapter, segmenter, batch = problem.adapter, problem.segmenter, problem.batch
     plain = PlainSegmentation(adapter, segmenter).to(device)
+    image_embedding = batch.image_embedding.contiguous()  # as a loader that knows of no other layout gives it
 
     def run_ours() -> float:
         losses = accumulate_gradients(adapter, segmenter, [batch], batch_size, LossSection(), group)
@@ -39,7 +41,7 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
 
     def run_plain() -> float:
         with group.autocast():
-            outputs = plain(batch.image_embedding.contiguous(), batch.text_embedding, batch.box_xyxy)
+            outputs = plain(image_embedding, batch.text_embedding, batch.box_xyxy)
         loss = compute_plain_loss(outputs, batch.mask_low_res, batch.text_class)
         loss.backward()
         return float(loss.detach())
@@ -50,8 +52,10 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
             with group.autocast():
                 low_res_logits = segmenter(part, batch.box_xyxy[rows])
             torch.autograd.grad(low_res_logits.float().sum(), part)
+        if device == "cuda":
+            torch.cuda.synchronize()  # the other ways wait for their losses
 
-    check_same(run_ours, run_plain, adapter, bf16)
+    check_same(run_ours, run_plain, adapter, plain, bf16)
     ways = {
         (PLAIN, "nn.MultiheadAttention, segment_anything's decoder case by case"): run_plain,
         (OURS, "low-rank attention in adapter and decoder, one mask, upscaling multiplied out"): run_ours,
@@ -62,21 +66,53 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
     return measure(f"step {grid}x{grid} {precision}", setting, ways, repeats)
 
 
-def check_same(ours: Callable[[], float], plain: Callable[[], float], adapter: FusionAdapter, bf16: bool) -> None:
-    """Compare losses and gradients of the parameters that both ways share.
+def check_same(
+    ours: Callable[[], float],
+    plain: Callable[[], float],
+    adapter: FusionAdapter,
+    plain_adapter: PlainSegmentation,
+    bf16: bool,
+) -> None:
+    """Compare losses and gradients of every trainable parameter.
 
     Raises:
         AssertionError: they differ by more than rounding.
     """
-    found = []
-    for way in (ours, plain):
-        adapter.zero_grad(set_to_none=True)
-        loss = way()
-        shared = [f"levels.{name}.text_projection.{part}" for name in adapter.levels for part in ("0.weight", "2.bias")]
-        gradients = [adapter.get_parameter(name).grad for name in shared]
-        found.append((loss, torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])))
-    (our_loss, our_gradient), (plain_loss, plain_gradient) = found
+    plain_adapter.zero_grad(set_to_none=True)  # the adapter too, but for its attention
+    adapter.zero_grad(set_to_none=True)
+    our_loss, our_gradients = ours(), _list_gradients(adapter)
+    adapter.zero_grad(set_to_none=True)
+    plain_loss = plain()
+    plain_gradients = _list_gradients(adapter) | _list_attention_gradients(adapter, plain_adapter)
     tolerance = 0.1 if bf16 else 1e-3
     assert abs(our_loss - plain_loss) <= tolerance * abs(plain_loss), f"losses {our_loss} and {plain_loss}"
-    error = float((our_gradient - plain_gradient).norm() / plain_gradient.norm())
-    assert error <= tolerance, f"gradients differ by {error:.1e} of their length"
+    whole = float(torch.stack([gradient.norm() for gradient in plain_gradients.values()]).norm())
+    for name, wanted in plain_gradients.items():
+        error = float((our_gradients[name] - wanted).norm())
+        allowed = tolerance * max(float(wanted.norm()), 1e-3 * whole)
+        assert error <= allowed, f"gradients of {name} differ by {error:.1e}, more than {allowed:.1e}"
+
+
+def _list_gradients(adapter: FusionAdapter) -> dict[str, Tensor]:
+    """Return name -> gradient, zero where the parameter takes no part: queries and keys of a single text token."""
+    return {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in adapter.named_parameters()
+    }
+
+
+def _list_attention_gradients(adapter: FusionAdapter, plain_adapter: PlainSegmentation) -> dict[str, Tensor]:
+    """Return the gradients of torch's attention under the names that ours has."""
+    found = {}
+    for name, level in zip(adapter.levels, plain_adapter.levels, strict=True):
+        assert isinstance(level, PlainLevel)
+        attention = level.attention
+        pairs = {"weight": (attention.in_proj_weight, attention.out_proj.weight)}
+        pairs["bias"] = (attention.in_proj_bias, attention.out_proj.bias)
+        for part, (projections, out) in pairs.items():
+            assert projections.grad is not None
+            assert out.grad is not None
+            gradients = (*projections.grad.chunk(3), out.grad)
+            for layer, gradient in zip(("query", "key", "value", "out"), gradients, strict=True):
+                found[f"levels.{name}.attention.{layer}.{part}"] = gradient
+    return found

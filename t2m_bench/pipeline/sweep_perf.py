@@ -47,7 +47,8 @@ def measure_sweep(
         limit, values = _time_alone(loaded, runs, ours, device)
     _check_same(plain, ours, values)
     optim = loaded.recipe.optim
-    setting = f"{optim.epochs} epochs a trial, one worker, {device}, {os.cpu_count()} CPUs; seconds from trial to trial"
+    where = f"one worker, {device}, {os.cpu_count()} CPUs"
+    setting = f"{optim.epochs} epochs a trial, {where}; seconds from trial to trial, one way after the other"
     return Measurement(
         "sweep",
         setting,
@@ -89,6 +90,7 @@ def _time_alone(loaded: LoadedSweep, runs: Path, study: optuna.Study, device: st
 def _check_same(plain: optuna.Study, ours: optuna.Study, values: Sequence[float]) -> None:
     for study in (plain, ours):
         for trial, value in zip(study.trials, values, strict=False):
+            assert trial.values is not None, f"trial {trial.number} of {study.study_name} failed: {trial.user_attrs}"
             assert trial.params == ours.trials[trial.number].params
             assert math.isclose(trial.values[0], value, abs_tol=TOLERANCE), f"{trial.values[0]} is not {value}"
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from t2m_bench.cli import main
 from t2m_bench.errors import UserError
@@ -43,22 +44,38 @@ def test_all_measures_what_it_can_and_writes_it_down_after_each(
         def measure_small(device: str) -> Measurement:
             if work == "metrics":
                 raise UserError("MONAI is not installed")
+            if work == "epoch":
+                raise AssertionError("losses 1 and 2")
             return make_measurement(f"{work} on {device}")
 
         return measure_small
 
     monkeypatch.setattr("t2m_bench.cli._find_measure", find)
+    monkeypatch.setattr("t2m_bench.perf.everything.check_device", lambda device: None)
     monkeypatch.setattr("sys.argv", ["t2m-bench", "perf", "all", "--device", "cuda", "--runs", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 0
+    assert ended.value.code == 1
     content = json.loads((tmp_path / "perf.json").read_text())
     names = [one["name"] for one in content["measurements"]]
-    others = [work for work in (*WORKS, "sweep") if work != "metrics"]
+    others = [work for work in (*WORKS, "sweep") if work not in ("metrics", "epoch")]
     assert names == [f"{work} on {'cuda' if work in everything.ON_DEVICE else 'cpu'}" for work in others]
-    assert content["not_measured"] == {"metrics": "MONAI is not installed"}
-    assert written == [1, 2, 3, 4, 5, 5, 6, 7]
+    reasons = {"epoch": "failed with AssertionError: losses 1 and 2", "metrics": "MONAI is not installed"}
+    assert content["not_measured"] == reasons
+    assert written == [0, 1, 2, 3, 3, 4, 4, 5, 6]
     assert (tmp_path / "perf.md").read_text().endswith("- metrics: MONAI is not installed\n")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["t2m-bench", "perf", "all", "--device", "cuda", "--runs", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "torch sees no GPU here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_work_can_be_found() -> None:
@@ -82,6 +99,7 @@ def test_embedding_stores_what_the_plain_way_stores() -> None:
     assert {row.way for row in found.rows} == {PLAIN, OURS, LIMIT}
 
 
-def test_two_workers_train_beside_one() -> None:
+def test_two_workers_train_beside_one_to_the_same_loss() -> None:
     found = measure_scaling("cpu", grid=4, batch_size=4, num_steps=1, repeats=1)
-    assert {row.way for row in found.rows} == {PLAIN, OURS, LIMIT}
+    assert [row.way for row in found.rows] == [PLAIN, OURS, LIMIT]
+    assert found.of_limit == pytest.approx(found.speedup / 2)

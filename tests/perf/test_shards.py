@@ -1,5 +1,8 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from t2m_bench.errors import UserError
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN
@@ -19,12 +22,15 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
     assert len(found.rows) == 3
 
 
-def test_a_reader_of_other_values_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", [lambda embeddings: embeddings + np.float16(1), lambda embeddings: embeddings[::-1]])
+def test_a_reader_of_other_values_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[np.float16]], NDArray[np.float16]]
+) -> None:
     right = ShardReader.read
 
     def read(self: ShardReader, case_ids: list[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
         found = right(self, case_ids, into)
-        return EmbeddedBatch(found.image_embedding + np.float16(1), found.mask_low_res, found.box_xyxy)
+        return EmbeddedBatch(change(found.image_embedding).copy(), found.mask_low_res, found.box_xyxy)
 
     monkeypatch.setattr(ShardReader, "read", read)
     with pytest.raises(AssertionError, match="other values"):

@@ -44,6 +44,17 @@ def test_unequal_ways_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
         measure_one("cpu", batch_size=2, grid=4, bf16=False, repeats=1)
 
 
+def test_a_gradient_that_is_lost_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def detach_the_gate(self: PlainLevel, tokens: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        text_tokens = self.level.project(text)
+        attended, _ = self.attention(tokens, text_tokens, text_tokens, need_weights=False)
+        return tokens + self.level.gate.detach() * self.level.norm(attended), text_tokens
+
+    monkeypatch.setattr(PlainLevel, "forward", detach_the_gate)
+    with pytest.raises(AssertionError, match="gate_raw"):
+        measure_one("cpu", batch_size=2, grid=4, bf16=False, repeats=1)
+
+
 def test_the_step_can_be_measured_without_ray_and_transformers() -> None:
     code = (
         "import sys, t2m_bench.perf.step;print({'ray', 'accelerate', 'deepspeed', 'transformers'} & set(sys.modules))"
