@@ -14,6 +14,12 @@ CASE_BYTES = 2 * 2**20
 TRAINED_BYTES = 4 * 412_802
 """Gradients of the default hierarchical adapter in float32."""
 
+POOL_BYTES = 4 * 513
+"""Of a case, for the contrastive loss: a lesion's and a text's vector and the class in float32 (training/step.py)."""
+
+PAIR_FLOPS = 3 * 2 * 256
+"""Of a pair of cases in the contrastive loss: one product forwards, two backwards, 256 wide."""
+
 CASES_A_GPU = 16
 
 
@@ -23,6 +29,7 @@ class Machine:
 
     Attributes:
         case_s: a GPU's time for a case, forwards and backwards. Assumed: no GPU was at hand.
+        flops_s: of a GPU in float32. Assumed 50 TFLOP/s.
         step_s: what a step takes besides, drawing the batch and starting kernels. Assumed.
         message_s: latency of one hop of an all-reduce. Measured 0.18 to 0.37 ms between two processes (gloo, loopback,
             busy machine); assumed 0.03 ms for NCCL.
@@ -34,6 +41,7 @@ class Machine:
     """
 
     case_s: float = 0.2e-3
+    flops_s: float = 50e12
     step_s: float = 3e-3
     message_s: float = 30e-6
     link_bytes_s: float = 25e9
@@ -45,7 +53,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of a step: own work, waiting for the slowest rank, the all-reduce, reading; and of an epoch."""
+    """Seconds of a step: own work, waiting for the slowest rank, the all-reduces, reading; and of an epoch."""
 
     num_gpus: int
     work_s: float
@@ -66,16 +74,18 @@ class Prediction:
 
 def predict(num_gpus: int, machine: Machine, rng: np.random.Generator, num_draws: int = 500) -> Prediction:
     """Simulate steps of num_gpus x CASES_A_GPU cases; a step ends with its slowest rank, reading overlaps the rest."""
-    work = machine.step_s + CASES_A_GPU * machine.case_s
+    cases = num_gpus * CASES_A_GPU
+    work = machine.step_s + CASES_A_GPU * machine.case_s + cases**2 * PAIR_FLOPS / machine.flops_s
     drawn = work * rng.lognormal(-(machine.jitter**2) / 2, machine.jitter, (num_draws, num_gpus))
     wait = float(drawn.max(axis=1).mean()) - work
     others = num_gpus - 1
     hops = 2 * int(np.ceil(np.log2(num_gpus)))
-    reduce = hops * machine.message_s + 2 * TRAINED_BYTES * others / num_gpus / machine.link_bytes_s
+    num_bytes = TRAINED_BYTES + cases * POOL_BYTES
+    reduce = 2 * hops * machine.message_s + 2 * num_bytes * others / num_gpus / machine.link_bytes_s
     num_nodes = -(-num_gpus // machine.gpus_a_node)
     rate = min(num_nodes * machine.node_read_bytes_s, machine.storage_bytes_s)
-    read = num_gpus * CASES_A_GPU * CASE_BYTES / rate
-    steps = NUM_CASES / (num_gpus * CASES_A_GPU)
+    read = cases * CASE_BYTES / rate
+    steps = NUM_CASES / cases
     return Prediction(num_gpus, work, wait, reduce, read, steps * max(work + wait + reduce, read))
 
 

@@ -278,11 +278,11 @@ def _draw(name: str, title: str, plot: Callable[[], Any]) -> Figure | None:
             axes = plot()
         except (ValueError, RuntimeError):  # too few trials of this form
             return None
-    canvas = (axes if hasattr(axes, "figure") else np.asarray(axes).flat[0]).figure
-    if not isinstance(axes, np.ndarray):
-        canvas.set_size_inches(8.5, 4.8)
-    stream = io.BytesIO()
-    canvas.savefig(stream, format="png", dpi=DPI, bbox_inches="tight")
+        canvas = (axes if hasattr(axes, "figure") else np.asarray(axes).flat[0]).figure
+        if not isinstance(axes, np.ndarray):
+            canvas.set_size_inches(8.5, 4.8)
+        stream = io.BytesIO()
+        canvas.savefig(stream, format="png", dpi=DPI, bbox_inches="tight")
     pyplot.close(canvas)
     return Figure(
         f"sweep_{name}", title, f"{title}, as Optuna draws it; the numbers stand in the tables.", stream.getvalue()

@@ -15,6 +15,13 @@ def test_one_gpu_without_jitter_by_hand() -> None:
     assert found.limit == "computing"
 
 
+def test_what_the_contrastive_loss_adds_by_hand() -> None:
+    machine = Machine(jitter=0.0, message_s=0.0, link_bytes_s=1e9, flops_s=1e12)
+    found = predict(2, machine, np.random.default_rng(0), num_draws=2)
+    assert found.reduce_s == pytest.approx((4 * 412_802 + 32 * 4 * 513) / 1e9)  # a ring of two sends everything once
+    assert found.work_s == pytest.approx(machine.step_s + 16 * machine.case_s + 32 * 32 * 1536 / 1e12)
+
+
 def test_when_reading_is_slower_than_the_rest_it_alone_counts() -> None:
     found = predict(8, Machine(node_read_bytes_s=1e8), np.random.default_rng(0), num_draws=2)
     assert found.epoch_s == pytest.approx(NUM_CASES * CASE_BYTES / 1e8)
