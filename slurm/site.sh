@@ -32,5 +32,8 @@ export RAY_health_check_failure_threshold="${RAY_health_check_failure_threshold:
 # Seconds that a run waits for lost nodes to come back to Ray before it ends, so that the job is requeued.
 export T2M_LOST_SECONDS="${T2M_LOST_SECONDS:-30}"
 
+# Threads of a worker wait without spinning, which where others work too makes a step some ten times as long.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 # Priority of workers: at Ray's own 15 they starve beside other jobs of a shared node.
 export RAY_worker_niceness="${RAY_worker_niceness:-0}"

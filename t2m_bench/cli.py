@@ -1,6 +1,7 @@
 """The verbs of `t2m-bench`, nothing else; heavy imports stay inside them so that --help answers at once."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -535,6 +536,9 @@ def _end(as_json: bool, summary: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run a verb; a user's error is one message and exit code 2, a stop on request and lost workers have their own."""
+    # before torch is imported: threads that spin while they wait, OpenMP's default, make a step some ten times as long
+    # wherever other work shares the processors
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except UserError as error:

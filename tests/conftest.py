@@ -4,6 +4,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command itself does, before torch is imported
+
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 
 REPOSITORY = Path(__file__).resolve().parents[1]
