@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 
 # Clusters one after another, since several at once miss Ray's deadlines on two cores; all else beside them.
 test: $(INSTALLED)
-	$(MAKE) --jobs 2 --output-sync=line test-clusters test-others
+	$(MAKE) --jobs 2 test-clusters test-others
 
 test-clusters: $(INSTALLED)
 	$(BIN)/python -m pytest -m 'not soak' tests/cluster
