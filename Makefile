@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 RUNS ?= runs
 
-.PHONY: demo test test-clusters test-others check perf soak clean
+.PHONY: demo test check perf soak clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -20,15 +20,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/t2m-bench demo --runs $(RUNS)
 
-# Clusters one after another, since several at once miss Ray's deadlines on two cores; all else beside them.
 test: $(INSTALLED)
-	$(MAKE) --jobs 2 test-clusters test-others
-
-test-clusters: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not soak' tests/cluster
-
-test-others: $(INSTALLED)
-	$(BIN)/python -m pytest -m 'not soak' --ignore tests/cluster
+	$(BIN)/python -m pytest -m 'not soak'
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
