@@ -22,7 +22,7 @@ from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
-from t2m_bench.shards.reader import ShardReader
+from t2m_bench.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.training import job as run_job
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
 from t2m_bench.training.evaluate import Evaluator
@@ -155,9 +155,9 @@ def test_training_reads_training_cases_alone_and_validation_those_set_apart(
     phase = ["training"]
     read_cases, validate, evaluate_best = ShardReader.read, Evaluator.compute_mean_dice, run_job.evaluate
 
-    def recording(self: ShardReader, case_ids: list[str]) -> object:
+    def recording(self: ShardReader, case_ids: list[str], into: EmbeddedBatch | None = None) -> object:
         read[phase[0]] |= set(case_ids)
-        return read_cases(self, case_ids)
+        return read_cases(self, case_ids, into)
 
     def validating(self: Evaluator, *arguments: object) -> float:
         phase[0] = "validation"

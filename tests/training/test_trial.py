@@ -112,9 +112,9 @@ def test_no_test_case_is_ever_read(
     read: set[str] = set()
     original = ShardReader.read
 
-    def watch(self: ShardReader, case_ids: Sequence[str]) -> Any:
+    def watch(self: ShardReader, case_ids: Sequence[str], into: Any = None) -> Any:
         read.update(case_ids)
-        return original(self, case_ids)
+        return original(self, case_ids, into)
 
     monkeypatch.setattr(ShardReader, "read", watch)
     hidden = hide_test_cases(replace(job, root=root))
