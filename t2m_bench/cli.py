@@ -4,8 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -367,70 +367,29 @@ def perf(
     as_json: AsJson = False,
 ) -> None:
     """Measure a piece of work side by side: the plain way, ours, the limit; `all` writes perf.json and perf.md too."""
-    from t2m_bench.perf.everything import check_device
+    from t2m_bench.perf.everything import WORKS, check_device, measure_all, print_measurement
 
     check_device(device)
     if what is Work.ALL:
-        _end(as_json, _measure_all(device, runs))
+        failed = measure_all(device, runs, {work: partial(_measure, work) for work in (*WORKS, Work.SWEEP.value)})
+        _end(as_json, json.loads((runs / "perf.json").read_text(encoding="utf-8")))
+        if failed:
+            raise typer.Exit(1)
         return
-    found = _find_measure(what)(device)
-    _print_measurement(found)
+    found = _measure(what, device)
+    print_measurement(found)
     _end(as_json, found.to_json())
 
 
-def _measure_all(device: str, runs: Path) -> dict[str, Any]:
-    """Measure everything, writing down after each what there is; return what was written.
-
-    Raises:
-        SystemExit: some work failed, with another cause than a package that is absent.
-    """
-    from t2m_bench.perf.everything import ON_DEVICE, WORKS, write_measurements
-
-    found: list[Any] = []
-    missing: dict[str, str] = {}
-    failed = False
-    write_measurements(runs, found, missing)  # a folder that cannot be written shows now, not after an hour
-    for work in (*WORKS, Work.SWEEP.value):
-        print(f"measuring {work}", flush=True)
-        try:
-            # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
-            found.append(_find_measure(work)(device if work in ON_DEVICE else "cpu"))
-        except Exception as error:  # one that fails must not keep the others from being measured
-            lacks = isinstance(error, UserError | ImportError)  # such as what it is compared with
-            failed = failed or not lacks
-            missing[work] = str(error) if lacks else f"failed with {type(error).__name__}: {error}"
-            print(f"  not measured: {missing[work]}", flush=True)
-        else:
-            _print_measurement(found[-1])
-        write_measurements(runs, found, missing)
-    print(f"wrote {runs / 'perf.json'} and {runs / 'perf.md'}")
-    if failed:
-        raise SystemExit(1)
-    summary: dict[str, Any] = json.loads((runs / "perf.json").read_text(encoding="utf-8"))
-    return summary
-
-
-def _find_measure(work: str) -> Callable[[str], Any]:
-    """Return what measures a piece of work on a device; a sweep is measured on Ray, which perf/ knows nothing of."""
+def _measure(work: str, device: str) -> Any:
+    """Measure a piece of work; a sweep is measured on Ray, which perf/ knows nothing of."""
     from t2m_bench.perf.everything import find_measure
 
     if work != Work.SWEEP:
-        return find_measure(work)
+        return find_measure(work)(device)
     from t2m_bench.pipeline.sweep_perf import measure_sweep
 
-    return lambda device: measure_sweep(_find_shipped("sweeps"), device)
-
-
-def _print_measurement(measured: Any) -> None:
-    """Print a measurement and those in other settings."""
-    for found in (measured, *measured.others):
-        print(f"{found.name}: {found.setting}")
-        for row in found.rows:
-            spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
-            print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
-        for peer in found.lacking:
-            print(f"  not measured: {peer}")
-        print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit", flush=True)
+    return measure_sweep(_find_shipped("sweeps"), device)
 
 
 def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:

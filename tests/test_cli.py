@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,17 @@ def test_help_does_not_import_what_is_heavy() -> None:
     code = "import sys, t2m_bench.cli; print(*{'torch', 'ray', 'pandas', 'pydantic', 'h5py'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
     assert "prepare" in run("--help").stdout
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(asked: str | None, found: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({} if asked is None else {"OMP_WAIT_POLICY": asked})
+    code = "from t2m_bench.cli import main; main()"  # the device is looked for with torch, which loads OpenMP
+    command = [sys.executable, "-c", code, "perf", "step", "--device", "cuda", "--runs", "/nowhere"]
+    environment["CUDA_VISIBLE_DEVICES"] = ""
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert f"OMP_WAIT_POLICY = '{found}'" in result.stderr
 
 
 RECIPES = [path for path in sorted((REPOSITORY / "launch").glob("*.yaml")) if "\ndataset:" in path.read_text()]

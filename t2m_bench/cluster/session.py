@@ -94,7 +94,7 @@ def _start() -> None:
             return
         except Exception as error:  # Ray has no class of its own for a node that is late
             ray.shutdown()
-            reason = str(error).strip().splitlines()[0]
+            reason = _summarise(error)
     raise ClusterError(
         f"Ray did not start on this machine ({reason}). Is it very busy or short of memory? TMPDIR names where Ray's "
         f"files lie, now {folder}. The same command goes on."
@@ -131,11 +131,15 @@ def _connect(address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ClusterError(
-            f"RAY_ADDRESS = {address}: this process cannot join ({reason}). Is RAY_AUTH_TOKEN the cluster's, and is "
-            "this one of its nodes?"
+            f"RAY_ADDRESS = {address}: this process cannot join ({_summarise(error)}). Is RAY_AUTH_TOKEN the "
+            "cluster's, and is this one of its nodes?"
         ) from None
+
+
+def _summarise(error: Exception) -> str:
+    """Return the first line of what an error says, or its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def list_node_resources() -> list[dict[str, float]]:

@@ -1,8 +1,9 @@
-"""All measurements: which there are, and the table they make."""
+"""All measurements: which there are, making them in turn, and the table they make."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from t2m_bench.atomic import write_json, write_text
 from t2m_bench.errors import UserError
@@ -33,6 +34,57 @@ def find_measure(work: str) -> Callable[[str], Measurement]:
     """Return what measures a piece of work on a device; imported now, so that one needs only what it measures."""
     found: Callable[[str], Measurement] = getattr(import_module(f"t2m_bench.perf.{work}"), f"measure_{work}")
     return found
+
+
+def measure_all(device: str, folder: Path, measures: Mapping[str, Callable[[str], Measurement]]) -> bool:
+    """Make all measurements, writing down after each what there is.
+
+    Args:
+        measures: work -> what measures it on a device; one that fails keeps none of the others from being made.
+
+    Returns:
+        Whether any failed for another reason than that what it is compared with is not installed.
+
+    Raises:
+        OSError: the folder cannot be written; before anything is measured.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder):
+        pass
+    found: list[Measurement] = []
+    missing: dict[str, str] = {}
+    failed = False
+    for work, measure in measures.items():
+        print(f"measuring {work}", flush=True)
+        try:
+            # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
+            found.append(measure(device if work in ON_DEVICE else "cpu"))
+        except Exception as error:
+            is_absent = isinstance(error, UserError) or _lacks_package(error)
+            failed = failed or not is_absent
+            missing[work] = str(error) if is_absent else f"failed with {type(error).__name__}: {error}"
+            print(f"  not measured: {missing[work]}", flush=True)
+        else:
+            print_measurement(found[-1])
+        write_measurements(folder, found, missing)
+    print(f"wrote {folder / 'perf.json'} and {folder / 'perf.md'}")
+    return failed
+
+
+def _lacks_package(error: Exception) -> bool:
+    return isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("t2m_bench")
+
+
+def print_measurement(measured: Measurement) -> None:
+    """Print a measurement and those in other settings."""
+    for found in flatten([measured]):
+        print(f"{found.name}: {found.setting}")
+        for row in found.rows:
+            spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
+            print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
+        for peer in found.lacking:
+            print(f"  not measured: {peer}")
+        print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit", flush=True)
 
 
 def flatten(measurements: Sequence[Measurement]) -> list[Measurement]:

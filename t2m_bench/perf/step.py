@@ -78,8 +78,8 @@ def check_same(
     Raises:
         AssertionError: they differ by more than rounding.
     """
-    plain_adapter.zero_grad(set_to_none=True)  # the adapter too, but for its attention
-    adapter.zero_grad(set_to_none=True)
+    for module in (plain_adapter, adapter):  # they share all but the attention
+        module.zero_grad(set_to_none=True)
     our_loss, our_gradients = ours(), _list_gradients(adapter)
     adapter.zero_grad(set_to_none=True)
     plain_loss = plain()

@@ -1,6 +1,6 @@
 """Making the next of several things in a thread while the present one is used."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def make_ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Iterator[Made]:
+def make_ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Generator[Made]:
     """Yield make(item) of each item in turn; while one is used, the next is made. What `make` raises is raised here."""
     with ThreadPoolExecutor(max_workers=1) as maker:
         coming = [maker.submit(make, item) for item in items[:1]]

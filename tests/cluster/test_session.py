@@ -55,3 +55,23 @@ def test_a_start_that_cannot_succeed_is_one_message(tmp_path: Path) -> None:
     assert "Ray did not start on this machine" in result.stdout + result.stderr
     assert "TMPDIR" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_node_that_starts_late_is_tried_again() -> None:
+    code = """
+import ray
+from t2m_bench.cluster.session import ray_session
+start, tries = ray.init, []
+def init(**settings):
+    tries.append(settings)
+    if len(tries) == 1:
+        raise Exception("The current node timed out during startup.")
+    return start(**settings)
+ray.init = init
+with ray_session(1, 1):
+    print(len(tries), ray.is_initialized())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}  # read when Ray is imported
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    assert result.stdout.split() == ["2", "True"], result.stderr

@@ -1,5 +1,4 @@
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from t2m_bench.errors import UserError
 from t2m_bench.perf import everything
 from t2m_bench.perf.embed import measure_embed
 from t2m_bench.perf.epoch import measure_epoch
-from t2m_bench.perf.everything import WORKS, find_measure, format_table
+from t2m_bench.perf.everything import WORKS, find_measure, format_table, measure_all
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds, measure
 from t2m_bench.perf.scaling import measure_scaling
 
@@ -33,43 +32,64 @@ def test_the_table_has_a_row_for_each_setting_and_says_what_is_not_in_it() -> No
 
 
 def test_all_measures_what_it_can_and_writes_it_down_after_each(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    failures = {
+        "embed": ModuleNotFoundError("no module named 'elsewhere'", name="elsewhere"),
+        "epoch": AssertionError("losses 1 and 2"),
+        "eval": ModuleNotFoundError("no module named 't2m_bench.nowhere'", name="t2m_bench.nowhere"),
+        "metrics": UserError("MONAI is not installed"),
+    }
     written = []
 
-    def find(work: str) -> Callable[[str], Measurement]:
+    def measure_small(work: str, device: str) -> Measurement:
         if (tmp_path / "perf.json").is_file():
             written.append(len(json.loads((tmp_path / "perf.json").read_text())["measurements"]))
+        if work in failures:
+            raise failures[work]
+        return make_measurement(f"{work} on {device}")
 
-        def measure_small(device: str) -> Measurement:
-            if work == "metrics":
-                raise UserError("MONAI is not installed")
-            if work == "epoch":
-                raise AssertionError("losses 1 and 2")
-            return make_measurement(f"{work} on {device}")
-
-        return measure_small
-
-    monkeypatch.setattr("t2m_bench.cli._find_measure", find)
+    monkeypatch.setattr("t2m_bench.cli._measure", measure_small)
     monkeypatch.setattr("t2m_bench.perf.everything.check_device", lambda device: None)
-    monkeypatch.setattr("sys.argv", ["t2m-bench", "perf", "all", "--device", "cuda", "--runs", str(tmp_path)])
+    arguments = ["perf", "all", "--device", "cuda", "--json", "--runs", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["t2m-bench", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 1
     content = json.loads((tmp_path / "perf.json").read_text())
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == content
     names = [one["name"] for one in content["measurements"]]
-    others = [work for work in (*WORKS, "sweep") if work not in ("metrics", "epoch")]
+    others = [work for work in (*WORKS, "sweep") if work not in failures]
     assert names == [f"{work} on {'cuda' if work in everything.ON_DEVICE else 'cpu'}" for work in others]
-    reasons = {"epoch": "failed with AssertionError: losses 1 and 2", "metrics": "MONAI is not installed"}
-    assert content["not_measured"] == reasons
-    assert written == [0, 1, 2, 3, 3, 4, 4, 5, 6]
+    assert content["not_measured"] == {
+        "embed": "no module named 'elsewhere'",
+        "epoch": "failed with AssertionError: losses 1 and 2",
+        "eval": "failed with ModuleNotFoundError: no module named 't2m_bench.nowhere'",
+        "metrics": "MONAI is not installed",
+    }
+    assert written == [1, 2, 2, 2, 2, 2, 3, 4]
     assert (tmp_path / "perf.md").read_text().endswith("- metrics: MONAI is not installed\n")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_is_not_installed_is_no_failure(tmp_path: Path) -> None:
+    def lack(device: str) -> Measurement:
+        raise UserError("MONAI is not installed")
+
+    assert not measure_all("cpu", tmp_path, {"step": lambda device: make_measurement("step"), "metrics": lack})
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    begun: list[str] = []
+    with pytest.raises(OSError, match="file"):
+        measure_all("cpu", tmp_path / "file", {"step": lambda device: begun.append(device) or make_measurement("step")})
+    assert not begun
+
+
 def test_a_gpu_that_is_not_there_is_told_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("sys.argv", ["t2m-bench", "perf", "all", "--device", "cuda", "--runs", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -7,7 +7,12 @@ from t2m_bench.training.ahead import make_ahead
 
 def test_the_next_is_made_while_the_present_one_is_used_and_no_further() -> None:
     begun = [threading.Event() for _ in range(4)]
-    made = make_ahead(lambda number: begun[number].set() or number, range(4))  # type: ignore[func-returns-value]
+
+    def make(number: int) -> int:
+        begun[number].set()
+        return number
+
+    made = make_ahead(make, range(4))
     for number in range(3):
         assert next(made) == number
         assert begun[number + 1].wait(10)
@@ -18,7 +23,12 @@ def test_the_next_is_made_while_the_present_one_is_used_and_no_further() -> None
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_each_is_made_once_and_in_order(count: int) -> None:
     begun: list[int] = []
-    assert list(make_ahead(lambda item: begun.append(item) or -item, range(count))) == [-item for item in range(count)]  # type: ignore[func-returns-value]
+
+    def make(number: int) -> int:
+        begun.append(number)
+        return -number
+
+    assert list(make_ahead(make, range(count))) == [-number for number in range(count)]
     assert begun == list(range(count))
 
 
@@ -33,5 +43,5 @@ def test_one_that_is_left_early_makes_no_more() -> None:
     begun: list[int] = []
     made = make_ahead(begun.append, range(100))
     next(made)
-    made.close()  # type: ignore[attr-defined]
+    made.close()
     assert begun == [0, 1]
