@@ -107,10 +107,10 @@ class FusionLevel(nn.Module):
         attended = self.attention(image_tokens, text_tokens)
         if self.norm_form == "branch":
             # the gate scales the norm's weight and bias, not all N tokens
-            weight, bias = self.gate * self.norm.weight, self.gate * self.norm.bias
-            return image_tokens + functional.layer_norm(
-                attended, weight.shape, weight, bias, self.norm.eps
-            ), text_tokens
+            weight, bias = ((self.gate * part).float() for part in (self.norm.weight, self.norm.bias))
+            # in fp32, as autocast does by itself on a GPU: summed in bf16 over N tokens, a gradient would be lost
+            normed = functional.layer_norm(attended.float(), weight.shape, weight, bias, self.norm.eps)
+            return image_tokens + normed.to(image_tokens.dtype), text_tokens
         return self.norm(image_tokens + self.gate * attended), text_tokens
 
 

@@ -70,7 +70,8 @@ def _upscale(layers: Any, image_tokens: Tensor, weights: Tensor) -> Tensor:
     first, norm, activation, second, last_activation = layers
     num_cases, height, width, _ = image_tokens.shape
     upscaled = _multiply_out(first, image_tokens.flatten(0, 2))  # (B*h*w*4, D/4)
-    upscaled = functional.layer_norm(upscaled, upscaled.shape[-1:], norm.weight, norm.bias, norm.eps)
+    # in fp32, as autocast does by itself on a GPU: where the norm is trained, its gradient is a sum over all pixels
+    upscaled = functional.layer_norm(upscaled.float(), upscaled.shape[-1:], norm.weight, norm.bias, norm.eps)
     upscaled = last_activation(_multiply_out(second, activation(upscaled)))  # (B*h*w*16, D/8)
     logits = weigh_channels(upscaled.view(num_cases, -1, upscaled.shape[-1]), weights)  # (B, h*w*16)
     pixels = logits.view(num_cases, height, width, 2, 2, 2, 2)  # y, x, then (dy, dx) of each convolution

@@ -23,7 +23,8 @@ class PlainLevel(nn.Module):
         width = image_tokens.shape[-1]
         text_tokens = self.level.text_projection(text_embedding).unflatten(-1, (-1, width))
         attended, _ = self.attention(image_tokens, text_tokens, text_tokens, need_weights=False)
-        return image_tokens + self.level.gate * self.level.norm(attended), text_tokens
+        # in fp32, as autocast does by itself on a GPU; on a CPU its gradient would be another one in bf16
+        return image_tokens + self.level.gate * self.level.norm(attended.float()), text_tokens
 
 
 def copy_attention(ours: LowRankCrossAttention) -> nn.MultiheadAttention:

@@ -127,6 +127,31 @@ def test_both_norm_forms_follow_their_formula(norm: str, dtype: torch.dtype) -> 
     torch.testing.assert_close(got, forms[norm], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("kind", ["gated", "hierarchical"])
+def test_gradients_under_bf16_autocast_are_near_fp32_however_many_tokens_they_sum(kind: str) -> None:
+    adapter = build_adapter(adapter_section(kind=kind), 768, torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    image, text, weight = torch.randn(1, 256, 64, 64), torch.randn(1, 768), torch.randn(1, 256, 64, 64)
+    found = []
+    for enabled in (False, True):
+        adapter.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            fused = adapter(image, text).image_embedding
+        (fused * (weight + 0.5)).mean().backward()
+        found.append(
+            {
+                name: parameter.grad.clone()
+                for name, parameter in adapter.named_parameters()
+                if parameter.grad is not None
+            }
+        )
+    exact, rounded = found
+    whole = torch.stack([gradient.norm() for gradient in exact.values()]).norm()
+    for name, wanted in exact.items():
+        error = (rounded[name] - wanted).norm() / max(wanted.norm(), 1e-3 * whole)
+        assert error < 0.05, (name, float(error))
+
+
 def test_published_preset_has_the_published_parameter_counts() -> None:
     gated = FusionAdapter(768, adapter_section(kind="gated", preset="published"))
     hierarchical = FusionAdapter(768, adapter_section(kind="hierarchical", preset="published"))

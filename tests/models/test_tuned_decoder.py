@@ -27,3 +27,20 @@ def test_every_parameter_takes_a_gradient_and_the_frozen_decoder_stays() -> None
     assert not torch.equal(own(image, box), untouched), "the decode must read what is trained"
     assert all(torch.equal(frozen.state_dict()[name], value) for name, value in before.items())
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_gradients_of_the_upscaling_under_bf16_autocast_are_near_fp32() -> None:
+    torch.manual_seed(0)
+    own = make_segmenter(grid=32)
+    arm = TunedDecoder(own)
+    image, weight = torch.randn(1, 256, 32, 32), torch.rand(1, 128, 128)
+    found = []
+    for enabled in (False, True):
+        arm.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits = own(image, torch.tensor([[40.0, 60.0, 300.0, 400.0]]))
+        (logits.float() * weight).mean().backward()
+        norm = own.mask_decoder.output_upscaling[1]
+        found.append([norm.weight.grad.clone(), norm.bias.grad.clone()])
+    for exact, rounded in zip(*found, strict=True):
+        assert (rounded - exact).norm() < 0.05 * exact.norm()

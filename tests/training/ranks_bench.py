@@ -45,15 +45,14 @@ def make_recipe(**optim: object) -> Recipe:
     return parse_recipe(raw, "test")
 
 
-def make_segmenter() -> BoxSegmenter:
+def make_segmenter(grid: int = 4) -> BoxSegmenter:
     declare_missing_operators()
     from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
     torch.manual_seed(0)
     transformer = TwoWayTransformer(depth=2, embedding_dim=256, mlp_dim=64, num_heads=8)
-    return BoxSegmenter(
-        PromptEncoder(256, (4, 4), (64, 64), 16), MaskDecoder(transformer_dim=256, transformer=transformer)
-    )
+    encoder = PromptEncoder(256, (grid, grid), (16 * grid, 16 * grid), 16)
+    return BoxSegmenter(encoder, MaskDecoder(transformer_dim=256, transformer=transformer))
 
 
 def make_adapter(recipe: Recipe) -> FusionAdapter:
