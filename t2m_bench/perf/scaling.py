@@ -1,4 +1,8 @@
-"""Two workers beside one, a thread each: the time of training steps with the same global batch."""
+"""Two workers beside one, a thread each: the time of training steps with the same global batch.
+
+Two CPUs that share caches and memory do not do twice the work of one; workers that never talk show what the machine
+gives.
+"""
 
 import json
 import math
@@ -7,9 +11,11 @@ import socket
 import tempfile
 import time
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import torch
+from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import spawn
 
 from t2m_bench.config import LossSection, OptimSection
@@ -43,12 +49,15 @@ def measure_scaling(
     losses: dict[int, float] = {}
 
     def run(workers: int) -> Seconds:
-        seconds, losses[workers] = _train_together(workers, grid, batch_size, num_steps)
+        seconds, losses[workers] = _train_side_by_side(workers, workers, grid, batch_size, num_steps)
         return seconds
 
     ways = {
         (PLAIN, "one worker"): lambda: run(1),
         (OURS, "two workers, gradients and features summed over both"): lambda: run(2),
+        (LIMIT, "two workers, half the cases each, that never talk"): lambda: _train_side_by_side(
+            2, 1, grid, batch_size, num_steps
+        )[0],
     }
     setting = f"{num_steps} steps of {batch_size} x {grid}x{grid}x256, one thread a worker"
     measured = measure("scaling", setting, ways, repeats)
@@ -58,34 +67,45 @@ def measure_scaling(
     return replace(measured, rows=(*measured.rows, Row(LIMIT, "half the time of one worker", *halves)))
 
 
-def _train_together(world_size: int, grid: int, batch_size: int, num_steps: int) -> tuple[Seconds, float]:
-    """Return what the steps took and the loss of the last."""
+def _train_side_by_side(
+    processes: int, world_size: int, grid: int, batch_size: int, num_steps: int
+) -> tuple[Seconds, float]:
+    """Return what the steps of all processes, in groups of `world_size`, took, and the loss of the last step."""
     with tempfile.TemporaryDirectory(prefix="t2m-perf-") as folder:
         out = Path(folder) / "seconds.json"
-        spawn(_train, (world_size, _find_port(), grid, batch_size, num_steps, out), nprocs=world_size)
+        everyone = get_context("spawn").Barrier(processes)
+        spawn(
+            _train,
+            (world_size, _find_port(), grid, batch_size // processes, num_steps, everyone, out),
+            nprocs=processes,
+        )
         seconds, loss = json.loads(out.read_text(encoding="utf-8"))
         return Seconds(seconds), loss
 
 
-def _train(rank: int, world_size: int, port: int, grid: int, batch_size: int, num_steps: int, out: Path) -> None:
-    """Train as a rank of the group; the first writes the seconds of its steps but the first, and the last loss."""
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+def _train(
+    process: int, world_size: int, port: int, grid: int, num_own: int, num_steps: int, everyone: Barrier, out: Path
+) -> None:
+    """Train on `num_own` cases a step; the first process writes seconds (without the first step) and loss."""
+    if world_size > 1:
+        names = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
     torch.set_num_threads(1)
     ranks = Ranks("no", use_gpu=False)
-    problem = make_problem(ranks.device, batch_size, grid)
+    num_global = num_own * world_size
+    problem = make_problem(ranks.device, num_global, grid)
     updater = build_updater(problem.adapter, OptimSection(), ranks)
-    share = share_positions(batch_size, ranks.rank, ranks.world_size)
+    share = share_positions(num_global, ranks.rank, ranks.world_size)
     batch = MicroBatch(*(value[share.start : share.stop] for value in vars(problem.batch).values()))
     start = 0.0
     for step in range(num_steps + 1):
         if step == 1:
-            ranks.wait()
+            everyone.wait()
             start = time.perf_counter()
-        losses = accumulate_gradients(problem.adapter, problem.segmenter, [batch], batch_size, LossSection(), ranks)
+        losses = accumulate_gradients(problem.adapter, problem.segmenter, [batch], num_global, LossSection(), ranks)
         updater.update(learning_rate=1e-4)
-    ranks.wait()
-    if ranks.is_first:
+    everyone.wait()
+    if process == 0:
         found = (time.perf_counter() - start, losses.total(LossSection()))
         out.write_text(json.dumps(found), encoding="utf-8")
     if torch.distributed.is_initialized():

@@ -45,19 +45,16 @@ def measure_sweep(
         loaded = load_sweep(path, [*common, "sweep.name=ours"], our_trials)
         ours = search(loaded, runs, Terminal(), StopRequest()).study
         limit, values = _time_alone(loaded, runs, ours, device)
-    _check_same(plain, ours, values)
-    optim = loaded.recipe.optim
-    where = f"one worker, {device}, {os.cpu_count()} CPUs"
-    setting = f"{optim.epochs} epochs a trial, {where}; seconds from trial to trial, one way after the other"
-    return Measurement(
-        "sweep",
-        setting,
-        (
+        _check_same(plain, ours, values)  # reads the studies, so the folder is still there
+        rows = (
             _make_row(PLAIN, "a TorchTrainer a trial", _list_intervals(plain)),
             _make_row(OURS, "reused Tune processes, frozen parts and shards loaded once", _list_intervals(ours)),
             _make_row(LIMIT, "the training alone, everything loaded", limit),
-        ),
-    )
+        )
+    optim = loaded.recipe.optim
+    where = f"one worker, {device}, {os.cpu_count()} CPUs"
+    setting = f"{optim.epochs} epochs a trial, {where}; seconds from trial to trial, one way after the other"
+    return Measurement("sweep", setting, rows)
 
 
 def _list_intervals(study: optuna.Study) -> list[float]:
