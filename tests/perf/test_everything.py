@@ -13,6 +13,7 @@ from t2m_bench.perf.epoch import measure_epoch
 from t2m_bench.perf.everything import WORKS, find_measure, format_table, measure_all
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds, measure
 from t2m_bench.perf.scaling import measure_scaling
+from t2m_bench.pipeline.sweep_perf import measure_sweep
 
 
 def make_measurement(name: str) -> Measurement:
@@ -123,3 +124,10 @@ def test_two_workers_train_beside_one_to_the_same_loss() -> None:
     found = measure_scaling("cpu", grid=4, batch_size=4, num_steps=1, repeats=1)
     assert [row.way for row in found.rows] == [PLAIN, OURS, LIMIT]
     assert found.of_limit == pytest.approx(found.speedup / 2)
+
+
+@pytest.mark.soak  # a minute and more: a TorchTrainer a trial is what it measures
+def test_trials_are_measured_each_way_and_found_to_be_the_same() -> None:
+    measured = measure_sweep(Path("sweeps/demo.yaml"), "cpu", plain_trials=1, our_trials=2)
+    assert [row.way for row in measured.rows] == [PLAIN, OURS, LIMIT]
+    assert measured.speedup > 0
