@@ -45,7 +45,7 @@ def bench_deviations(
         suite = bench(protocol.recipe, runs, terminal, stop)
         failures |= {f"{protocol.name}: {run}": reason for run, reason in suite.failures.items()}
         results = [suite.experiment.folder / run["run"] / RESULTS_NAME for run in suite.summaries]
-        rows.append(measure_protocol(protocol.name, results))
+        rows.append(measure_protocol(protocol.name, results, protocol.recipe.allow_leakage))
     table = Deviations(recipe.image_encoder.preset, recipe.bench.arms, tuple(rows))
     return table, write_deviations(runs / f"{recipe.name}-deviations", table), failures
 

@@ -46,6 +46,6 @@ def is_trained(arm: str) -> bool:
 
 
 def find_method(arms: Iterable[str]) -> str | None:
-    """Return the method's arm that the verdict is about."""
+    """Return the method's arm among some, the one that the primary contrast is about first."""
     there = set(arms)
     return next((arm for arm in METHODS if arm in there), None)

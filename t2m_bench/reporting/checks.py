@@ -88,6 +88,8 @@ def _name_cell(row: pd.Series) -> str:
 def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuse runs whose recipes differ in more than the adapter, unless they say that they are differently tuned.
 
+    The runs of one arm differ in nothing but seed and fold: an arm's mean over two adapters would be of neither.
+
     Raises:
         RunFolderError: names the run and the field.
     """
@@ -104,6 +106,25 @@ def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, 
                 "in one "
                 "table are no comparison. Remove the run, or say differently_tuned in the recipe."
             )
+    first_of: dict[str, str] = {}
+    for name, summary in summaries.items():
+        if "recipe" in summary:
+            first = first_of.setdefault(summary["arm"], name)
+            _check_same_arm(folder, (first, summaries[first]["recipe"]), (name, summary["recipe"]), summary["arm"])
+
+
+def _check_same_arm(
+    folder: Path, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]], arm: str
+) -> None:
+    own = ("seed", "bench", "cluster")
+    found, wanted = _flatten(other[1], own), _flatten(one[1], own)
+    differing = sorted(key for key in found.keys() & wanted.keys() if found[key] != wanted[key])
+    if differing:
+        key = differing[0]
+        raise RunFolderError(
+            f"{folder / other[0]}: {key} = {found[key]}, and {one[0]} of the same arm {arm} has {wanted[key]}; two "
+            "recipes are no two runs of one arm. Remove the run that is not wanted, or give it an arm of its own."
+        )
 
 
 def _flatten(recipe: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, str]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from t2m_bench.reporting.arms import FLOORS, LABELS, REFERENCE, find_method, is_trained
+from t2m_bench.reporting.arms import FLOORS, LABELS, REFERENCE, is_trained
 from t2m_bench.reporting.results import TIGHT, Results
+from t2m_bench.reporting.suite import find_asked_method, list_asked_arms
 from t2m_bench.statistics.crossed import Contrast, FoldTable, average_seeds, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.tests import adjust_family
 
@@ -79,17 +80,23 @@ def find_loose_box(results: Results) -> str | None:
 
 
 def make_comparisons(results: Results) -> list[Comparison]:
-    """Return every comparison that the results allow, the primary first."""
+    """Return every comparison that the results allow, the primary first.
+
+    Members of the family whose arms were asked and have no results yet count in Holm's adjustment all the same, so that
+    a half-finished suite does not call sure what the whole one would not.
+    """
     found = []
+    num_awaited = 0
     for wanted in _list_wanted(results):
         tables = make_fold_tables(results.select(*wanted.one), results.select(*wanted.other), "dice")
         if not tables:
+            num_awaited += wanted.role == FAMILY and _is_awaited(results, wanted)
             continue
         within = wanted.one[0] == wanted.other[0]
         used = average_seeds(tables) if within else tables
         found.append((wanted, estimate_crossed(used), tuple(used), within))
     family = [contrast.p for wanted, contrast, _, _ in found if wanted.role == FAMILY]
-    adjusted = iter(adjust_family(family))
+    adjusted = iter(adjust_family([*family, *[1.0] * num_awaited]))
     comparisons = []
     for wanted, contrast, tables_found, within in found:
         p = {PRIMARY: contrast.p, EXPLORATORY: float("nan")}.get(wanted.role)
@@ -98,6 +105,11 @@ def make_comparisons(results: Results) -> list[Comparison]:
         named = (wanted.key, wanted.question, wanted.role)
         comparisons.append(Comparison(*named, contrast, p, tables_found, within, trained))
     return comparisons
+
+
+def _is_awaited(results: Results, wanted: _Wanted) -> bool:
+    arms = {wanted.one[0], wanted.other[0]}
+    return bool(arms - set(results.arms)) and arms <= {*list_asked_arms(results), *results.arms}
 
 
 def find_comparison(comparisons: Sequence[Comparison], key: str) -> Comparison | None:
@@ -118,7 +130,7 @@ def _list_wanted(results: Results) -> list[_Wanted]:
         key = f"{one} - {other}" + ("" if box == TIGHT else f" ({box})")
         return _Wanted(key, question, role, _main(results, one, box), _main(results, other, box))
 
-    method, floor, loose = find_method(results.arms), find_best_floor(results), find_loose_box(results)
+    method, floor, loose = find_asked_method(results), find_best_floor(results), find_loose_box(results)
     wanted = []
     if method:
         wanted.append(arms(method, REFERENCE, "does the text help?", PRIMARY))

@@ -87,7 +87,7 @@ def make_counterfactual_table(results: Results) -> Table | None:
         "text's. Given "
         "these trained models: the patient is the unit, seeds averaged; p is not adjusted (the family's is in "
         "the ladder). "
-        f"{BOXES} {_describe_donors(results)}{_describe_probe(results)}"
+        f"{BOXES} {_describe_donors(results)}{_describe_wordings(results)}{_describe_probe(results)}"
     )
     columns = ("Arm", "Text given", "Dice", "Cost", "Relative", "95 % interval", "p", "Patients")
     return make_table("counterfactual", "What other texts cost", note.strip(), columns, rows, numbers)
@@ -132,6 +132,23 @@ def _describe_donors(results: Results) -> str:
     return (
         f"Of patients drawn at random {100 * sum(shares) / len(shares):.0f} % have the same class, whose text would "
         "change nothing; they are no donors. "
+    )
+
+
+def tell_wordings(results: Results) -> str:
+    """Say how many held-out sentences the text encoder puts nearest to a training sentence of their class."""
+    noted = [reference.probe.get("wordings_at_home") for reference in results.references]
+    homes: dict[str, tuple[int, int]] = next((of_field for of_field in noted if of_field), {})
+    return ", ".join(f"{field} {hits} of {total}" for field, (hits, total) in homes.items())
+
+
+def _describe_wordings(results: Results) -> str:
+    told = tell_wordings(results)
+    if not told:
+        return ""
+    return (
+        f"Held-out sentences that the text encoder puts nearest to a training sentence of their class: {told}; of the "
+        "others the row measures the encoder, not the model. "
     )
 
 

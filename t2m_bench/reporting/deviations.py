@@ -9,20 +9,27 @@ import numpy as np
 import pandas as pd
 
 from t2m_bench.metrics.results import load_results
-from t2m_bench.reporting.table import ABSENT, show_change, show_interval
+from t2m_bench.reporting.table import ABSENT, BOXES, show_change, show_interval
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.intervals import Estimate, compute_patient_means, estimate_mean
 
+LEAKS = "(leaks)"
 SEED = 0
 """Of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class ProtocolRow:
-    """What one protocol left: arm -> results of its runs, right text and tight boxes; None: it was not measured."""
+    """What one protocol left.
+
+    Attributes:
+        results: arm -> rows of its runs, right text and tight boxes; None: it was not measured.
+        leaks: whether leakage was allowed.
+    """
 
     name: str
     results: dict[str, pd.DataFrame] | None
+    leaks: bool = False
 
     def estimate(self, arm: str) -> Estimate | None:
         """Return an arm's Dice on this protocol's own test cases."""
@@ -61,6 +68,7 @@ class Deviations:
         records = []
         for row in self.rows:
             record: dict[str, object] = {"protocol": row.name, "measured": row.results is not None}
+            record["leakage_allowed"] = row.leaks
             for arm in self.arms:
                 found, reference = row.estimate(arm), clean[arm]
                 paired = None if row is self.rows[0] else row.compare(arm, self.rows[0])
@@ -78,7 +86,7 @@ class Deviations:
         lines = ["| Protocol | " + " | ".join(f"{arm} | worth" for arm in self.arms) + " |"]
         lines.append("|---|" + "---:|---:|" * len(self.arms))
         for row, numbers in zip(self.rows, self.to_frame().to_dict("records"), strict=True):
-            cells = [row.name]
+            cells = [row.name + (f" {LEAKS}" if row.leaks else "")]
             for arm in self.arms:
                 if row.results is None:
                     cells += [f"not measured with {self.image_encoder}", "-"]
@@ -98,22 +106,23 @@ class Deviations:
             "95 % bootstrap interval over patients, seeds averaged, given these trained models. Worth is the "
             "difference to the clean protocol; its interval takes patients and training runs as random (one run a "
             "fold: patients alone, given these trained models). Another split has other test cases: there it is no "
-            "paired difference and has no interval. A protocol that leaks gives no honest test figure."
+            f"paired difference and has no interval. {LEAKS}: leakage was allowed, so that these are no honest test "
+            f"figures. {BOXES}"
         )
         return "\n".join([*lines, "", note, ""])
 
 
-def measure_protocol(name: str, paths: Sequence[Path]) -> ProtocolRow:
+def measure_protocol(name: str, paths: Sequence[Path], leaks: bool = False) -> ProtocolRow:
     """Read the results of one suite's runs; others in the same experiment, of earlier commands, are not looked at.
 
     Raises:
         RunFolderError: a results table cannot be read.
     """
     if not paths:
-        return ProtocolRow(name, {})
+        return ProtocolRow(name, {}, leaks)
     table = pd.concat([load_results(path) for path in paths], ignore_index=True)
     asked = table[table["condition"].isin(["right", "none"]) & (table["box"] == "tight")]
-    return ProtocolRow(name, {str(arm): rows for arm, rows in asked.groupby("arm")})
+    return ProtocolRow(name, {str(arm): rows for arm, rows in asked.groupby("arm")}, leaks)
 
 
 def write_deviations(folder: Path, table: Deviations) -> Path:

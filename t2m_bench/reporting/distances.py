@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ def make_measures_table(results: Results) -> Table | None:
     """Distances, precision, recall and areas of each arm; None for results without them."""
     if results.table["hd95"].isna().all():
         return None
-    unit = str(results.table["distance_unit"].iloc[0])
+    unit = str(results.table["distance_unit"].mode().iloc[0])
+    foreign = results.table[results.table["distance_unit"] != unit]
+    results = replace(results, table=results.table.drop(foreign.index))
     dices = {"px": ("surface_dice_1", "surface_dice", "surface_dice_5"), "mm": ("surface_dice", "surface_dice_2")}[unit]
     rows, numbers = [], []
     for arm in results.arms:
@@ -42,7 +45,7 @@ def make_measures_table(results: Results) -> Table | None:
                 show_number(found["precision"], 3),
                 show_number(found["recall"], 3),
                 f"{show_percent(found['area_error'])} / {show_percent(found['area_error_absolute'], signed=False)}",
-                f"{found['empty_predictions']} / {found['undefined']}",
+                f"{found['empty_predictions']} / {found['undefined']} of {found['predictions']}",
             )
         )
     tolerances = {"px": ("1 %", "2 %", "5 %"), "mm": ("1 mm", "2 mm")}[unit]
@@ -55,7 +58,7 @@ def make_measures_table(results: Results) -> Table | None:
         "Precision",
         "Recall",
         "Area error, signed / absolute",
-        "Empty / undefined",
+        "Empty / undefined predictions",
     )
     where = (
         "Distances in pixels, and HD95 as a share of the box's diagonal; surface Dice within a share of that diagonal."
@@ -68,9 +71,11 @@ def make_measures_table(results: Results) -> Table | None:
         "Wilcoxon's signed-rank p against text_free are over patients, given these trained models, not adjusted. "
         "An empty "
         "prediction counts with the image's diagonal; precision or recall without a denominator is undefined and "
-        "left out. "
+        "left out. Both are counted over cases and seeds. "
         f"{BOXES}"
     )
+    if len(foreign):
+        note += f" {foreign['case'].nunique()} cases with distances in {foreign['distance_unit'].iloc[0]} are left out."
     return make_table("measures", "Distances and areas", note, columns, rows, numbers)
 
 
@@ -95,6 +100,7 @@ def _summarise_measures(results: Results, arm: str, dices: Sequence[str]) -> dic
         "assd": float(compute_patient_means(rows, "assd").median()),
         **means,
         "area_error_absolute": float(compute_patient_means(rows.assign(a=rows["area_error"].abs()), "a").mean()),
+        "predictions": len(rows),
         "empty_predictions": int(rows["pred_empty"].sum()),
         "undefined": int((rows["precision"].isna() | rows["recall"].isna()).sum()),
     }

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from t2m_bench.reporting.arms import REFERENCE, is_trained
-from t2m_bench.reporting.counterfactuals import find_box_conditions, list_swaps
+from t2m_bench.reporting.counterfactuals import list_swaps
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.strata import name_box
-from t2m_bench.statistics.intervals import compute_patient_means
+from t2m_bench.reporting.table import Table
 
 matplotlib.use("Agg")
 
@@ -93,22 +93,15 @@ def draw_swaps(results: Results, arm: str) -> list[Figure]:
     return figures
 
 
-def draw_boxes(results: Results, method: str) -> Figure | None:
-    """Dice over box quality for right, wrong and no text; None where all boxes are tight."""
-    boxes = find_box_conditions(results)
-    if len(boxes) == 1:
-        return None
-    lines = {
-        "right text": [results.select(method, "right", box) for box in boxes],
-        "wrong text": [results.select(method, "wrong", box) for box in boxes],
-        f"no text ({REFERENCE})": [results.select_main(REFERENCE, box) for box in boxes],
-        "baseline": [results.select_main("baseline", box) for box in boxes],
-    }
+def draw_boxes(table: Table, method: str) -> Figure:
+    """Dice over box quality for right, wrong and no text: means of `make_box_table`, of the same cases."""
+    boxes = list(table.numbers["box"])
+    lines = {"right": "right text", "wrong": "wrong text", "none": f"no text ({REFERENCE})", "baseline": "baseline"}
     canvas = Canvas(figsize=(1.3 * len(boxes) + 3, 3.8))
     axes = canvas.subplots()
     told = []
-    for (label, tables), colour in zip(lines.items(), COLOURS, strict=False):
-        means = [compute_patient_means(rows, "dice").mean() if len(rows) else np.nan for rows in tables]
+    for (column, label), colour in zip(lines.items(), COLOURS, strict=False):
+        means = table.numbers[column].to_numpy()
         if not np.isnan(means).all():
             axes.plot(range(len(boxes)), means, "o-", color=colour, label=label)
             told.append(f"{label} {means[0]:.3f} (tight), lowest {np.nanmin(means):.3f}")

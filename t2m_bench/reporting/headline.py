@@ -90,6 +90,7 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
     dice, iou = compute_patient_means(rows, "dice"), compute_patient_means(rows, "iou")
     estimate = estimate_mean(dice, rng)
     baseline = results.select_main("baseline")
+    baseline = baseline[baseline["case"].isin(rows["case"])]
     trained = is_trained(arm)
     gains = {
         "over_baseline": compare_arms(results, arm, "baseline") if trained else None,
@@ -142,8 +143,8 @@ def _write_note(results: Results, floor: str | None) -> str:
         f"Mean over {results.num_patients} patients, images of a patient and seeds averaged first; SD between "
         f"patients; the interval of a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
         "* Includes adaptation to the data set: no evidence about text.",
-        "Gains have the default interval, patients and training runs both random; p is the primary contrast's own, "
-        "Holm's in the family (see the ladder), and none else.",
+        "Gains have the default interval (what it takes as random is said under the ladder); p is the primary "
+        "contrast's own, Holm's in the family, and none else.",
         "Help is not of the text's content alone: arms with text also train with the contrastive loss (text_train_only "
         "has it without text), and gated has one level where text_free and hierarchical have two.",
         "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "

@@ -15,6 +15,8 @@ from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import (
     ABSENT,
     BOOTSTRAP_SEED,
+    BOXES,
+    BOXES_BUT_NAMED,
     Table,
     flatten_contrast,
     make_table,
@@ -59,13 +61,28 @@ def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Ta
         )
     note = (
         "Dice. One primary contrast, not adjusted; one family adjusted by Holm; the rest are intervals only. Interval "
-        "and p: patients and training runs both random (within a model, right minus wrong: patients alone). In "
-        "simulation the interval misses the truth in 4 to 6 % of suites; of one fold with three runs in up to 7 %. "
+        f"and p: {tell_what_is_random(comparisons)} (within a model, right minus wrong: patients alone). "
         f"Bootstrap: both drawn within each fold, as a check, from {FEWEST_RUNS} runs on. Smallest detectable: the "
-        "difference that such a suite finds in 80 % of cases. With one seed all holds for these trained models only. "
-        "Folds share training data, which no interval here accounts for."
+        "difference that such a suite finds in 80 % of cases. Folds share training data, which no interval here "
+        f"accounts for. {BOXES_BUT_NAMED}"
     )
     return make_table("ladder", "Is the text needed? A ladder over the arms", note, _LADDER_COLUMNS, rows, numbers)
+
+
+def tell_what_is_random(comparisons: Sequence[Comparison]) -> str:
+    """Return what the default interval takes as random with as many training runs as there are, and how sure it is."""
+    seeds = [item.contrast.num_seeds for item in comparisons if item.is_trained and not item.within_models]
+    if not seeds or min(seeds) == 1:
+        return "patients alone, given these trained models: one training run a fold cannot tell how runs differ"
+    if min(seeds) < FEWEST_RUNS:
+        return (
+            "patients and training runs both random, with two runs a fold, too few for the interval's 95 %: it misses "
+            "the truth more often"
+        )
+    return (
+        "patients and training runs both random; in simulation the interval misses the truth in 4 to 6 % of suites of "
+        "several folds or five runs, in up to 7 % of one fold with three runs"
+    )
 
 
 _LADDER_COLUMNS = (
@@ -113,7 +130,7 @@ def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) ->
         "for a claim "
         f"about the method. Equivalence: two one-sided t tests within {results.margin:g} Dice. Superiority: "
         "share of patients "
-        "with a gain, ties half."
+        f"with a gain, ties half. {BOXES_BUT_NAMED}"
     )
     columns = ("Comparison", "Sign flips, p", "Wilcoxon (Pratt), p", "Equivalence, p", "d_z", "Superiority")
     return make_table("secondary", "Appendix: tests given these trained models", note, columns, rows, numbers)
@@ -132,7 +149,8 @@ def make_rank_table(results: Results) -> Table | None:
         for arm, row in zip(shares.index, shares.to_numpy(), strict=True)
     ]
     named = shares.rename(columns=lambda rank: f"rank_{rank}").rename_axis("arm").reset_index()
-    note = "Per cent of bootstrap samples of patients in which an arm has the rank, given these trained models."
+    note = "Per cent of bootstrap samples of patients in which an arm has the rank, given these trained models. "
+    note += BOXES
     return make_table(
         "ranks",
         "Appendix: stability of the order",

@@ -15,6 +15,9 @@ ESCAPES = {
     "†": r"\textsuperscript{$\dagger$}",
 }
 
+MAX_ROWS = 24
+"""Of a float: with its note they fill a page on its side."""
+
 PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[utf8]{inputenc}
 \usepackage[margin=15mm]{geometry}
@@ -29,22 +32,30 @@ def escape(text: str) -> str:
 
 
 def write_table(table: Table) -> str:
-    """Return a float that needs booktabs and graphicx; wide tables are shrunk to the line."""
+    """Return floats that need booktabs and graphicx: wide tables are shrunk to the line, tall ones go on in another."""
+    starts = range(0, len(table.rows), MAX_ROWS)
+    return "\n".join(_write_part(table, start) for start in starts or [0])
+
+
+def _write_part(table: Table, start: int) -> str:
+    """Return one float with the rows from `start` on; the last has the note, the first the label."""
+    rows = table.rows[start : start + MAX_ROWS]
+    is_last = start + MAX_ROWS >= len(table.rows)
     layout = "".join("l" if table.is_text(column) else "r" for column in range(len(table.columns)))
     lines = [
         r"\begin{table}[htbp]",
         r"\centering",
-        rf"\caption{{{escape(table.title)}}}",
-        rf"\label{{tab:{table.name.replace('_', '-')}}}",
+        rf"\caption{{{escape(table.title + (' (continued)' if start else ''))}}}",
+        *([] if start else [rf"\label{{tab:{table.name.replace('_', '-')}}}"]),
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{layout}}}",
         r"\toprule",
         _write_row(table.columns),
         r"\midrule",
-        *(_write_row(row) for row in table.rows),
+        *(_write_row(row) for row in rows),
         r"\bottomrule",
         r"\end{tabular}}",
-        rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escape(table.note)}}}",
+        *([rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {escape(table.note)}}}"] if is_last else []),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

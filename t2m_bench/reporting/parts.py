@@ -58,6 +58,7 @@ def _mark_leakage(part: Part) -> Part:
 
 def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw: bool) -> list[Part]:
     method = find_method(results.arms) or next(iter(list_text_arms(results)), None)
+    boxes = make_box_table(results, method, comparisons) if method else None
     return [
         _make(
             "headline",
@@ -79,8 +80,8 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
         _make(
             "boxes",
             "Box and text",
-            [make_box_table(results, method, comparisons) if method else None],
-            [draw_boxes(results, method) if method and draw else None],
+            [boxes],
+            [draw_boxes(boxes, method) if boxes and method and draw else None],
             "All boxes are tight; looser ones were not asked.",
         ),
         _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from t2m_bench.reporting.arms import is_trained
 from t2m_bench.reporting.results import Results, Run
-from t2m_bench.reporting.table import ABSENT, Table, make_table, show_number
+from t2m_bench.reporting.table import ABSENT, BOXES, Table, make_table, show_number
 
 
 def make_runs_table(results: Results) -> Table:
@@ -54,7 +54,8 @@ def make_runs_table(results: Results) -> Table:
         f"Means over runs, of seconds the median. Test Dice is a mean over cases, in other tables over patients. "
         f"{_tell_validation(results)} Trials: of the sweep that chose the arm's settings, 1 where "
         "nothing was tuned; arms compare fairly only at equal trials. Peak memory is of the training process, where it "
-        "was noted. Gates: openings of the best epoch."
+        "was noted. Gates: openings of the best epoch. "
+        f"{BOXES}"
     )
     return make_table("runs", "What the arms took", note, _COLUMNS, rows, numbers)
 

@@ -44,16 +44,16 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         return None
     rows, numbers = [], []
     for box in boxes:
-        wrong = results.select(method, "wrong", box)
         asked = {
             "right": results.select(method, "right", box),
-            "wrong": wrong,
+            "wrong": results.select(method, "wrong", box),
             "none": results.select_main(REFERENCE, box),
             "baseline": results.select_main("baseline", box),
             "ellipse": results.select_main("floor_ellipse", box),
         }
-        if len(wrong):
-            asked = {name: part[part["case"].isin(wrong["case"])] for name, part in asked.items()}
+        there = [set(part["case"]) for part in asked.values() if len(part)]
+        shared = set.intersection(*there) if there else set()
+        asked = {name: part[part["case"].isin(shared)] for name, part in asked.items()}
         means = {name: _mean_dice(part) for name, part in asked.items()}
         gain = compare_arms(results, method, REFERENCE, box)
         cost = compare_conditions(results, method, "right", "wrong", box)
@@ -67,7 +67,8 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "
         "and is then "
         "changed by per cent of its size; a moved side is drawn once a case and shared by all arms and seeds. "
-        "Means are over the cases that have a wrong text, where one was asked. Cost is given these trained models."
+        "The means of a row are over the cases that all its columns have: a case without a class has no wrong text, a "
+        "fold that is not finished lacks an arm. Cost is given these trained models."
     )
     columns = (
         "Box",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from t2m_bench.reporting.arms import find_method
 from t2m_bench.reporting.results import Results
 
 PARTS = ("arms", "folds", "seeds")
@@ -25,6 +26,17 @@ def find_suite(results: Results) -> dict[str, list[Any]]:
     recipes = [results.experiment["recipe"], *(run.summary.get("suite", {}) for run in results.runs)]
     joined = join_suites(recipe.get("bench", {}) for recipe in recipes)
     return joined | {"folds": joined["folds"] or list(results.folds)}
+
+
+def list_asked_arms(results: Results) -> list[str]:
+    """Return the arms that every `bench` of this experiment noted, finished or not; none where no `bench` did."""
+    noted: list[str] = join_suites([results.experiment.get("suite") or {}])["arms"]
+    return noted
+
+
+def find_asked_method(results: Results) -> str | None:
+    """Return the method's arm of the primary contrast: it was fixed when the suite was asked, not by what finished."""
+    return find_method(list_asked_arms(results)) or find_method(results.arms)
 
 
 def list_missing(results: Results) -> list[str]:

@@ -13,6 +13,7 @@ from t2m_bench.statistics.intervals import Estimate
 ABSENT = "-"
 
 BOXES = "Boxes are tight and come from the reference mask."
+BOXES_BUT_NAMED = "Boxes come from the reference mask, and are tight unless a row names another."
 
 LACKING = (
     "An arm of fewer patients, as marked, lacks test folds: its mean is not comparable with the others', its gains, "

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from t2m_bench.reporting.arms import REFERENCE, find_method
+from t2m_bench.reporting.arms import REFERENCE
 from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
+from t2m_bench.reporting.counterfactuals import tell_wordings
 from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.suite import find_asked_method
 from t2m_bench.reporting.table import show_change, show_interval, show_p
 from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.tests import find_equivalence
@@ -70,23 +72,46 @@ def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[V
 
 
 def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    method = find_method(results.arms)
+    method = find_asked_method(results)
     if method is None:
         return []
     help_ = find_comparison(comparisons, f"{method} - {REFERENCE}")
     verdicts = []
+    if method not in results.arms:
+        verdicts.append(_miss_primary(method))
     if help_:
-        others = _list_others(comparisons, help_, results.margin)
+        others = [*_list_controls(comparisons, results), *_list_others(comparisons, help_, results.margin)]
         verdicts.append(_judge_help(help_, method, results.margin, others))
     for reliance in (c for c in comparisons if c.key.startswith(f"{method}: right - ")):
         verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
     language = find_comparison(comparisons, f"{method} - label")
     if language:
         verdicts.append(_judge_language(language, results.margin))
-    paraphrase = _find_paraphrase(results, method)
+    paraphrase = _compare_texts(results, method, "right", "paraphrase")
     if paraphrase:
-        verdicts.append(_judge_paraphrase(paraphrase, help_, results.margin))
+        effect = _compare_texts(results, method, "right", "wrong") or help_
+        verdicts.append(_judge_paraphrase(paraphrase, effect, results.margin, tell_wordings(results)))
     return verdicts
+
+
+def _miss_primary(method: str) -> Verdict:
+    why = f"The primary contrast is {method} - {REFERENCE}, and no run of {method} has finished."
+    headline = f"Not known yet: {method} has no results."
+    return Verdict("help", "Does the text help?", Outcome.UNDECIDED, headline, (why,))
+
+
+def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[str]:
+    """Return what the controls beside the primary contrast say, or that one was not trained."""
+    said = []
+    in_loss = find_comparison(comparisons, f"text_train_only - {REFERENCE}")
+    if in_loss:
+        said.append(
+            f"Text in the training loss alone, none at the input (text_train_only - {REFERENCE}): "
+            f"{_tell(in_loss.contrast, with_p=False)}."
+        )
+    if "label" not in results.arms:
+        said.append("No arm label has results: what sentences add to the bare category is not known.")
+    return said
 
 
 def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: float) -> list[str]:
@@ -99,7 +124,8 @@ def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: f
         if not is_gain or outcome not in _OF_OTHERS:
             continue
         whose = f"{arm}, with the box {rest.strip(' ()')}" if rest else arm
-        said.append(f"{whose}: {_OF_OTHERS[outcome]}, {_tell(item.contrast)} (Holm p {show_p(item.p_adjusted)}).")
+        told = f"{_tell(item.contrast)} (Holm p {show_p(item.p_adjusted)})"
+        said.append(f"{whose}: {_OF_OTHERS[outcome]}, {told}; {REFERENCE} {_describe_reference(arm)}.")
     return said
 
 
@@ -117,7 +143,10 @@ def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequ
     }[outcome]
     if outcome is Outcome.NEGLIGIBLE and contrast.high < 0:
         headline = "The text makes it slightly worse, by less than the margin."
-    sentences = [f"{method} with its right text against {REFERENCE}, {_describe_reference(method)}: {_tell(contrast)}."]
+    if contrast.num_seeds == 1:
+        headline = f"{headline} (For this trained model only.)"
+    differs = f"which {_describe_reference(method)}"
+    sentences = [f"{method} with its right text against {REFERENCE}, {differs}: {_tell(contrast)}."]
     if outcome is Outcome.HELPS and contrast.mean < margin:
         sentences.append(f"The gain is smaller than the margin of {margin:g} that was fixed as the least that matters.")
     if outcome is Outcome.NEGLIGIBLE:
@@ -131,7 +160,7 @@ def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequ
 def _describe_reference(method: str) -> str:
     """Return in what the reference differs from an arm with text, text itself aside."""
     levels = "two levels where it has one" if method == "gated" else "the same levels"
-    return f"which has {levels}, a learned constant for the text and no contrastive loss"
+    return f"has {levels}, a learned constant for the text and no contrastive loss"
 
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:
@@ -163,44 +192,55 @@ def _judge_language(comparison: Comparison, margin: float) -> Verdict:
         Outcome.NEGLIGIBLE: "Sentences add nothing that matters to the bare category.",
         Outcome.UNDECIDED: "Undecided whether sentences add anything to the bare category.",
     }[outcome]
+    if comparison.contrast.num_seeds == 1:
+        headline = f"{headline} (For these trained models only.)"
     said = f"{comparison.key}, one learned vector a class in place of a language model: {_tell(comparison.contrast)}"
     sentences = (f"{said} (Holm p {show_p(comparison.p_adjusted)}).", *_limit(comparison.contrast))
     return Verdict("language", "Does language help beyond the label?", outcome, headline, sentences)
 
 
-def _find_paraphrase(results: Results, method: str) -> Comparison | None:
-    tables = make_fold_tables(results.select(method, "right"), results.select(method, "paraphrase"), "dice")
+def _compare_texts(results: Results, method: str, one: str, other: str) -> Comparison | None:
+    tables = make_fold_tables(results.select(method, one), results.select(method, other), "dice")
     if not tables:
         return None
-    contrast, key = estimate_crossed(average_seeds(tables)), f"{method}: right - paraphrase"
+    contrast, key = estimate_crossed(average_seeds(tables)), f"{method}: {one} - {other}"
     return Comparison(key, "", EXPLORATORY, contrast, float("nan"), tuple(tables), within_models=True)
 
 
-def _judge_paraphrase(comparison: Comparison, help_: Comparison | None, margin: float) -> Verdict:
-    p = find_equivalence(comparison.patient_values, margin)
+def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin: float, homes: str) -> Verdict:
+    """Judge held-out wording against what text does at all: `effect` is right minus wrong text, else the help."""
+    values = comparison.patient_values
+    p = find_equivalence(values, margin) if len(values) > 1 else math.nan
     contrast = comparison.contrast
     told = f"{_tell(contrast)}, given these trained models; equivalence within {margin:g}: p {show_p(p)}"
     sentences = [f"Right minus held-out wording: {told}."]
     outcome = Outcome.NEGLIGIBLE if p < ALPHA else judge(contrast, margin)
     headline = "Held-out wording is not shown equivalent."
-    if help_ and abs(help_.contrast.mean) < margin:
+    if effect and abs(effect.contrast.mean) < margin:
         outcome, headline = Outcome.UNDECIDED, "Uninformative here: the text effect is below the margin."
-        effect = f"{help_.key}, is {show_change(help_.contrast.mean)} Dice"
-        sentences.append(f"The text effect, {effect}: wordings that do nothing are equivalent whatever they mean.")
+        is_ = f"{effect.key}, is {show_change(effect.contrast.mean)} Dice"
+        sentences.append(f"The text effect, {is_}: wordings that do nothing are equivalent whatever they mean.")
     elif outcome is Outcome.NEGLIGIBLE:
         headline = "Held-out wording of the same text is equivalent."
-    if help_ is None:
+    if effect is None:
         sentences.append(
-            f"Without {REFERENCE} the text effect is not known; below the margin this would be uninformative."
+            f"Without wrong text or {REFERENCE} the text effect is not known; below the margin this would be "
+            "uninformative."
         )
-    sentences.append("Where the text encoder does not put wordings of a class together, this measures the encoder.")
+    sentences.append(
+        f"Held-out sentences that the text encoder puts nearest to their class: {homes}; of others this measures the "
+        "encoder."
+        if homes
+        else "Where the text encoder does not put wordings of a class together, this measures the encoder."
+    )
     return Verdict("paraphrase", "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
 
 
-def _tell(contrast: Contrast) -> str:
+def _tell(contrast: Contrast, with_p: bool = True) -> str:
+    p = f"p {show_p(contrast.p)}, " if with_p else ""
     return (
         f"{show_change(contrast.mean)} Dice, 95 % interval {show_interval(contrast.low, contrast.high)}, "
-        f"p {show_p(contrast.p)}, {contrast.num_patients} patients"
+        f"{p}{contrast.num_patients} patients"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.shards.reader import EmbeddedBatch
@@ -49,6 +50,24 @@ class TextTable:
     def pick_held_out(self, values: Mapping[str, str]) -> tuple[int, ...]:
         """Return the row of the first held-out sentence of each field's value."""
         return tuple(by_value[values[name]][0] for name, by_value in self.held_out.items())
+
+    def count_homes(self) -> dict[str, tuple[int, int]]:
+        """Return field -> (held-out sentences whose nearest training sentence has their value, all of them).
+
+        By cosine. An encoder that does not put wordings of a class together fails here, before any model is asked.
+        """
+        counts = {}
+        for name, by_value in self.held_out.items():
+            known = [(value, row) for value, rows in self.rows[name].items() for row in rows]
+            apart = [(value, row) for value, rows in by_value.items() for row in rows]
+            one, other = (
+                functional.normalize(self.embeddings[[row for _, row in pairs]].float(), dim=1)
+                for pairs in (apart, known)
+            )
+            nearest = (one @ other.T).argmax(dim=1).tolist()
+            hits = sum(known[place][0] == value for place, (value, _) in zip(nearest, apart, strict=True))
+            counts[name] = (hits, len(apart))
+        return counts
 
     def embed(self, values: Mapping[str, str], choose: np.random.Generator | None = None) -> Tensor:
         """Return (E,): the mean over fields of one sentence each."""

@@ -137,7 +137,7 @@ def _list_given(case: Case, asking: Asking, donor: Case | None) -> Iterator[tupl
                 yield from ((f"swap:{name}={other}", {**own, name: other}) for other in others)
         elif condition == "other_patient" and donor is not None and is_known:
             yield condition, donor.text_fields
-        elif condition == "predicted" and predicted is not None:
+        elif condition == "predicted" and predicted is not None and is_known:
             yield condition, predicted
 
 

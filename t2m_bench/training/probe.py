@@ -26,8 +26,8 @@ NUM_FOLDS = 5
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 """scikit-learn's C; the one with the best cross-validated AUC within the training folds is taken."""
 
-MIN_CASES = 2 * NUM_FOLDS
-"""A class with fewer training cases is not predicted."""
+MIN_PATIENTS = 2 * NUM_FOLDS
+"""A class of fewer training patients is not predicted: several images of a patient are no new examples of it."""
 
 Features = NDArray[np.float64]
 
@@ -58,8 +58,11 @@ def probe_field(
     Args:
         features_of: "box" and "embedding_and_box" -> case_id -> features (F,).
     """
-    counts = {name: sum(case.text_fields[field] == name for case in train) for name in _list_classes(train, field)}
-    classes = tuple(name for name, count in counts.items() if count >= MIN_CASES)
+    patients_of = {
+        name: {case.patient_id for case in train if case.text_fields[field] == name}
+        for name in _list_classes(train, field)
+    }
+    classes = tuple(name for name, patients in patients_of.items() if len(patients) >= MIN_PATIENTS)
     train = [case for case in train if case.text_fields[field] in classes]
     known = [case for case in test if case.text_fields[field] in classes]
     if len(classes) < 2 or len({case.patient_id for case in train}) < NUM_FOLDS:

@@ -44,6 +44,7 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     size = frozen.sam.image_size
     probes = run_probe(training, test_cases, job.fields, frozen.source, size)
     found = describe_probe(probes, compute_same_class_share(test_cases, job.fields))
+    found["wordings_at_home"] = job.texts.count_homes()
     write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset
     rows = score_floors(job, training, test_cases, drawn)

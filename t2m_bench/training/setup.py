@@ -13,6 +13,7 @@ import torch
 from t2m_bench.config import Recipe
 from t2m_bench.data.boxes import Boxes
 from t2m_bench.data.case import Case
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.models.box_unet import LOW_RES_SIDE, BoxUnetSegmenter, build_box_unet
@@ -96,8 +97,12 @@ class Job:
         probe = load_json(self.reference / PROBE_NAME, command)
         boxes = load_json(self.reference / BOXES_NAME, command)
         by_field = {name: found["predicted"] for name, found in probe["fields"].items()}
+        # a field that could not be predicted is given as unknown: its own value is what the image does not tell
         predicted = {
-            case.case_id: {**case.text_fields, **{name: of[case.case_id] for name, of in by_field.items()}}
+            case.case_id: {
+                **dict.fromkeys(case.text_fields, UNKNOWN),
+                **{name: of[case.case_id] for name, of in by_field.items()},
+            }
             for case in self.select(self.splits.test)
             if by_field
         }

@@ -63,11 +63,11 @@ def test_a_run_that_stands_twice_is_refused_naming_both(experiment: Path) -> Non
         load_experiment(experiment)
 
 
-def change_recipe(experiment: Path, **note: object) -> None:
-    path = experiment / RUN / "run.json"
-    summary = json.loads(path.read_text())
-    summary["recipe"]["optim"]["learning_rate"] = 0.01
-    path.write_text(json.dumps(summary | note))
+def change_recipe(experiment: Path, runs: str = RUN, **note: object) -> None:
+    for path in experiment.glob(f"{runs}/run.json"):
+        summary = json.loads(path.read_text())
+        summary["recipe"]["optim"]["learning_rate"] = 0.01
+        path.write_text(json.dumps(summary | note))
 
 
 def test_two_recipes_in_one_table_are_refused_naming_the_field(experiment: Path) -> None:
@@ -77,12 +77,29 @@ def test_two_recipes_in_one_table_are_refused_naming_the_field(experiment: Path)
 
 
 def test_an_arm_that_says_it_is_differently_tuned_is_let_in(experiment: Path) -> None:
-    change_recipe(experiment, differently_tuned=True)
+    change_recipe(experiment, "hierarchical-*", differently_tuned=True)
     results = load_experiment(experiment)
     assert "hierarchical" in results.arms
     assert any(
         text.startswith("Differently tuned than the other arms: hierarchical;") for text in list_warnings(results)
     )
+
+
+def test_two_tunings_are_no_two_runs_of_one_arm(experiment: Path) -> None:
+    change_recipe(experiment, differently_tuned=True)
+    with pytest.raises(RunFolderError, match=rf"{RUN}: optim\.learning_rate = 0\.01, and hierarchical-.* has 0\.001"):
+        load_experiment(experiment)
+
+
+def test_two_adapters_are_no_two_runs_of_one_arm(experiment: Path) -> None:
+    path = experiment / RUN / "run.json"
+    path.write_text(path.read_text().replace('"kind": "hierarchical"', '"kind": "hierarchical", "inner_width": 16'))
+    others = (file for file in experiment.glob("hierarchical-*/run.json") if file != path)
+    for other in others:
+        content = other.read_text().replace('"kind": "hierarchical"', '"kind": "hierarchical", "inner_width": 256')
+        other.write_text(content)
+    with pytest.raises(RunFolderError, match=r"adapter\.inner_width = 16, and hierarchical-.* has 256"):
+        load_experiment(experiment)
 
 
 def test_where_the_data_lies_and_whether_it_is_refused_makes_no_other_recipe(experiment: Path) -> None:

@@ -1,12 +1,13 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from t2m_bench.reporting.latex import escape, write_document, write_table
+from t2m_bench.reporting.latex import MAX_ROWS, escape, write_document, write_table
 from t2m_bench.reporting.report import write_report
 from t2m_bench.reporting.results import load_experiment
 from t2m_bench.reporting.table import Table
@@ -35,6 +36,14 @@ def test_a_table_is_in_booktabs_form() -> None:
     assert "|" not in next(line for line in lines if "begin{tabular}" in line)
 
 
+def test_a_tall_table_goes_on_in_another_float_and_keeps_its_rows() -> None:
+    rows = tuple((f"row {number}", "+0.1") for number in range(2 * MAX_ROWS + 1))
+    written = write_table(replace(TABLE, rows=rows))
+    assert [written.count(part) for part in (r"\begin{table}", r"\label", "(continued)", r"\parbox")] == [3, 1, 2, 1]
+    assert all(f"row {number} &" in written for number in range(len(rows)))
+    assert max(part.count("row ") for part in written.split(r"\end{table}")) == MAX_ROWS
+
+
 @pytest.fixture
 def pdflatex() -> str:
     found = shutil.which("pdflatex")
@@ -56,8 +65,16 @@ def test_hard_characters_compile(pdflatex: str, tmp_path: Path) -> None:
     assert "Overfull \\hbox" not in compile_document(pdflatex, path)
 
 
+def test_tall_tables_fit_their_pages(pdflatex: str, tmp_path: Path) -> None:
+    rows = tuple((f"text_free {number}", "+0.1") for number in range(2 * MAX_ROWS))
+    path = tmp_path / "report.tex"
+    path.write_text(write_document(HARD, [], [replace(TABLE, rows=rows, note="A long note of a table. " * 60)]))
+    assert "Float too large" not in compile_document(pdflatex, path)
+
+
 def test_the_tables_of_a_report_compile(pdflatex: str, experiment: Path) -> None:
     written = write_report(load_experiment(experiment), ("tex",))
     printed = compile_document(pdflatex, written.paths["tex"])
     assert "Overfull \\hbox" not in printed, "wide tables are shrunk to the page"
+    assert "Float too large" not in printed
     assert written.paths["tex"].with_suffix(".pdf").stat().st_size > 10_000

@@ -17,6 +17,8 @@ from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
+from t2m_bench.reporting.distances import make_measures_table
+from t2m_bench.reporting.figures import draw_boxes
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
@@ -284,6 +286,28 @@ def test_a_patient_of_unknown_class_is_no_class_and_no_cost(experiment: Path) ->
     assert tight["right"] - tight["none"] == pytest.approx(GAIN["hierarchical"] - GAIN["text_free"], abs=0.004)
     wrong = costs.numbers.set_index(["arm", "condition"]).loc[("hierarchical", "wrong")]
     assert wrong["relative"] == pytest.approx(wrong["cost"] / tight["right"], abs=1e-9)
+    told = f"right text {tight['right']:.3f} (tight), lowest"
+    assert told in draw_boxes(boxes, "hierarchical").alt, "the picture is of the same cases as its table"
+
+
+def test_a_box_table_of_a_half_finished_suite_compares_the_same_cases(experiment: Path) -> None:
+    for folder in experiment.glob("text_free-fold2-*"):
+        shutil.rmtree(folder)
+    boxes = make_box_table(load_experiment(experiment), "hierarchical", [])
+    assert boxes is not None
+    tight = boxes.numbers.set_index("box").loc["tight"]
+    assert tight["right"] - tight["none"] == pytest.approx(tight["help"], abs=1e-9)
+
+
+def test_distances_of_two_units_are_not_averaged(experiment: Path) -> None:
+    for path in experiment.glob("*/cases.parquet"):
+        table = pd.read_parquet(path)
+        table.loc[table["patient"] == "patient-00000000", ["distance_unit", "hd95"]] = ["mm", 1e6]
+        write_results(path, table.to_dict("records"))
+    table = make_measures_table(load_experiment(experiment))
+    assert table is not None
+    assert (table.numbers["hd95"] < 1e3).all()
+    assert table.note.endswith("1 cases with distances in mm are left out.")
 
 
 def test_a_suite_enlarged_later_lacks_what_any_command_asked_for(experiment: Path) -> None:

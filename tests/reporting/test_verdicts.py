@@ -72,9 +72,7 @@ def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
     assert found["help"].outcome is Outcome.NEGLIGIBLE
     assert found["reliance"].outcome is Outcome.HELPS
     assert any("liability" in sentence for sentence in found["reliance"].sentences)
-    assert found["paraphrase"].outcome is Outcome.UNDECIDED
-    assert found["paraphrase"].headline == "Uninformative here: the text effect is below the margin."
-    assert found["paraphrase"].sentences[1].startswith("The text effect, hierarchical - text_free, is ")
+    assert found["paraphrase"].outcome is Outcome.NEGLIGIBLE, "the model reads its text, so wordings could differ"
 
 
 @pytest.mark.parametrize(("method", "levels"), [("gated", "two levels where it has one"), ("hierarchical", "the same")])
@@ -99,9 +97,40 @@ def test_training_runs_are_drawn_among_three_or_more(tmp_path: Path) -> None:
 
 def test_without_a_reference_it_is_not_known_whether_wordings_could_differ(tmp_path: Path) -> None:
     suite = Suite(("baseline", "hierarchical"), folds=(1,), seeds=(0,), patients=8, boxes=TIGHT)
-    found = find(load_experiment(suite.write(tmp_path)))["paraphrase"]
+    results = load_experiment(suite.write(tmp_path))
+    results = replace(results, table=results.table[results.table["condition"] != "wrong"])
+    found = find(results)["paraphrase"]
     assert found.headline == "Held-out wording of the same text is equivalent."
-    assert "Without text_free the text effect is not known" in found.sentences[1]
+    assert "Without wrong text or text_free the text effect is not known" in found.sentences[1]
+
+
+def test_one_patient_shows_no_equivalence(tmp_path: Path) -> None:
+    suite = Suite(("baseline", "hierarchical"), folds=(1,), seeds=(0,), patients=1, boxes=TIGHT)
+    assert find(load_experiment(suite.write(tmp_path)))["paraphrase"].outcome is Outcome.UNDECIDED
+
+
+def test_the_primary_contrast_is_the_suite_s_not_of_what_has_finished(tmp_path: Path) -> None:
+    results = load(tmp_path, help_=0.03)
+    asked = {"arms": ["text_free", "label", "gated", "hierarchical"], "folds": [1, 2], "seeds": [0, 1, 2, 3, 4]}
+    results = replace(results, experiment=results.experiment | {"suite": asked})
+    whole = {item.key: item for item in make_comparisons(results)}
+    runs = tuple(run for run in results.runs if run.arm != "hierarchical")
+    part = replace(results, table=results.table[results.table["arm"] != "hierarchical"], runs=runs)
+    (gated,) = [item for item in make_comparisons(part) if item.key == "gated - text_free"]
+    assert gated.role == FAMILY
+    assert gated.p_adjusted == pytest.approx(min(4 * whole["gated - text_free"].contrast.p, 1.0)), "four members asked"
+    verdict = find(part)["help"]
+    assert verdict.outcome is Outcome.UNDECIDED
+    assert verdict.headline == "Not known yet: hierarchical has no results."
+
+
+def test_a_second_arm_is_told_with_what_differs_and_controls_with_what_they_are(tmp_path: Path) -> None:
+    suite = Suite(("baseline", "text_free", "text_train_only", "gated", "hierarchical"), patients=24, boxes=TIGHT)
+    suite.gain = suite.gain | {"gated": suite.gain["text_free"] - 0.03}
+    said = " ".join(find(load_experiment(suite.write(tmp_path)))["help"].sentences)
+    assert "text_free has two levels where it has one" in said
+    assert "Text in the training loss alone, none at the input (text_train_only - text_free): " in said
+    assert "No arm label has results" in said
 
 
 def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path: Path) -> None:
@@ -134,12 +163,30 @@ def test_the_verdict_names_what_the_rest_of_the_family_found(tmp_path: Path) -> 
 
 
 def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:
-    assert find(load(tmp_path, help_=0.0, cost=0.0, draw=1))["reliance"].outcome is Outcome.NEGLIGIBLE
+    """Nor can its wordings differ, even where the arm gains over its reference by something else than its text."""
+    found = find(load(tmp_path, help_=0.03, cost=0.0, draw=1))
+    assert found["reliance"].outcome is Outcome.NEGLIGIBLE
+    assert found["paraphrase"].outcome is Outcome.UNDECIDED
+    assert found["paraphrase"].headline == "Uninformative here: the text effect is below the margin."
+    assert found["paraphrase"].sentences[1].startswith("The text effect, hierarchical: right - wrong, is ")
 
 
 def test_one_seed_speaks_for_this_trained_model_only(tmp_path: Path) -> None:
     found = find(load(tmp_path, help_=0.03, seeds=(0,)))
     assert any("this trained model only" in sentence for sentence in found["help"].sentences)
+    assert found["help"].headline == "The text helps. (For this trained model only.)"
+    assert found["language"].headline.endswith("(For these trained models only.)")
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [((0,), "patients alone"), ((0, 1), "two runs a fold, too few"), ((0, 1, 2), "misses the truth in 4 to 6 %")],
+)
+def test_what_the_interval_promises_hangs_on_the_training_runs(
+    tmp_path: Path, seeds: tuple[int, ...], said: str
+) -> None:
+    results = load(tmp_path, seeds=seeds)
+    assert said in make_ladder_table(results, make_comparisons(results)).note
 
 
 def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:

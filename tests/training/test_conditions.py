@@ -110,11 +110,22 @@ def test_what_is_given_is_what_the_condition_says() -> None:
     ]
     assert find(exam, "case-1", "predicted").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
     assert "predicted" not in list_conditions(exam, "case-0"), "nothing was predicted for it"
+    guessed = ask(predicted={"case-2": {"t_stage": "T4", "histology": "Adenocarcinoma"}})
+    assert "predicted" not in list_conditions(guessed, "case-2"), "its own text is unknown: no class to compare with"
+
     random, right = find(exam, "case-1", "random"), find(exam, "case-1", "right")
     vector, text = exam.vectors[list(random.prompt)].mean(dim=0), texts.embeddings[list(right.prompt)].mean(dim=0)
     assert float(vector.norm()) == pytest.approx(float(text.norm()), rel=1e-5)
     assert random.given is None
     assert abs(float(torch.cosine_similarity(vector, text, dim=0))) < 0.999
+
+
+def test_wordings_are_counted_where_the_encoder_puts_them() -> None:
+    rows = {"z": {"a": (0, 1), "b": (2,)}}
+    embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [5.0, 1.0], [3.0, 1.0]])
+    table = TextTable(embeddings, rows, {}, held_out={"z": {"a": (3,), "b": (4,)}})
+    assert table.count_homes() == {"z": (1, 2)}, "b's held-out sentence lies nearest to one of a's"
+    assert table.as_labels().count_homes() == {}
 
 
 def test_boxes_are_crossed_with_right_and_wrong_alone() -> None:

@@ -86,7 +86,8 @@ def test_each_distinct_text_and_box_is_decoded_once(tmp_path: Path) -> None:
     names = [(question.case.case_id, question.condition, question.box) for question in exam.questions]
     dice = dict(zip(names, answers.select("dice"), strict=True))
     for case in cases:
-        assert dice[case.case_id, "predicted", "tight"] == dice[case.case_id, "right", "tight"]
+        if case.text_fields["birads"] != "unknown":
+            assert dice[case.case_id, "predicted", "tight"] == dice[case.case_id, "right", "tight"]
         one = evaluator.answer(
             make_adapter(recipe),
             Exam((Question(case, "right", "loose_20", None, texts.pick(case.text_fields)),), texts.embeddings),

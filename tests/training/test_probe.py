@@ -60,6 +60,16 @@ def test_unknown_classes_are_predicted_but_not_counted() -> None:
     assert set(found.predicted.values()) <= {"a", "b", "c"}
 
 
+def test_many_images_of_few_patients_are_no_class_to_learn() -> None:
+    cases = make_cases(90)
+    rare = [replace(case, text_fields={"z": "rare"}, patient_id=f"r{n % 2}") for n, case in enumerate(make_cases(20))]
+    rare = [replace(case, case_id=f"rare-{n}") for n, case in enumerate(rare)]
+    rng = np.random.default_rng(1)
+    features = {case.case_id: rng.standard_normal(2) for case in (*cases, *rare)}
+    found = probe_field([*cases[:60], *rare], cases[60:], "z", {"box": features, "embedding_and_box": features})
+    assert "rare" not in found.classes
+
+
 def test_one_class_tells_nothing() -> None:
     cases = [replace(case, text_fields={"z": "a"}) for case in make_cases(40)]
     assert probe_field(cases[:30], cases[30:], "z", {"box": describe_boxes(cases)}) is None
