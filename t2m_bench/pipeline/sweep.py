@@ -21,6 +21,7 @@ from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
+from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import count_states, find_best, has_trials, list_counted, open_study, remove_studies
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, override_refit
 from t2m_bench.training.run_folder import load_json, lock_run
@@ -99,6 +100,8 @@ def search(
     """
     start = time.monotonic()
     check_axes(loaded, terminal, strict)
+    if refit:
+        _check_fair(loaded.sweep)
     folder = runs / "sweeps" / loaded.sweep.name
     with lock_run(folder):
         experiments = [gather(_draw(loaded.recipe, seed), runs, terminal) for seed in loaded.sweep.split_seeds]
@@ -111,6 +114,16 @@ def search(
             recipe, studies = _tune_free(loaded, best, study, [e for e, _ in experiments], folder, terminal, stop)
             refitted = _refit(recipe, studies, folder, terminal, stop)
     return Searched(folder, study, time.monotonic() - start, refitted)
+
+
+def _check_fair(sweep: Sweep) -> None:
+    """Refuse a refit of arms that were chosen by different measures: text_free has Dice alone to be chosen by."""
+    first, direction = next(iter(sweep.objectives.items()))
+    if (first, direction) != ("val_dice", "maximize"):
+        raise RecipeError(
+            f"--refit compares the winner with {FREE}, which is chosen by validation Dice; here the winner is chosen "
+            f"by {first} ({direction}). Put val_dice: maximize first among the objectives, or leave --refit out."
+        )
 
 
 def _draw(recipe: Recipe, split_seed: int) -> Recipe:
@@ -130,6 +143,7 @@ def _run(
     if done:
         terminal.say(f"continuing {folder}, study {study.study_name}: {done} of {sweep.trials} trials are there")
     if done >= sweep.trials:
+        Sampling(sweep).settle_interrupted(study)  # of a process that was killed, where fewer trials are asked for now
         return
     jobs = tuple(hide_test_cases(experiment.make_job(loaded.recipe.adapter.kind, 0)) for experiment in experiments)
     data = TrialData(jobs, sweep.seeds, tuple(sweep.objectives))
@@ -281,7 +295,7 @@ def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
     changes: dict[str, Any] = {"space": space, "objectives": {"val_dice": "maximize"}}
     if sweep.sampler.kind == "cma_es" and len(space) < 2:  # it has no distribution over a line
         changes["sampler"] = {**sweep.sampler.model_dump(), "kind": "tpe"}
-    points = math.prod(len(sweep.space[name].list_values() or [0]) for name in space)
+    points = math.prod(sweep.space[name].count_values() or 1 for name in space)
     number = min(trials, points) if sweep.sampler.kind == "grid" else trials
     own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": number})
     raw = deepcopy(loaded.raw)

@@ -219,7 +219,10 @@ def find_importances(study: optuna.Study) -> list[Importance]:
         if len(values) < FEWEST_TRIALS or len(set(values)) < 2:
             continue
         spread, alone = float(np.std(values)), len(group.axes) == 1
-        shares = _compute_shares(group.study, group.axes)
+        try:
+            shares = _compute_shares(group.study, group.axes)
+        except RuntimeError:  # no tree of the forest found anything to tell values apart by
+            continue
         found += [Importance(group.name, len(values), axis, share, spread, alone) for axis, share in shares.items()]
     return found
 
@@ -305,8 +308,9 @@ def _list_groups(study: optuna.Study) -> list[_Group]:
         for axes in sets:
             among = [trial for trial in complete if set(axes) == trial.params.keys()]
             first = among[0].params
-            told = ", ".join(str(first[axis]) for axis in shared if isinstance(first[axis], str))
-            own = [axis for axis in axes if not isinstance(first[axis], str) or axis not in shared]
+            own = [axis for axis in axes if len({repr(trial.params[axis]) for trial in among}) > 1]
+            fixed = [axis for axis in shared if isinstance(first[axis], str) and axis not in own]
+            told = ", ".join(str(first[axis]) for axis in fixed)
             if own:
                 groups.append(_Group(f"{told or 'those'} with {len(axes)} axes", own, _copy_study(study, among)))
     return groups

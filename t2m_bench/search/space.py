@@ -1,6 +1,7 @@
 """An axis of the space that a sweep searches, and the values on it."""
 
 import math
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
@@ -34,7 +35,9 @@ class Axis(Section):
         if self.choices is not None:
             if self.low is not None or self.high is not None:
                 return "give either choices or low and high"
-            if len(set(map(repr, self.choices))) < 2:
+            if any(one == other for place, one in enumerate(self.choices) for other in self.choices[:place]):
+                return f"choices = {list(self.choices)}: one stands twice"
+            if len(self.choices) < 2:
                 return f"choices = {list(self.choices)}: one choice is no axis; put it into overrides"
             return None
         if self.low is None or self.high is None:
@@ -49,6 +52,8 @@ class Axis(Section):
             return "log and step exclude each other"
         if self.integer and (self.low % 1 or self.high % 1 or (self.step or 1) % 1):
             return "an integer range has integer low, high and step"
+        if self._count_steps() == 0:
+            return f"step = {self.step:g} is wider than the range from {self.low} to {self.high}: one value is no axis"
         return None
 
     def list_values(self) -> list[Any] | None:
@@ -66,6 +71,13 @@ class Axis(Section):
             return [self.low, within if number is None else self._step_to(int(number / math.pi)), self.high]
         return self.list_values() or []
 
+    def count_values(self) -> int | None:
+        """Return how many values there are, or None where there is no end of them."""
+        if self.choices is not None:
+            return len(self.choices)
+        number = self._count_steps()
+        return None if number is None else number + 1
+
     def _count_steps(self) -> int | None:
         """Return the steps from end to end of a range, or None where there is no step."""
         assert self.low is not None
@@ -76,7 +88,10 @@ class Axis(Section):
     def _step_to(self, place: int) -> float:
         assert self.low is not None
         value = self.low + place * (self.step or 1)
-        return int(value) if self.integer else value
+        if self.integer:
+            return int(value)
+        exact = Decimal(str(self.low)) + place * Decimal(str(self.step or 1))  # 0.1 + 2 x 0.1 is not 0.3 in binary
+        return min(float(exact), float(self.high if self.high is not None else exact))
 
     def list_extremes(self) -> list[Any]:
         """Return the choices, or both ends of the range."""

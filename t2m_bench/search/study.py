@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -73,12 +73,23 @@ def open_storage(folder: Path, kind: str) -> BaseStorage:
             raise RecipeError(
                 f"{folder}: lies on {system}, where SQLite's locks are not safe. Set sweep.storage=journal."
             )
-        return RDBStorage(f"sqlite:///{folder / SQLITE_NAME}")
+        return _open_sqlite(folder / SQLITE_NAME)
     journal = folder / JOURNAL_NAME
     try:
-        return JournalStorage(JournalFileBackend(str(journal)))
+        # absolute: its lock is a symbolic link to this name, and one that leads nowhere, left by a killed process,
+        # is waited on for ever
+        return JournalStorage(JournalFileBackend(str(journal.resolve())))
     except (ValueError, KeyError, AssertionError, TypeError) as error:
         raise RunFolderError(f"{journal}: cannot be read as a study ({error}). Move it away.") from None
+
+
+def _open_sqlite(file: Path) -> BaseStorage:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return RDBStorage(f"sqlite:///{file}")
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        raise RunFolderError(f"{file}: cannot be read as a study ({error}). Move it away.") from None
 
 
 def has_study(folder: Path) -> bool:

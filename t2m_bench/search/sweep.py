@@ -31,6 +31,9 @@ METRICS = ("val_dice", "val_reliance", "trainable_parameters")
 """What a trial can be judged by, all on validation cases: mean Dice with the right text; what wrong text costs of it;
 the adapter's size."""
 
+MOST_POINTS = 100_000
+"""Of a grid: Optuna lists them all."""
+
 SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
 
@@ -220,6 +223,8 @@ def _check_axes(sweep: Sweep) -> Iterable[str]:
                 yield f"space.{name}.when: {other} must be an axis with choices that stands above it"
                 continue
             choices = earlier[other].choices or ()
+            if not axis.allows(other):
+                yield f"space.{name}.when: {other} has no value; name those under which the axis exists"
             strange = [value for value in axis.allows(other) if value not in choices]
             if strange:
                 yield f"space.{name}.when: {other} is never {strange[0]!r}; its choices are {list(choices)}"
@@ -255,6 +260,8 @@ def _check_search(sweep: Sweep) -> Iterable[str]:
     elif sweep.storage not in ("journal", "sqlite"):
         yield f"storage = {sweep.storage!r}: write journal, or sqlite on a local disk"
     conditional = [name for name, axis in sweep.space.items() if axis.when]
+    if sweep.sampler.kind == "nsga2" and sweep.sampler.startup_trials < 2:
+        yield "sampler.startup_trials: a generation of nsga2 has at least 2 trials"
     if sweep.sampler.kind == "grid":
         yield from _check_grid(sweep, conditional)
     if sweep.sampler.kind == "cma_es":
@@ -272,10 +279,12 @@ def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:
         yield f"sampler.kind = grid: no axis may have when (found {conditional[0]}); use tpe or random"
     points = 1
     for name, axis in sweep.space.items():
-        values = axis.list_values() if axis.find_problem() is None else []
-        if values is None:
+        number = axis.count_values() if axis.find_problem() is None else 1
+        if number is None:
             yield f"space.{name}: a grid needs choices, integers or a step"
-        points *= len(values or [0])
+        points *= number or 1
+    if points > MOST_POINTS:
+        yield f"sampler.kind = grid: {points} points are too many to list; use random, or wider steps"
     if sweep.trials > points:
         yield f"trials = {sweep.trials}: the grid has {points} points; ask for at most as many"
 
@@ -300,6 +309,11 @@ def _check_together(sweep: Sweep, recipe: Recipe) -> Iterable[str]:
         yield (
             "split_seeds: with dataset.split_by = image each draws test images of its own, so one would train on the "
             "test images of another; give one"
+        )
+    if not isinstance(recipe.cluster.num_train_workers, int):
+        yield (
+            f"cluster.num_train_workers = {list(recipe.cluster.num_train_workers)}: the trials of a sweep keep their "
+            "number of workers; write one number"
         )
     use_gpu, gpus = recipe.cluster.use_gpu, sweep.resources.gpus
     if recipe.cluster.min_train_workers == 0 and use_gpu != (gpus > 0):

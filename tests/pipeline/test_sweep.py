@@ -5,10 +5,14 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from optuna.trial import TrialState
 
 from t2m_bench.errors import RecipeError, RunFolderError
-from t2m_bench.pipeline.sweep import check_unchanged, make_free_sweep, make_refit_recipe
-from t2m_bench.search.study import load_studies, open_study
+from t2m_bench.pipeline.signals import StopRequest
+from t2m_bench.pipeline.sweep import _run, check_unchanged, make_free_sweep, make_refit_recipe, search
+from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.search.samplers import Sampling
+from t2m_bench.search.study import complete, load_studies, open_study
 from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
 
 DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
@@ -49,6 +53,26 @@ def test_a_refit_may_train_longer_than_a_trial_and_a_wrong_wish_is_told_before_t
     assert recipe.with_arm("gated", 0).optim.learning_rate == 0.005
     with pytest.raises(RecipeError, match=r"refit.*did you mean epochs"):
         load_sweep(DEMO, ["sweep.refit.overrides=[optim.epoch=12]"])
+
+
+def test_a_refit_of_arms_chosen_by_different_measures_is_refused_before_the_search(tmp_path: Path) -> None:
+    """A winner by size beside a text_free chosen by Dice is no comparison."""
+    overrides = ["sweep.objectives={trainable_parameters: minimize}", "sweep.scheduler.kind=none"]
+    loaded = load_sweep(DEMO, overrides)
+    with pytest.raises(RecipeError, match="the winner is chosen by trainable_parameters"):
+        search(loaded, tmp_path, Terminal(), StopRequest(), refit=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_trials_of_a_killed_process_end_where_fewer_are_asked_for_now(tmp_path: Path) -> None:
+    loaded = load_sweep(DEMO, [], trials=1)
+    study = open_study(tmp_path, loaded.sweep, "demo")
+    for _ in range(2):
+        trial = Sampling(loaded.sweep).ask(study)
+    complete(study, 0, [0.9], {})
+    assert study.trials[trial.number].state is TrialState.RUNNING
+    _run(study, loaded, [], tmp_path, Terminal(), StopRequest())
+    assert study.trials[trial.number].state is TrialState.FAIL
 
 
 def test_text_free_searches_the_weights_of_dice_and_bce_too() -> None:

@@ -92,6 +92,42 @@ def test_trials_whose_only_axis_is_their_kind_make_no_group() -> None:
     assert next(iter(axes["trials"])) == 20
 
 
+NORM = "adapter.norm"
+
+
+def make_conditional_study(effect: float) -> optuna.Study:
+    """Sixty trials; the norm moves the objective by `effect`, in trials of the hierarchical adapter the gate hardly."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(60):
+        trial = study.ask()
+        kind = trial.suggest_categorical(KIND, ["gated", "hierarchical"])
+        norm = trial.suggest_categorical(NORM, ["branch", "output"])
+        gate = trial.suggest_float(GATE, 0.1, 0.9) if kind == "hierarchical" else 0.0
+        complete(study, trial.number, [0.8 + effect * (norm == "output") + 0.001 * effect * gate], {})
+    return study
+
+
+def test_an_axis_that_varies_within_a_group_is_weighed_there_too() -> None:
+    table = make_importance_table(make_conditional_study(0.1)).numbers
+    group = table[table["group"].str.startswith("hierarchical with")].set_index("axis")
+    assert set(group.index) == {NORM, GATE}
+    assert group.loc[NORM, "share"] > 0.9
+
+
+def test_a_group_whose_trials_are_all_as_good_is_left_out() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(40):
+        trial = study.ask()
+        kind = trial.suggest_categorical(KIND, ["gated", "hierarchical"])
+        heads = trial.suggest_categorical("adapter.fine.heads", [1, 2]) if kind == "hierarchical" else 0
+        if heads == 2:
+            fail(study, trial.number, "out of memory")
+        else:
+            complete(study, trial.number, [0.8 + 0.01 * number if kind == "gated" else 0.5 + 0.01 * number], {})
+    table = make_importance_table(study).numbers
+    assert "adapter.fine.heads" not in set(table["axis"])
+
+
 def test_with_one_training_a_trial_the_noise_is_not_known(tmp_path: Path) -> None:
     table = make_importance_table(make_study(tmp_path, {"val_dice": "maximize"}, seeds=1))
     assert "the noise between seeds is not known" in table.note

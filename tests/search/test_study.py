@@ -11,7 +11,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from t2m_bench.errors import RecipeError
+from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import (
     JOURNAL_NAME,
@@ -227,6 +227,25 @@ def test_cma_es_neither_writes_nor_loads_a_pickle(make_sweep: Callable[..., Swee
     study.tell(planted_trial, 0.5)
     run(open_study(tmp_path, sweep, "s"), sweep, 6)
     assert not sprung.exists()
+
+
+def test_the_lock_of_a_study_leads_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a symbolic link: to nowhere, a lock that a killed process left would be waited on for ever."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    storage = open_storage(Path("runs"), "journal")
+    lock = storage._backend._lock  # type: ignore[attr-defined]
+    lock.acquire()
+    (left,) = [path for path in Path("runs").iterdir() if path.is_symlink()]
+    assert left.resolve() == (tmp_path / "runs" / JOURNAL_NAME).resolve()
+    assert left.exists(), "what it leads to is there"
+    lock.release()
+
+
+def test_a_file_that_is_no_sqlite_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study.sqlite").write_bytes(b"no database at all, and long enough to be read as one" * 40)
+    with pytest.raises(RunFolderError, match=r"study\.sqlite: cannot be read as a study"):
+        load_studies(tmp_path)
 
 
 def test_sqlite_is_for_local_disks_and_neither_for_object_stores(

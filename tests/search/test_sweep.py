@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.search.samplers import build_distribution
 from t2m_bench.search.sweep import Sweep, apply_params, load_sweep
 from t2m_bench.typed_yaml import load_mapping, validate
 
@@ -52,6 +53,10 @@ def test_an_override_reaches_into_an_axis() -> None:
         ("space.adapter.inner_width={low: 64, high: 4096, integer: true}", r"does not divide the inner width"),
         ("space.adapter.fine.heads.when={adapter.kind: text_free}", "adapter.kind is never 'text_free'"),
         ("space.adapter.fine.heads.when={loss.contrastive_weight: 1.0}", "must be an axis with choices"),
+        ("space.adapter.fine.heads.when={adapter.kind: []}", r"heads\.when: adapter\.kind has no value"),
+        ("space.adapter.fine.heads.choices=[1, 1.0, 2]", r"heads: choices = \[1, 1\.0, 2\]: one stands twice"),
+        ("space.loss.temperature={low: 0.1, high: 0.2, step: 5}", r"step = 5 is wider than the range"),
+        ("sampler={kind: nsga2, startup_trials: 1}", "a generation of nsga2 has at least 2 trials"),
         ("space.loss.contrastive_weight.low=0", "a log range lies above 0"),
         ("space.optim.epochs={low: 1, high: 3, integer: true}", "with a scheduler all trials have the same epochs"),
         ("objectives.val_dise=maximize", r"val_dise is not an objective; did you mean val_dice"),
@@ -125,6 +130,28 @@ def test_a_grid_is_as_large_as_its_axes_say(tmp_path: Path) -> None:
         load_sweep(path)
     path.write_text(yaml.safe_dump(raw | {"trials": 6}))
     assert load_sweep(path).sweep.space["optim.warmup_steps"].list_values() == [0, 10, 20]
+
+
+def test_a_grid_of_floats_lies_within_its_range(tmp_path: Path) -> None:
+    """0.1 + 2 x 0.1 is more than 0.3 in binary, which Optuna takes for a value outside."""
+    axis = load_sweep(DEMO, ["sweep.space.prompts.text_dropout={low: 0.1, high: 0.7, step: 0.1}"]).sweep.space
+    found = axis["prompts.text_dropout"]
+    assert found.list_values() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert all(build_distribution(found)._contains(value) for value in found.list_values() or [])
+
+
+def test_a_grid_of_very_many_points_is_refused_in_a_moment(tmp_path: Path) -> None:
+    space = {"optim.warmup_steps": {"low": 0, "high": 10**12, "integer": True}}
+    raw = {"name": "grid", "recipe": str(REPOSITORY / "launch" / "demo.yaml"), "space": space}
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(raw | {"sampler": {"kind": "grid"}, "trials": 7}))
+    with pytest.raises(RecipeError, match="1000000000001 points are too many to list"):
+        load_sweep(path)
+
+
+def test_the_trials_of_a_sweep_keep_their_number_of_workers() -> None:
+    with pytest.raises(RecipeError, match=r"num_train_workers = \[1, 2\]: the trials of a sweep keep"):
+        load_sweep(DEMO, ["cluster.num_train_workers=[1, 2]"])
 
 
 def test_a_trial_is_the_recipe_with_its_values_in_place() -> None:
