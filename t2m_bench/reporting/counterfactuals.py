@@ -69,7 +69,7 @@ def make_counterfactual_table(results: Results) -> Table | None:
             rows.append(
                 (
                     arm,
-                    label + _mark_untrained(results, arm, condition),
+                    label + _mark_unpredicted(results, condition) + _mark_untrained(results, arm, condition),
                     show_number(float(compute_patient_means(other, "dice").mean())),
                     show_change(contrast.mean),
                     show_percent(relative),
@@ -116,9 +116,21 @@ def select_condition(results: Results, arm: str, condition: str) -> pd.DataFrame
     return pd.concat(swaps).groupby(keys)[["dice"]].mean().reset_index()
 
 
+def _list_unpredicted(results: Results) -> list[str]:
+    """Return the text fields whose class no probe predicted in some fold; `predicted` gives them as unknown."""
+    probed = [reference.probe["fields"] for reference in results.references if reference.probe.get("fields")]
+    return [field for field in results.fields if any(field not in of_fold for of_fold in probed)]
+
+
+def _mark_unpredicted(results: Results, condition: str) -> str:
+    fields = _list_unpredicted(results) if condition == "predicted" else []
+    return f"; {' and '.join(fields)} given as unknown" if fields else ""
+
+
 def _mark_untrained(results: Results, arm: str, condition: str) -> str:
     """Say where a text was never seen in training, so that its row measures what the model was not made for."""
-    if condition != "unknown":
+    says_unknown = condition == "unknown" or (condition == "predicted" and _list_unpredicted(results))
+    if not says_unknown:
         return ""
     recipes = [run.summary.get("recipe", {}) for run in results.list_runs(arm)]
     dropout = [recipe.get("prompts", {}).get("text_dropout") for recipe in recipes]

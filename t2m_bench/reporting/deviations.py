@@ -24,7 +24,7 @@ class ProtocolRow:
 
     Attributes:
         results: arm -> rows of its runs, right text and tight boxes; None: it was not measured.
-        leaks: whether leakage was allowed.
+        leaks: whether test cases shared patients with training, or chose the epoch.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Deviations:
         records = []
         for row in self.rows:
             record: dict[str, object] = {"protocol": row.name, "measured": row.results is not None}
-            record["leakage_allowed"] = row.leaks
+            record["leaks"] = row.leaks
             for arm in self.arms:
                 found, reference = row.estimate(arm), clean[arm]
                 paired = None if row is self.rows[0] else row.compare(arm, self.rows[0])
@@ -106,8 +106,8 @@ class Deviations:
             "95 % bootstrap interval over patients, seeds averaged, given these trained models. Worth is the "
             "difference to the clean protocol; its interval takes patients and training runs as random (one run a "
             "fold: patients alone, given these trained models). Another split has other test cases: there it is no "
-            f"paired difference and has no interval. {LEAKS}: leakage was allowed, so that these are no honest test "
-            f"figures. {BOXES}"
+            f"paired difference and has no interval. {LEAKS}: images of test patients are trained on, or test cases "
+            f"choose the epoch, so that these are no honest test figures. {BOXES}"
         )
         return "\n".join([*lines, "", note, ""])
 

@@ -71,10 +71,18 @@ def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Ta
 
 def tell_what_is_random(comparisons: Sequence[Comparison]) -> str:
     """Return what the default interval takes as random with as many training runs as there are, and how sure it is."""
-    seeds = [item.contrast.num_seeds for item in comparisons if item.is_trained and not item.within_models]
-    if not seeds or min(seeds) == 1:
+    trained = [item for item in comparisons if item.is_trained and not item.within_models]
+    counts = {table.shape[1] for item in trained for table in item.tables}
+    if not counts:
+        return "patients alone"
+    if len(counts) > 1:
+        return (
+            "patients and training runs both random where a fold has several runs (column Seeds: the fewest of any "
+            "fold), patients alone where none has; with fewer than three it misses the truth more often than it says"
+        )
+    if counts == {1}:
         return "patients alone, given these trained models: one training run a fold cannot tell how runs differ"
-    if min(seeds) < FEWEST_RUNS:
+    if min(counts) < FEWEST_RUNS:
         return (
             "patients and training runs both random, with two runs a fold, too few for the interval's 95 %: it misses "
             "the truth more often"

@@ -81,7 +81,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
             "boxes",
             "Box and text",
             [boxes],
-            [draw_boxes(boxes, method) if boxes and method and draw else None],
+            [draw_boxes(boxes, method) if boxes and method and draw and boxes.numbers["right"].notna().any() else None],
             "All boxes are tight; looser ones were not asked.",
         ),
         _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),

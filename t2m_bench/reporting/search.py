@@ -183,9 +183,7 @@ def make_importance_table(study: optuna.Study) -> Table:
         "What mattered",
         f"Share of the variance of {_get_names(study)[0]} over complete trials (fANOVA), and its square root times "
         f"their standard deviation as an effect. Conditional axes are compared among trials that have the same "
-        "axes; an axis alone has all of the share. "
-        + noise_note
-        + ("" if found else f" Fewer than {FEWEST_TRIALS} complete trials: nothing can be said."),
+        "axes; an axis alone has all of the share. " + noise_note + ("" if found else f" {_tell_why_nothing(study)}"),
         ("Among", "Trials", "Axis", "Share", "Effect", "Noise", "Beside noise"),
         rows,
         numbers,
@@ -209,6 +207,13 @@ def make_reasons_table(search: Search) -> Table:
         [tuple(map(str, record.values())) for record in records],
         records,
     )
+
+
+def _tell_why_nothing(study: optuna.Study) -> str:
+    number = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+    if number < FEWEST_TRIALS:
+        return f"Fewer than {FEWEST_TRIALS} complete trials: nothing can be said."
+    return "No axis took several values among complete trials, or all were as good: nothing can be said."
 
 
 def find_importances(study: optuna.Study) -> list[Importance]:

@@ -68,7 +68,7 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         "and is then "
         "changed by per cent of its size; a moved side is drawn once a case and shared by all arms and seeds. "
         "The means of a row are over the cases that all its columns have: a case without a class has no wrong text, a "
-        "fold that is not finished lacks an arm. Cost is given these trained models."
+        "fold that is not finished lacks an arm; without such cases there are none. Cost is given these trained models."
     )
     columns = (
         "Box",

@@ -123,12 +123,13 @@ def test_embedding_stores_what_the_plain_way_stores() -> None:
 def test_two_workers_train_beside_one_to_the_same_loss() -> None:
     found = measure_scaling("cpu", grid=4, batch_size=4, num_steps=1, repeats=1)
     assert [row.way for row in found.rows] == [PLAIN, OURS, LIMIT, LIMIT]
-    one, half = found.rows[0], found.rows[-1]
-    assert half.median_s == pytest.approx(one.median_s / 2)
+    apart, half = found.rows[2:]
+    assert half.median_s == pytest.approx(found.rows[0].median_s / 2)
+    assert found.of_limit == pytest.approx(min(apart.median_s, half.median_s) / found.rows[1].median_s)
 
 
 @pytest.mark.soak  # a minute and more: a TorchTrainer a trial is what it measures
 def test_trials_are_measured_each_way_and_found_to_be_the_same() -> None:
     measured = measure_sweep(Path("sweeps/demo.yaml"), "cpu", plain_trials=1, our_trials=2)
     assert [row.way for row in measured.rows] == [PLAIN, OURS, LIMIT]
-    assert measured.speedup > 0
+    assert measured.speedup > 1

@@ -11,7 +11,7 @@ import yaml
 from t2m_bench.cli import main
 from t2m_bench.config import Recipe, load_recipe, parse_recipe
 from t2m_bench.errors import LeakageError
-from t2m_bench.pipeline.deviations import list_protocols
+from t2m_bench.pipeline.deviations import leaks, list_protocols
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.terminal import Terminal
 
@@ -62,6 +62,16 @@ def test_the_published_split_leaks_and_needs_leave(small_recipe: Recipe, tmp_pat
     assert not {*splits.train} & {*splits.test}
 
 
+def test_what_only_allows_leakage_does_not_leak() -> None:
+    """Each deviation by itself runs with leakage allowed, and most of them split and choose as the clean protocol."""
+    protocols = list_protocols(load_recipe(PUBLISHED, WITH_MINI))
+    found = {protocol.name: leaks(protocol.recipe) for protocol in protocols if protocol.recipe}
+    assert found["clean protocol"] is False
+    assert found["Adam at 1e-4, batches of 4"] is False
+    assert found["split by image"] is True
+    assert found["best epoch chosen on the test cases, the validation cases trained on"] is True
+
+
 def test_the_table_says_what_each_is_worth(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +95,8 @@ def test_the_table_says_what_each_is_worth(
     assert "| bytes | not measured with mini | - |" in text
     numbers = pd.read_csv(Path(summary["table"]).with_name("deviations.csv")).set_index("protocol")
     assert list(numbers.index) == ["clean protocol", "split by image", "bytes", "all but: bytes"]
+    assert list(numbers["leaks"]) == [False, True, False, True]
+    assert "| split by image (leaks) |" in text
     worth = numbers["gated_dice"] - numbers.loc["clean protocol", "gated_dice"]
     assert numbers["gated_worth"].dropna().to_dict() == pytest.approx(worth.dropna().to_dict(), abs=1e-12)
     assert numbers.loc["split by image", "gated_dice"] == numbers.loc["all but: bytes", "gated_dice"]

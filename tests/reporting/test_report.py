@@ -38,6 +38,15 @@ def parts(whole_suite: Path) -> dict[str, Part]:
     return {part.key: part for part in make_parts(results, make_comparisons(results))}
 
 
+def test_a_field_that_no_probe_predicts_is_said_to_be_given_as_unknown(experiment: Path) -> None:
+    for path in experiment.glob("reference-*/probe.json"):
+        path.write_text(path.read_text().replace('"birads"', '"another"'))
+    table = make_counterfactual_table(load_experiment(experiment))
+    assert table is not None
+    (label,) = {row[1] for row in table.rows if row[1].startswith("class that the image predicts")}
+    assert label == "class that the image predicts (probe); birads given as unknown"
+
+
 def find_table(parts: dict[str, Part], name: str) -> pd.DataFrame:
     (table,) = [table for part in parts.values() for table in part.tables if table.name == name]
     return table.numbers

@@ -114,7 +114,23 @@ def test_an_axis_that_varies_within_a_group_is_weighed_there_too() -> None:
     assert group.loc[NORM, "share"] > 0.9
 
 
-def test_a_group_whose_trials_are_all_as_good_is_left_out() -> None:
+def test_where_nothing_tells_trials_apart_the_table_says_so() -> None:
+    """Of one axis one value came through; not few trials, but no variation, is why nothing can be said."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for number in range(40):
+        trial = study.ask()
+        if trial.suggest_categorical("adapter.fine.heads", [1, 2]) == 2:
+            fail(study, trial.number, "out of memory")
+        else:
+            complete(study, trial.number, [0.5 + 0.01 * number], {})
+    table = make_importance_table(study)
+    assert not table.rows
+    assert table.note.endswith(
+        "No axis took several values among complete trials, or all were as good: nothing can be said."
+    )
+
+
+def test_an_axis_that_took_one_value_in_a_group_is_left_out_there() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for number in range(40):
         trial = study.ask()

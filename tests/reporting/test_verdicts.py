@@ -189,6 +189,16 @@ def test_what_the_interval_promises_hangs_on_the_training_runs(
     assert said in make_ladder_table(results, make_comparisons(results)).note
 
 
+def test_the_interval_s_promise_speaks_of_unequal_runs_as_such(tmp_path: Path) -> None:
+    results = load(tmp_path)
+    lacks = (results.table["arm"] == "label") & (results.table["seed"] > 0)
+    note = make_ladder_table(results, make_comparisons(replace(results, table=results.table[~lacks]))).note
+    assert "both random where a fold has several runs" in note
+    second = (results.table["fold"] == 2) & (results.table["seed"] > 0)
+    note = make_ladder_table(results, make_comparisons(replace(results, table=results.table[~second]))).note
+    assert "both random where a fold has several runs" in note
+
+
 def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
     comparisons = {item.key: item for item in make_comparisons(load_experiment(whole_suite))}
     assert [key for key, item in comparisons.items() if item.role == PRIMARY] == ["hierarchical - text_free"]
