@@ -1,6 +1,7 @@
+"""The report as it is written: its parts, its formats, its warnings, and what it is made from."""
+
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -10,164 +11,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_suite import COST, GAIN, Suite
+from simulated_suite import COST, Suite
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
-from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.console import print_report
-from t2m_bench.reporting.counterfactuals import make_counterfactual_table
-from t2m_bench.reporting.distances import make_measures_table
-from t2m_bench.reporting.figures import draw_boxes
-from t2m_bench.reporting.headline import make_headline_table
-from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.report import Report, _break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
-from t2m_bench.reporting.runs import make_cost_table, make_runs_table
-from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def parts(whole_suite: Path) -> dict[str, Part]:
-    results = load_experiment(whole_suite)
-    return {part.key: part for part in make_parts(results, make_comparisons(results))}
-
-
-def test_a_field_that_no_probe_predicts_is_said_to_be_given_as_unknown(experiment: Path) -> None:
-    for path in experiment.glob("reference-*/probe.json"):
-        path.write_text(path.read_text().replace('"birads"', '"another"'))
-    table = make_counterfactual_table(load_experiment(experiment))
-    assert table is not None
-    (label,) = {row[1] for row in table.rows if row[1].startswith("class that the image predicts")}
-    assert label == "class that the image predicts (probe); birads given as unknown"
-
-
-def find_table(parts: dict[str, Part], name: str) -> pd.DataFrame:
-    (table,) = [table for part in parts.values() for table in part.tables if table.name == name]
-    return table.numbers
-
-
-def test_the_headline_says_what_was_planted(parts: dict[str, Part]) -> None:
-    numbers = find_table(parts, "arms")
-    published = numbers[numbers["published"]].set_index("arm")["dice"]
-    assert published.to_dict() == {"baseline": 0.7945, "gated": 0.8951, "hierarchical": 0.9131}
-    numbers = numbers[~numbers["published"]].set_index("arm")
-    assert list(numbers.index)[:3] == ["floor_ellipse", "floor_class_mask", "baseline"]
-    assert numbers.loc["hierarchical", "help"] == pytest.approx(GAIN["hierarchical"] - GAIN["text_free"], abs=0.004)
-    assert numbers.loc["hierarchical", "cost_of_wrong"] == pytest.approx(COST["wrong"], abs=0.001)
-    floor = GAIN["hierarchical"] - GAIN["floor_class_mask"]
-    assert numbers.loc["hierarchical", "over_floor"] == pytest.approx(floor, abs=0.004)
-    assert np.isnan(numbers.loc["baseline", "help"])
-    assert np.isnan(numbers.loc["text_free", "cost_of_wrong"])
-    assert numbers.loc["gated", "seeds"] == 3
-    assert "lacks test folds" not in next(table.note for table in parts["headline"].tables if table.name == "arms")
-    assert numbers.loc["gated", "dice_low"] < numbers.loc["gated", "dice"] < numbers.loc["gated", "dice_high"]
-
-
-def test_the_counterfactual_table_says_what_each_text_costs(parts: dict[str, Part]) -> None:
-    numbers = find_table(parts, "counterfactual").set_index(["arm", "condition"])
-    for condition, cost in COST.items():
-        assert numbers.loc[("hierarchical", condition), "cost"] == pytest.approx(cost, abs=0.001)
-    wrong = numbers.loc[("hierarchical", "wrong")]
-    assert wrong["cost_low"] < wrong["cost"] < wrong["cost_high"]
-    assert wrong["relative"] == pytest.approx(0.06 / 0.905, abs=0.003)
-    (table,) = parts["counterfactuals"].tables
-    assert "birads 0.78 from the box alone and 0.85 from embedding and box" in table.note
-    assert "29 % have the same class" in table.note
-
-
-def test_unknown_text_is_marked_where_it_was_never_trained(experiment: Path) -> None:
-    for path in (experiment / "experiment.json", *experiment.glob("*/run.json")):
-        content = path.read_text().replace('"text_dropout": 0.1', '"text_dropout": 0.0')
-        path.write_text(content)
-    table = make_counterfactual_table(load_experiment(experiment))
-    assert table is not None
-    assert {row[1] for row in table.rows if "unknown" in row[1]} == {"text says unknown (untrained)"}
-
-
-def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, Part]) -> None:
-    numbers = find_table(parts, "swaps")
-    assert len(numbers) == 4 * 3
-    assert set(numbers["patients"]) == {8}
-    assert numbers["cost"].tolist() == pytest.approx([COST["other"]] * 12, abs=0.001)
-    assert (numbers["training_cases"] > 0).all()
-    (table,) = parts["swaps"].tables
-    assert {row[table.columns.index("p")] for row in table.rows} == {"-"}
-    assert numbers["cost_p"].isna().all(), "what the table hides the spreadsheet does not tell"
-    assert "p is not adjusted" in table.note
-
-
-def test_one_rule_of_p_in_every_table(parts: dict[str, Part], whole_suite: Path) -> None:
-    """The primary contrast's own, Holm's in the family, none else; the ladder has all."""
-    ladder = find_table(parts, "ladder").set_index("comparison")
-    assert ladder["difference_p"].notna().tolist() == (ladder["role"] != "interval only").tolist()
-    assert np.isnan(ladder.loc["baseline - floor_class_mask", "seeds"]), "neither is trained"
-    arms, boxes = find_table(parts, "arms").set_index("arm"), find_table(parts, "boxes").set_index("box")
-    assert arms.loc["gated", "help_p"].iloc[0] == ladder.loc["gated - text_free", "difference_p"]
-    assert np.isnan(arms.loc["label", "help_p"])
-    assert arms[["over_floor_p", "over_baseline_p"]].isna().all(axis=None)
-    assert boxes.loc["loose_20", "help_p"] == ladder.loc["hierarchical - text_free (loose_20)", "difference_p"]
-    assert boxes.loc["tight", "cost_of_wrong_p"] == ladder.loc["hierarchical: right - wrong", "difference_p"]
-    assert np.isnan(boxes.loc["loose_20", "cost_of_wrong_p"])
-    (table,) = [table for table in parts["headline"].tables if table.name == "arms"]
-    assert [row[0] for row in table.rows if ", p " in row[5]] == ["gated", "hierarchical"]
-    assert not any(", p " in row[6] for row in table.rows)
-
-
-def test_seconds_are_medians(experiment: Path) -> None:
-    path = experiment / "gated-fold1-seed0-00000000" / "run.json"
-    summary = json.loads(path.read_text())
-    summary["evaluation"]["seconds"] = 9000.0
-    path.write_text(json.dumps(summary | {"seconds": 33000.0}))
-    results = load_experiment(experiment)
-    cost = make_cost_table(results)
-    assert cost is not None
-    assert make_runs_table(results).numbers.set_index("arm").loc["gated", "seconds"] == 33.0
-    assert cost.numbers.set_index("arm").loc["gated", "seconds"] == 9.0
-
-
-def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
-    numbers = find_table(parts, "boxes").set_index("box")
-    lost = numbers.loc["tight", "right"] - numbers.loc["loose_20", "right"]
-    assert lost == pytest.approx(0.05, abs=0.001)
-    assert numbers.loc["loose_20", "cost_of_wrong"] == pytest.approx(COST["wrong"], abs=0.001)
-    assert numbers.loc["loose_20", "none"] < numbers.loc["loose_20", "right"]
-
-
-def test_classes_are_averaged_equally(parts: dict[str, Part]) -> None:
-    numbers = find_table(parts, "classes").set_index("arm")
-    assert numbers.loc["baseline", "macro"] == pytest.approx(numbers.loc["baseline", ["2", "3", "4", "5"]].mean())
-
-
-def test_harm_is_counted(experiment: Path) -> None:
-    for path in experiment.glob("hierarchical-*/cases.parquet"):
-        table = pd.read_parquet(path)
-        first = (table["case"] == table["case"].iloc[0]) & (table["condition"] == "wrong")
-        table.loc[first, "dice"] = 0.2
-        write_results(path, table.to_dict("records"))
-    table_of_harm = make_harm_table(load_experiment(experiment))
-    assert table_of_harm is not None
-    numbers = table_of_harm.numbers.set_index("arm")
-    assert numbers.loc["hierarchical", "wrong_text_harmed"] == 2  # one a fold
-    assert numbers.loc["hierarchical", "wrong_text_worst"] > 0.6
-    assert numbers.loc["gated", "wrong_text_harmed"] == 0
-
-
-def test_pictures_show_the_worst_and_the_best_of_the_pictured(parts: dict[str, Part], whole_suite: Path) -> None:
-    (figure,) = parts["overlays"].figures
-    dices = {why: float(value) for why, value in re.findall(r"(best|worst)[^:]*: hierarchical (0\.\d+)", figure.alt)}
-    assert dices["worst"] < dices["best"]
-    results = load_experiment(whole_suite)
-    dice = results.select_main("hierarchical").groupby("case")["dice"].mean()
-    pictured = {name.removesuffix("/image") for of in results.references for name in of.crops if "/image" in name}
-    best = dice[dice.index.isin(pictured)].max()
-    assert best < dice.max(), "another case is better, which has no picture"
-    assert re.search(rf"best(, largest text effect)? of 12 pictured, mean of seeds {best:.3f}: ", figure.alt)
 
 
 class Reader(HTMLParser):
@@ -262,61 +118,6 @@ def test_a_half_finished_suite_says_what_is_missing(experiment: Path) -> None:
     assert "gated: 1 of 6 runs (fold 2 seed 1)" in warning
     assert "begun and not finished: gated-fold2-seed1-00000000" in warning
     assert {verdict.key for verdict in written.verdicts} == {"help", "reliance", "paraphrase"}
-
-
-def test_means_over_fewer_patients_are_marked(experiment: Path) -> None:
-    for run in experiment.glob("gated-fold2-*"):
-        (run / "cases.parquet").unlink()
-    results = load_experiment(experiment)
-    arms, classes = make_headline_table(results, []), make_class_table(results, "birads")
-    assert [row[0] for row in arms.rows if row[2].endswith("] (16 of 32 patients)")] == ["gated"]
-    assert [row[0] for row in classes.rows if "patients" in row[0]] == ["gated (16 of 32 patients)"]
-    for table in (arms, classes):
-        assert "lacks test folds" in table.note
-
-
-def test_a_patient_of_unknown_class_is_no_class_and_no_cost(experiment: Path) -> None:
-    """Right text is compared over the cases that have a wrong one."""
-    for path in experiment.glob("*/cases.parquet"):
-        table = pd.read_parquet(path)
-        unknown = table["patient"] == "patient-00000000"
-        table.loc[unknown, "text_class"] = "unknown"
-        table.loc[unknown & (table["fold"] == 1), "dice"] = 0.2
-        write_results(path, table[~(unknown & (table["condition"] == "wrong"))].to_dict("records"))
-    results = load_experiment(experiment)
-    classes = make_class_table(results, "birads").numbers.set_index("arm")
-    assert classes.loc["gated", "unknown"] == pytest.approx(0.2)
-    assert classes.loc["gated", "macro"] == pytest.approx(classes.loc["gated", ["2", "3", "4", "5"]].mean())
-    boxes, costs = make_box_table(results, "hierarchical", []), make_counterfactual_table(results)
-    assert boxes is not None
-    assert costs is not None
-    tight = boxes.numbers.set_index("box").loc["tight"]
-    assert tight["right"] - tight["wrong"] == pytest.approx(tight["cost_of_wrong"], abs=1e-9)
-    assert tight["right"] - tight["none"] == pytest.approx(GAIN["hierarchical"] - GAIN["text_free"], abs=0.004)
-    wrong = costs.numbers.set_index(["arm", "condition"]).loc[("hierarchical", "wrong")]
-    assert wrong["relative"] == pytest.approx(wrong["cost"] / tight["right"], abs=1e-9)
-    told = f"right text {tight['right']:.3f} (tight), lowest"
-    assert told in draw_boxes(boxes, "hierarchical").alt, "the picture is of the same cases as its table"
-
-
-def test_a_box_table_of_a_half_finished_suite_compares_the_same_cases(experiment: Path) -> None:
-    for folder in experiment.glob("text_free-fold2-*"):
-        shutil.rmtree(folder)
-    boxes = make_box_table(load_experiment(experiment), "hierarchical", [])
-    assert boxes is not None
-    tight = boxes.numbers.set_index("box").loc["tight"]
-    assert tight["right"] - tight["none"] == pytest.approx(tight["help"], abs=1e-9)
-
-
-def test_distances_of_two_units_are_not_averaged(experiment: Path) -> None:
-    for path in experiment.glob("*/cases.parquet"):
-        table = pd.read_parquet(path)
-        table.loc[table["patient"] == "patient-00000000", ["distance_unit", "hd95"]] = ["mm", 1e6]
-        write_results(path, table.to_dict("records"))
-    table = make_measures_table(load_experiment(experiment))
-    assert table is not None
-    assert (table.numbers["hd95"] < 1e3).all()
-    assert table.note.endswith("1 cases with distances in mm are left out.")
 
 
 def test_a_suite_enlarged_later_lacks_what_any_command_asked_for(experiment: Path) -> None:
