@@ -22,7 +22,7 @@ def measure_step(device: str) -> Measurement:
         AssertionError: the two ways do not give the same loss and gradient; then no time means anything.
     """
     mini = measure_one(device, MINI_BATCH_SIZE, MINI_GRID, False, REPEATS)
-    bf16 = measure_one(device, BATCH_SIZE if has_bf16_instructions(device) else 1, FULL_GRID, True, REPEATS)
+    bf16 = measure_one(device, BATCH_SIZE if _has_bf16_instructions(device) else 1, FULL_GRID, True, REPEATS)
     return measure_one(device, BATCH_SIZE, FULL_GRID, False, REPEATS).with_others(mini, bf16)
 
 
@@ -65,7 +65,7 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
     return measure(f"step {grid}x{grid} {precision}", setting, ways, repeats)
 
 
-def has_bf16_instructions(device: str) -> bool:
+def _has_bf16_instructions(device: str) -> bool:
     """Whether the device has bf16 instructions; without them a CPU takes seconds for a case."""
     return device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 

@@ -17,7 +17,10 @@ CELL = ["arm", "seed", "fold", "condition", "box"]
 ASKED_OF_ALL = ("none", "right")
 """Conditions that every case of the fold has; others leave out cases without a class."""
 
-OF_A_RUN = ("seed", "bench", "cluster", "adapter")
+OF_AN_ARM = ("seed", "bench", "cluster")
+"""What runs of one arm may differ in."""
+
+OF_A_RUN = (*OF_AN_ARM, "adapter")
 """What runs of one experiment may differ in."""
 
 TUNED = ("optim", "loss", "prompts")
@@ -97,13 +100,10 @@ def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, 
         if "recipe" not in summary:
             continue
         own = (*OF_A_RUN, *TUNED) if summary.get("differently_tuned") else OF_A_RUN
-        one, other = _flatten(summary["recipe"], own), _flatten(recipe, own)
-        differing = sorted(key for key in one.keys() & other.keys() if one[key] != other[key])
+        differing = _find_difference(summary["recipe"], recipe, own)
         if differing:
-            key = differing[0]
             raise RunFolderError(
-                f"{folder / name}: its recipe has {key} = {one[key]}, the experiment's {other[key]}; two recipes "
-                "in one "
+                f"{folder / name}: its recipe has {differing[0]}, the experiment's {differing[1]}; two recipes in one "
                 "table are no comparison. Remove the run, or say differently_tuned in the recipe."
             )
     first_of: dict[str, str] = {}
@@ -116,15 +116,19 @@ def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, 
 def _check_same_arm(
     folder: Path, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]], arm: str
 ) -> None:
-    own = ("seed", "bench", "cluster")
-    found, wanted = _flatten(other[1], own), _flatten(one[1], own)
-    differing = sorted(key for key in found.keys() & wanted.keys() if found[key] != wanted[key])
+    differing = _find_difference(other[1], one[1], OF_AN_ARM)
     if differing:
-        key = differing[0]
         raise RunFolderError(
-            f"{folder / other[0]}: {key} = {found[key]}, and {one[0]} of the same arm {arm} has {wanted[key]}; two "
-            "recipes are no two runs of one arm. Remove the run that is not wanted, or give it an arm of its own."
+            f"{folder / other[0]}: {differing[0]}, and {one[0]} of the same arm {arm} has {differing[1]}; two recipes "
+            "are no two runs of one arm. Remove the run that is not wanted, or give it an arm of its own."
         )
+
+
+def _find_difference(one: Mapping[str, Any], other: Mapping[str, Any], own: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the first field in which two recipes differ as ("field = value", the other's value); `own` may differ."""
+    found, wanted = _flatten(one, own), _flatten(other, own)
+    differing = sorted(key for key in found.keys() & wanted.keys() if found[key] != wanted[key])
+    return (f"{differing[0]} = {found[differing[0]]}", wanted[differing[0]]) if differing else None
 
 
 def _flatten(recipe: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, str]:

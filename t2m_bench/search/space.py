@@ -86,12 +86,9 @@ class Axis(Section):
         return None if step is None else int((self.high - self.low) / step + 1e-9)
 
     def _step_to(self, place: int) -> float:
-        assert self.low is not None
-        value = self.low + place * (self.step or 1)
-        if self.integer:
-            return int(value)
-        exact = Decimal(str(self.low)) + place * Decimal(str(self.step or 1))  # 0.1 + 2 x 0.1 is not 0.3 in binary
-        return min(float(exact), float(self.high if self.high is not None else exact))
+        step = Decimal(str(self.step or 1))
+        value = Decimal(str(self.low)) + place * step  # 0.1 + 2 x 0.1 is not 0.3 in binary
+        return int(value) if self.integer else float(value)
 
     def list_extremes(self) -> list[Any]:
         """Return the choices, or both ends of the range."""
