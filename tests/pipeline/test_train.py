@@ -96,7 +96,9 @@ def test_boxes_and_probe_are_drawn_once_a_fold(experiment: Experiment, run: Path
     assert set(boxes) == {"jitter_20", "loose_20"}
     assert all(set(of_case) == test_cases for of_case in boxes.values())
     probe = json.loads((reference / "probe.json").read_text())
-    assert set(probe["fields"]["birads"]["predicted"]) == test_cases
+    (found,) = probe["fields"].values()
+    assert set(found["predicted"]) == test_cases
+    assert set(found["predicted"].values()) <= set(found["classes"]) == {"2", "3"}, "too few patients of other classes"
     assert 0 <= probe["same_class_donors"] < 1
     noted = json.loads((experiment.folder / "experiment.json").read_text())
     assert noted["folds"]["1"]["audit"] == noted["audit"]
