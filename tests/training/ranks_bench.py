@@ -1,5 +1,6 @@
 """A small training problem on random embeddings, and processes that train it together; used by tests of this folder."""
 
+import faulthandler
 import os
 import socket
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ def find_port() -> int:
 
 def join_ranks(rank: int, world_size: int, port: int) -> None:
     """Tell Accelerate, by the environment, which rank this process is."""
+    faulthandler.enable()
     names = {
         "RANK": rank,
         "LOCAL_RANK": rank,

@@ -1,0 +1,29 @@
+"""How processes that trained together leave each other."""
+
+import json
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as mp
+from ranks_bench import compute_one_gradient, find_port, join_ranks
+
+
+def _list_threads() -> list[str]:
+    return [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+
+
+def _leave(rank: int, port: int, out: Path) -> None:
+    join_ranks(rank, 2, port)
+    compute_one_gradient(step=0, micro_batch_size=16)
+    with_group = _list_threads()
+    torch.distributed.destroy_process_group()
+    (out / f"{rank}.json").write_text(json.dumps([with_group, _list_threads()]))
+
+
+def test_no_thread_of_a_group_outlives_it(tmp_path: Path) -> None:
+    """One that does may still free a tensor while the interpreter ends, which aborts the process now and then."""
+    mp.spawn(_leave, (find_port(), tmp_path), nprocs=2)
+    for rank in range(2):
+        with_group, after = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert any("gloo" in name for name in with_group)
+        assert not any("gloo" in name or "tcpstore" in name for name in after), f"rank {rank}"
