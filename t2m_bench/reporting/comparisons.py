@@ -143,6 +143,10 @@ def _list_wanted(results: Results) -> list[_Wanted]:
         ]
         if loose:
             wanted.append(arms(method, REFERENCE, "does the text help with a loose box?", FAMILY, loose))
+        wanted += [
+            arms(method, "text_train_only", "what does text at the input add to text in the loss?"),
+            arms(method, "shuffled", "what does the text's content add, with the same loss?"),
+        ]
     if floor:
         wanted.append(arms("baseline", floor, "does the frozen model beat shapes drawn in the box?"))
     wanted += [

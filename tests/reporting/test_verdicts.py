@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_suite import Suite
+from simulated_suite import GAIN, Suite
 
 from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, make_comparisons
 from t2m_bench.reporting.ladder import make_ladder_table
@@ -187,6 +187,15 @@ def test_what_the_interval_promises_hangs_on_the_training_runs(
 ) -> None:
     results = load(tmp_path, seeds=seeds)
     assert said in make_ladder_table(results, make_comparisons(results)).note
+
+
+def test_the_text_is_compared_with_the_same_loss_without_its_content_too(tmp_path: Path) -> None:
+    suite = Suite(("baseline", "text_free", "text_train_only", "shuffled", "hierarchical"), patients=24, boxes=TIGHT)
+    comparisons = {item.key: item for item in make_comparisons(load_experiment(suite.write(tmp_path)))}
+    for control in ("text_train_only", "shuffled"):
+        found = comparisons[f"hierarchical - {control}"]
+        assert found.role not in {PRIMARY, FAMILY}
+        assert found.contrast.mean == pytest.approx(GAIN["hierarchical"] - GAIN[control], abs=0.004)
 
 
 def test_the_interval_s_promise_speaks_of_unequal_runs_as_such(tmp_path: Path) -> None:
