@@ -203,10 +203,10 @@ def test_places_below_a_url(tmp_path: Path) -> None:
         locate("s3://key:secret@b/x?scheme=http", None, 2)
 
 
-def make_recipe(root: Path) -> Recipe:
+def make_recipe(small: Recipe) -> Recipe:
     raw = {
         "name": "trial",
-        "dataset": {"root": str(root), "phantom": {"cases": 63, "seed": 3}},
+        "dataset": small.dataset.model_dump(mode="json"),
         "text_encoder": {"name": "stand-in"},
         "optim": {"epochs": EPOCHS, "warmup_steps": 2, "global_batch_size": 8, "patience": 9},
         "cluster": {"checkpoint_minutes": 1e-6},
@@ -241,9 +241,9 @@ def count_kept_epochs(store: fs.FileSystem, base: str, tmp_path: Path) -> int:
         return int(json.loads(file.metadata()["note"])["epoch"])
 
 
-def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, phantom_root: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, small_recipe: Recipe, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(make_recipe(phantom_root).model_dump(mode="json")))
+    recipe.write_text(yaml.safe_dump(make_recipe(small_recipe).model_dump(mode="json")))
     first = subprocess.Popen(
         command("train", recipe, "--runs", url, "--cache", tmp_path / "a"), env=ENVIRONMENT | KEYS, text=True
     )
@@ -283,9 +283,9 @@ def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, phantom_roo
     assert store.get_file_info(f"{base}/{folder.parent.name}/report/report.html").size > 0
 
 
-def test_no_bucket_and_no_credentials_are_one_message(make_url: MakeUrl, phantom_root: Path, tmp_path: Path) -> None:
+def test_no_bucket_and_no_credentials_are_one_message(make_url: MakeUrl, small_recipe: Recipe, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(make_recipe(phantom_root).model_dump(mode="json")))
+    recipe.write_text(yaml.safe_dump(make_recipe(small_recipe).model_dump(mode="json")))
     closed, address = serve(INITIAL_NO_AUTH_ACTION_COUNT="1")  # the bucket is made, then every call is checked
     try:
         places = {
