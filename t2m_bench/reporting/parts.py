@@ -22,7 +22,7 @@ from t2m_bench.reporting.provenance import make_audit_table
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
 from t2m_bench.reporting.search import Search, make_search_figures, make_search_tables
-from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.strata import make_arm_box_table, make_box_table, make_class_table, make_harm_table
 from t2m_bench.reporting.table import Table
 
 
@@ -80,7 +80,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
         _make(
             "boxes",
             "Box and text",
-            [boxes],
+            [boxes, make_arm_box_table(results)],
             [draw_boxes(boxes, method) if boxes and method and draw and boxes.numbers["right"].notna().any() else None],
             "All boxes are tight; looser ones were not asked.",
         ),

@@ -19,7 +19,7 @@ from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.results import load_experiment
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
-from t2m_bench.reporting.strata import make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.strata import make_arm_box_table, make_box_table, make_class_table, make_harm_table
 
 
 @pytest.fixture(scope="session")
@@ -127,6 +127,21 @@ def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
     assert lost == pytest.approx(0.05, abs=0.001)
     assert numbers.loc["loose_20", "cost_of_wrong"] == pytest.approx(COST["wrong"], abs=0.001)
     assert numbers.loc["loose_20", "none"] < numbers.loc["loose_20", "right"]
+
+
+def test_every_arm_is_seen_with_every_box(parts: dict[str, Part], experiment: Path) -> None:
+    arms, boxes = find_table(parts, "arm_boxes").set_index("arm"), find_table(parts, "boxes").set_index("box")
+    for box in ("tight", "loose_20"):
+        assert arms.loc["hierarchical", box] == pytest.approx(boxes.loc[box, "right"])
+        assert arms.loc["text_free", box] == pytest.approx(boxes.loc[box, "none"])
+    lost = arms.loc["label", "tight"] - arms.loc["label", "loose_20"]
+    assert lost == pytest.approx(0.05, abs=0.001)
+    for folder in experiment.glob("label-fold2-*"):
+        shutil.rmtree(folder)
+    halved = make_arm_box_table(load_experiment(experiment))
+    assert halved is not None
+    assert "(16 of 32 patients)" in dict(zip(halved.numbers["arm"], halved.rows, strict=True))["label"][0]
+    assert halved.note.endswith("are.")
 
 
 def test_classes_are_averaged_equally(parts: dict[str, Part]) -> None:
