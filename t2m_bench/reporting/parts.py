@@ -79,7 +79,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
         ),
         _make(
             "boxes",
-            "Box and text",
+            "Boxes",
             [boxes, make_arm_box_table(results)],
             [draw_boxes(boxes, method) if boxes and method and draw and boxes.numbers["right"].notna().any() else None],
             "All boxes are tight; looser ones were not asked.",

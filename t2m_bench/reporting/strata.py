@@ -14,7 +14,7 @@ from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_a
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
     BOXES,
-    LACKING,
+    LACKING_MEAN,
     Table,
     flatten_contrast,
     make_table,
@@ -92,16 +92,20 @@ def make_arm_box_table(results: Results) -> Table | None:
     for arm in results.arms:
         parts = [results.select_main(arm, box) for box in boxes]
         means = [_mean_dice(part) for part in parts]
-        lacking = max((results.tell_lacking(part) for part in parts if len(part)), default="")
+        least = min((part for part in parts if len(part)), key=lambda part: part["patient"].nunique(), default=parts[0])
+        lacking = results.tell_lacking(least)
         is_whole = is_whole and not lacking
         rows.append((results.name_arm(arm) + lacking, *map(show_number, means)))
         numbers.append({"arm": arm, **dict(zip(boxes, means, strict=True))})
     note = (
-        "With right text where an arm reads one. What an arm gains with tight boxes it may lose with loose ones. "
+        "With right text where an arm reads one; each mean is over the cases that its arm has. What an arm gains with "
+        "tight boxes it may lose with loose ones. "
         "Every box comes from the reference mask and is then changed by per cent of its size."
     )
     columns = ("Arm", *map(name_box, boxes))
-    return make_table("arm_boxes", "Arms and boxes", note + ("" if is_whole else f" {LACKING}"), columns, rows, numbers)
+    return make_table(
+        "arm_boxes", "Arms and boxes", note + ("" if is_whole else f" {LACKING_MEAN}"), columns, rows, numbers
+    )
 
 
 def _mean_dice(rows: pd.DataFrame) -> float:
@@ -126,7 +130,7 @@ def make_class_table(results: Results, field: str) -> Table:
     counts = first.groupby(results.list_values(first, field))["patient"].nunique()
     told = ", ".join(f"{name}: {counts[name]}" for name in classes)
     note = f"Patients of each class: {told}. The macro-average counts classes equally, {UNKNOWN} is none. {BOXES}" + (
-        "" if is_whole else f" {LACKING}"
+        "" if is_whole else f" {LACKING_MEAN}"
     )
     name = "classes" if len(results.fields) == 1 else f"classes_{field}"
     return make_table(name, f"Dice by {field}", note, ("Arm", *classes, "Macro-average"), rows, numbers)

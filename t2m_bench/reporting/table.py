@@ -15,10 +15,9 @@ ABSENT = "-"
 BOXES = "Boxes are tight and come from the reference mask."
 BOXES_BUT_NAMED = "Boxes come from the reference mask, and are tight unless a row names another."
 
-LACKING = (
-    "An arm of fewer patients, as marked, lacks test folds: its mean is not comparable with the others', its gains, "
-    "over shared patients, are."
-)
+LACKING_MEAN = "An arm of fewer patients, as marked, lacks test folds: its mean is not comparable with the others'."
+
+LACKING = f"{LACKING_MEAN} Its gains, over shared patients, are."
 
 BOOTSTRAP_SEED = 0
 """Of every bootstrap, so that a report can be made again to the digit."""

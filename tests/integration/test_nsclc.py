@@ -36,7 +36,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
     one_training = ("sweep.seeds=[0]", "sweep.split_seeds=[0]", "sweep.scheduler.grace_epochs=1")
     sweep = str(REPOSITORY / "sweeps" / "nsclc.yaml")
     said["sweep"] = run_verb(folder, "sweep", sweep, *SMALL, *one_training, "--trials", "2")
-    arms = ("bench.arms=[text_free,hierarchical]", "bench.seeds=[0]", "bench.boxes=[tight]")
+    arms = ("bench.arms=[text_free,label,shuffled,hierarchical]", "bench.seeds=[0]", "bench.boxes=[tight]")
     said["bench"] = run_verb(folder, "bench", str(REPOSITORY / "launch" / "nsclc.yaml"), *SMALL, *arms)
     said["report"] = run_verb(folder, "report", "--format", "md,csv", "--json")
     return folder, said
