@@ -229,7 +229,7 @@ def test_a_lost_node_costs_no_trial_and_ends_a_sweep_that_has_no_room_left(place
     noting = ("sh", "-c", f'echo $$ > {noted}; exec "$@"', "sh")
     path = write_sweep(place, "lost")
     with ray_nodes([], noting) as environment:
-        waiting = environment | {"T2M_LOST_SECONDS": "3"}
+        waiting = environment | {"T2M_LOST_SECONDS": "3", "T2M_SAVED": str(place / "saved-by-lost")}
         process = start(place, path, "cluster.num_train_workers=2", "--trials", "3", environment=waiting)
         wait_for(place, "lost", process, 1)
         os.killpg(int(noted.read_text()), signal.SIGKILL)
@@ -239,7 +239,7 @@ def test_a_lost_node_costs_no_trial_and_ends_a_sweep_that_has_no_room_left(place
     ended = load(place, "lost").trials
     assert {trial.state.name for trial in ended} == {"COMPLETE", "FAIL", "WAITING"}
     assert {trial.user_attrs[REASON] for trial in ended if trial.state is TrialState.FAIL} == {"interrupted"}
-    assert (place / "runs" / "sweeps" / "lost" / "progress").is_file()
+    assert (place / "saved-by-lost").is_file(), "the job's script counts losses since a trial last ended"
     summary, _, _ = finish(start(place, path, "cluster.num_train_workers=2", "--trials", "3"))
     assert (summary["trials"], summary["states"]["FAIL"]) == (3, 0)
 
