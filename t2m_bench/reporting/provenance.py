@@ -42,7 +42,7 @@ def list_warnings(results: Results) -> list[str]:
     seeds = [len({r.summary["seed"] for r in results.list_runs(arm)}) for arm in results.arms if is_trained(arm)]
     if seeds and min(seeds) < CLAIM_SEEDS:
         warnings.append(
-            f"Fewest training runs an arm: {min(seeds)} seeds; a claim about the method wants at least {CLAIM_SEEDS}."
+            f"Fewest training runs an arm: {min(seeds)}; a claim about the method wants at least {CLAIM_SEEDS}."
         )
     trials = {arm: {run.summary.get("trials", 1) for run in results.list_runs(arm)} for arm in results.arms}
     if len({max(found) for found in trials.values() if found}) > 1:
