@@ -138,7 +138,7 @@ def fetch(
 ) -> None:
     """Get a data set or weights onto a login node; everything after works offline."""
     from t2m_bench.pipeline.fetch import FETCHERS
-    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
     fetched = FETCHERS[what](folder, Terminal())
@@ -158,7 +158,7 @@ def prepare(
     """Read a dataset folder into a manifest, split it by patient and audit it for leaks."""
     from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.prepare import prepare as run_prepare
-    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
     asked = [*(overrides or ()), *(["dataset.strict=true"] if strict else [])]
@@ -190,7 +190,7 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
     from t2m_bench.pipeline.embed import embed as run_embed
     from t2m_bench.pipeline.embed import embed_texts
     from t2m_bench.pipeline.prepare import prepare as run_prepare
-    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.terminal import Terminal
 
     loaded = load_recipe(recipe, overrides or ())
     terminal = Terminal()
@@ -215,9 +215,9 @@ def train(
     from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
-    from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.pipeline.train import open_experiment
     from t2m_bench.pipeline.train import train as run_train
+    from t2m_bench.terminal import Terminal
 
     loaded = load_recipe(recipe, overrides or ())
     terminal = Terminal()
@@ -239,12 +239,12 @@ def doctor(
     """Look, in seconds, at what would fail hours into long work, on every node."""
     from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.doctor import examine, verify_shards
-    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.terminal import Terminal, print_sentence
 
     findings = examine(load_recipe(recipe or _find_demo(), overrides or ()), runs)
     findings += verify_shards(runs, Terminal()) if verify else []
     for finding in findings:
-        print(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
+        print_sentence(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
     problems = [finding.problem for finding in findings if finding.problem]
     _end(as_json, {"problems": problems, "looked_at": len(findings)})
     if problems:
@@ -260,8 +260,8 @@ def evaluate(
 ) -> None:
     """Evaluate a trained run again from its checkpoint."""
     from t2m_bench.pipeline.remote_runs import locate, open_runs
-    from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.pipeline.train import evaluate as run_evaluate
+    from t2m_bench.terminal import Terminal
 
     terminal = Terminal()
     where, place = locate(run, runs, levels=2)
@@ -314,17 +314,16 @@ def sweep(
     """Search gates, heads, lambda and what else a sweep names, on validation cases; run it again to continue."""
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.sweep import search
-    from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.search.sweep import load_sweep
+    from t2m_bench.terminal import Terminal
 
     loaded = load_sweep(sweep, overrides or (), trials)
     with catch_signals() as stop:
         searched = search(loaded, runs, Terminal(), stop, strict, refit)
     summary = searched.summarise()
-    _report(searched.folder)
     if summary["best"]:
-        print(Path(searched.recipe).read_text(encoding="utf-8"), end="")
-        print(f"the winning recipe: {searched.recipe}; train it with `t2m-bench train {searched.recipe}`")
+        _print_best(summary["best"])
+    _report(searched.folder)
     if searched.refit:
         _report(searched.refit)
     _end(as_json, summary)
@@ -334,14 +333,15 @@ def sweep(
 def report(
     results: Annotated[str | None, typer.Argument(help="An experiment's or a sweep's folder or URL.")] = None,
     formats: Annotated[str, typer.Option("--format", help="What to write: html,md,tex,csv.")] = "html,md,tex,csv",
+    full: Annotated[bool, typer.Option("--full", help="Print every main table and all reasons.")] = False,
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the text helps: print verdicts and tables of RESULTS or of the newest, write them in every format."""
+    """Say whether the text helps: print the verdicts of RESULTS or of the newest, write the report in every format."""
     from t2m_bench.pipeline.remote_runs import locate, open_runs
-    from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.reporting.results import find_results
+    from t2m_bench.terminal import Terminal
 
     where, place = locate(results, runs, levels=1) if results else (runs, None)
     with open_runs(where, cache, place.name if place else "", Terminal()) as folder:
@@ -355,7 +355,8 @@ def report(
             print(f"reporting the newest results, {found[0]}")
             if len(found) > 1:
                 print("others: " + ", ".join(str(other) for other in found[1:]))
-        summary = _report(folder / place if place else found[0], tuple(name.strip() for name in formats.split(",")))
+        chosen = tuple(name.strip() for name in formats.split(","))
+        summary = _report(folder / place if place else found[0], chosen, full)
     _end(as_json, summary)
 
 
@@ -396,7 +397,7 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
     from t2m_bench.pipeline.bench import bench as run_bench
     from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
-    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.terminal import Terminal
 
     start, terminal = time.monotonic(), Terminal()
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
@@ -412,7 +413,7 @@ def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> Non
     from t2m_bench.pipeline.deviations import bench_deviations
     from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
-    from t2m_bench.pipeline.terminal import Terminal
+    from t2m_bench.terminal import Terminal
 
     terminal = Terminal()
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
@@ -435,7 +436,7 @@ def _shorten(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in summary.items() if key not in ("recipe", "suite")}
 
 
-def _report(folder: Path, formats: tuple[str, ...] | None = None) -> dict[str, Any]:
+def _report(folder: Path, formats: tuple[str, ...] | None = None, full: bool = False) -> dict[str, Any]:
     from t2m_bench.reporting.console import print_report
     from t2m_bench.reporting.report import FORMATS, write_report
     from t2m_bench.reporting.results import load_experiment
@@ -445,21 +446,21 @@ def _report(folder: Path, formats: tuple[str, ...] | None = None) -> dict[str, A
     if foreign:
         raise UserError(f"--format {foreign[0]}: not a format; choose among {', '.join(FORMATS)}, with commas between.")
     if has_study(folder):
-        return _report_sweep(folder, formats or FORMATS)
+        return _report_sweep(folder, formats or FORMATS, full)
     written = write_report(load_experiment(folder), formats or FORMATS)
-    print_report(written)
+    print_report(written, full)
     arms = json.loads(written.tables[0].numbers.to_json(orient="records"))
     verdicts = [{"about": found.key, "outcome": found.outcome, "says": found.headline} for found in written.verdicts]
     arms = [row for row in arms if not row["published"]]
     return {"experiment": str(folder), **_list_written(written), "verdicts": verdicts, "arms": arms}
 
 
-def _report_sweep(folder: Path, formats: tuple[str, ...]) -> dict[str, Any]:
+def _report_sweep(folder: Path, formats: tuple[str, ...], full: bool) -> dict[str, Any]:
     from t2m_bench.reporting.console import print_report
     from t2m_bench.reporting.report import write_sweep_report
 
     written = write_sweep_report(folder, formats)
-    print_report(written)
+    print_report(written, full)
     return {"sweep": str(folder), **_list_written(written)}
 
 
@@ -478,14 +479,27 @@ def _find_shipped(folder: str) -> Path:
     return here if here.is_file() else Path(__file__).resolve().parents[1] / here
 
 
+def _print_best(best: dict[str, Any]) -> None:
+    """Print a sweep's winner: its values on validation, what was chosen, and how to train it."""
+    from t2m_bench.terminal import print_sentence
+
+    values = ", ".join(f"{name} {value:.4f}" for name, value in best["values"].items())
+    print_sentence(f"Best on validation cases: {values} (trial {best['trial']})")
+    for axis, value in best["params"].items():
+        print_sentence(f"  {axis}: {f'{value:.4g}' if isinstance(value, float) else value}")
+    print_sentence(f"the winning recipe: {best['recipe']}; train it with `t2m-bench train {best['recipe']}`")
+
+
 def _print_run(summary: dict[str, Any]) -> None:
-    print(
+    from t2m_bench.terminal import print_sentence
+
+    print_sentence(
         f"{summary['run']}: {summary['trainable_parameters']:,} trainable parameters, best epoch "
         f"{summary['best_epoch']}, validation Dice {summary['val_dice']:.4f}, test Dice {summary['test_dice']:.4f}, "
         f"{summary['seconds']:.1f} s of training"
     )
     if summary.get("compiled", "").startswith("failed"):
-        print(f"note: torch.compile {summary['compiled']}; trained without")
+        print_sentence(f"note: torch.compile {summary['compiled']}; trained without")
 
 
 def _end(as_json: bool, summary: dict[str, Any]) -> None:
@@ -510,5 +524,7 @@ def main() -> None:
         code, message = WORKERS_LOST_EXIT_CODE, str(error)
     else:
         return
-    print(f"t2m-bench: {message}", file=sys.stderr)
+    from t2m_bench.terminal import print_sentence
+
+    print_sentence(f"t2m-bench: {message}", sys.stderr)
     sys.exit(code)

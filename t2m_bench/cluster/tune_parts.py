@@ -143,6 +143,14 @@ class StudySearcher(Searcher):
         self._running: dict[str, optuna.Trial] = {}
         self._reported: dict[int, int] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what Ray may pickle: not the study and the callbacks, which belong to this process and its terminal.
+
+        Ray pickles the searcher with its Tuner and never reads it here: a sweep goes on from its study alone.
+        """
+        local = ("_study", "_on_change", "_is_short", "_running")
+        return {name: value for name, value in self.__dict__.items() if name not in local}
+
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Accept whatever Tune sets: the objectives are the study's."""
         return True
@@ -209,6 +217,10 @@ class _CrashTeller(tune.Callback):
 class _StopAll(tune.Stopper):
     def __init__(self, is_stopped: IsSet) -> None:
         self._is_stopped = is_stopped
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what Ray may pickle: not the question, which belongs to this process."""
+        return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False

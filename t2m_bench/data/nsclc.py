@@ -112,7 +112,7 @@ def read_nsclc(
         DatasetError: no clinical table, a folder that cannot be read, or pydicom is not installed.
     """
     fields = read_clinical(clinical or find_clinical_table(root))
-    with watch("reading headers") as advance:
+    with watch("files looked at") as advance:
         found, excluded = find_patients(root, advance)
     names = sorted(found.keys() & fields.keys())
     excluded += [Exclusion(Reason.NO_ROW, name) for name in sorted(found.keys() - fields.keys())]
@@ -121,7 +121,7 @@ def read_nsclc(
     for folder in (IMAGES, MASKS):
         (out / folder).mkdir(parents=True, exist_ok=True)
     cases: list[Case] = []
-    with watch("reading patients") as advance:
+    with watch("patients read") as advance:
         for done, made in enumerate(map_items(partial(make_cases, out, rule), patients, WORTH_A_PROCESS), start=1):
             cases += made[0]
             excluded += made[1]

@@ -13,7 +13,6 @@ from t2m_bench.errors import RecipeError, WorkersLostError
 from t2m_bench.models.box_unet import check_monai
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.pipeline.train import (
     FOLLOW_SECONDS,
     Experiment,
@@ -26,6 +25,7 @@ from t2m_bench.pipeline.train import (
 )
 from t2m_bench.reporting.results import EXPERIMENT_NAME
 from t2m_bench.reporting.suite import join_suites
+from t2m_bench.terminal import Advance, Terminal, show_seconds
 from t2m_bench.training.cell import attempt
 from t2m_bench.training.run_folder import RUN_NAME, load_json
 from t2m_bench.training.setup import Job
@@ -95,11 +95,12 @@ def _run_cells(
     """Run the cells, side by side or one after the other; return run -> why it failed."""
     told = _Told(len(todo), num_cells, terminal)
     if len(todo) < num_cells:
-        terminal.say(f"reused {num_cells - len(todo)} of {num_cells} cells: finished")
+        terminal.say(f"reused {num_cells - len(todo)} of {num_cells} training runs: finished")
     if not todo:
         return {}
     lost: list[Job] = []
-    with terminal.watch(f"epochs of {len(todo)} cells") as advance, _follow(todo, told, advance):
+    epochs = sum(job.recipe.optim.epochs - count_epochs(job.run_folder) for job in todo)
+    with terminal.watch("training runs", epochs) as advance, _follow(todo, told, advance):
         if recipe.cluster.num_bench_workers > 0:
             from t2m_bench.cluster.bench_job import run_cells_with_ray
 
@@ -132,18 +133,14 @@ class _Told:
         """Tell how a cell ended, how many are done, and how long the rest will take."""
         self.ended += 1
         name = job.run_folder.name
-        done = f"{self.num_cells - self.num_todo + self.ended} of {self.num_cells} cells"
-        left = "" if self.left_s is None or self.ended == self.num_todo else f", {_show_time(self.left_s)} left"
+        done = f"{self.num_cells - self.num_todo + self.ended} of {self.num_cells}"
+        left = "" if self.left_s is None or self.ended == self.num_todo else f", {show_seconds(self.left_s)} left"
         if failure is not None:
             self.failures[name] = failure
             self.terminal.say(f"FAILED {name} ({done}{left}): {failure}")
         elif (job.run_folder / RUN_NAME).is_file():
             dice = load_json(job.run_folder / RUN_NAME, "Run the same command.")["test_dice"]
             self.terminal.say(f"trained {name}: test Dice {dice:.4f} ({done}{left})")
-
-
-def _show_time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 @contextmanager
@@ -162,14 +159,24 @@ def _follow(jobs: Sequence[Job], told: _Told, advance: Advance) -> Iterator[None
         epochs = job.recipe.optim.epochs if job.run_folder in finished else count_epochs(job.run_folder)
         return epochs - before[job.run_folder]
 
+    def describe() -> str:
+        """Say where the run stands that trains, or how many epochs are done where several train at once."""
+        finished_runs = told.num_cells - told.num_todo + told.ended
+        if jobs[0].recipe.cluster.num_bench_workers > 0:
+            return f"{finished_runs} of {told.num_cells} finished, {last} of {total} epochs"
+        job = jobs[min(told.ended, len(jobs) - 1)]
+        epoch = f"epoch {count_epochs(job.run_folder)} of {job.recipe.optim.epochs}"
+        return f"{min(finished_runs + 1, told.num_cells)} of {told.num_cells}, {epoch}"
+
     def tell() -> None:
         nonlocal last
         done = sum(map(count, jobs))
         if done > last:
-            advance(done, total)
             told.left_s = (time.monotonic() - start) * (total - done) / done
             last = done
+            advance(done, total, describe())
 
+    advance(0, total, describe())
     with repeat_meanwhile(tell, FOLLOW_SECONDS):
         yield
 

@@ -22,7 +22,7 @@ from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
 from t2m_bench.data.phantom import write_bus_bra_phantom
 from t2m_bench.data.phantom_folder import load_record
 from t2m_bench.errors import DatasetError
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.terminal import Terminal
 
 EXCLUSIONS_NAME = "exclusions.json"
 READING = 2
@@ -103,7 +103,7 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
     """
     recipe = dataset.recipe
     if recipe.dataset.kind == "bus_bra":
-        with terminal.watch("reading cases") as advance:
+        with terminal.watch("cases read") as advance:
             return read_bus_bra(dataset.root, advance)
     rule = make_slice_rule(recipe)
     cases, excluded = read_nsclc(dataset.root, recipe.dataset.clinical, folder, rule, terminal.watch)

@@ -10,8 +10,8 @@ from t2m_bench.errors import RecipeError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.reporting.deviations import Deviations, ProtocolRow, measure_protocol, write_deviations
+from t2m_bench.terminal import Terminal
 
 CLEAN, ALL, ALL_BUT = "clean protocol", "all of these (as published)", "all but: "
 

@@ -10,9 +10,9 @@ from t2m_bench.config import Recipe
 from t2m_bench.errors import ClusterError, DatasetError, ShardError
 from t2m_bench.models.sam import PATCH_PX, get_image_size
 from t2m_bench.pipeline.datasets import count_images
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.shards.reader import verify_files
 from t2m_bench.shards.schema import INDEX_NAME, load_index
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.embed import count_bytes_per_case
 from t2m_bench.training.ranks import find_device
 
@@ -59,7 +59,7 @@ def verify_shards(runs: Path, terminal: Terminal) -> list[Finding]:
 
 def _verify(folder: Path, terminal: Terminal) -> Finding:
     try:
-        with terminal.watch(f"reading {folder.name}") as advance:
+        with terminal.watch(f"files of {folder.name} read") as advance:
             verify_files(folder, always=True, on_file=advance)
     except ShardError as error:
         return Finding(f"shards {folder.name}", "altered", str(error))

@@ -11,11 +11,11 @@ from t2m_bench.data.prompts import PromptBook, load_prompts
 from t2m_bench.models.sam import PATCH_PX, compute_weights_sha256, get_image_size, get_preprocessing_id
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.pipeline.prepare import Prepared
-from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.shards.prompt_bank import BankSignature, PromptBank, load_bank, write_bank
 from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import INDEX_NAME, Signature
 from t2m_bench.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
+from t2m_bench.terminal import Advance, Terminal
 from t2m_bench.training.embed import EmbedTask, count_bytes_per_case
 from t2m_bench.training.ranks import find_device
 
@@ -78,7 +78,7 @@ def _encode(recipe: Recipe, prepared: Prepared, folder: Path, signature: Signatu
     if finished:
         terminal.say(f"continuing {folder}: {len(finished)} of {len(plans)} files are there")
     tasks = _make_tasks(recipe, prepared, folder, signature, [plan for plan in plans if plan.file not in finished])
-    with terminal.watch("embedding") as advance:
+    with terminal.watch("images embedded", sum(len(task.cases) for task in tasks)) as advance:
         num_encoded = _run_tasks(recipe, tasks, advance)
     finish_shards(folder, plans, signature)
     seconds = time.monotonic() - start

@@ -16,8 +16,8 @@ from t2m_bench.config import PUBMEDBERT
 from t2m_bench.data.nsclc_clinical import list_clinical_tables, read_clinical
 from t2m_bench.errors import DatasetError, FetchError
 from t2m_bench.pipeline.download import Source, download
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.unpack import unpack_zip
+from t2m_bench.terminal import Terminal
 
 RECORD_NAME = "fetched.json"
 """Beside what was fetched: where each file came from, when, and its sha256."""
@@ -62,7 +62,7 @@ class Fetched:
 def fetch_bus_bra(folder: Path, terminal: Terminal) -> Fetched:
     """Fetch and unpack BUS-BRA."""
     archive = _download(BUS_BRA_ZIP, folder, terminal)
-    with terminal.watch("unpacking") as advance:
+    with terminal.watch("files unpacked") as advance:
         count = unpack_zip(archive, folder, advance)
     return Fetched(count, f"dataset.root={folder}")
 
@@ -187,7 +187,7 @@ def _download(source: Source, folder: Path, terminal: Terminal) -> Path:
     if path.is_file() and _is_recorded(folder, path):
         terminal.say(f"reused {path}")
         return path
-    with terminal.watch(f"fetching {source.name}, MB") as advance:
+    with terminal.watch(f"MB of {source.name} fetched") as advance:
         download(source, path, lambda done, total: advance(done // 10**6, max(total // 10**6, 1)))
     digest = _record(folder, path, source.url)
     pinned = "as pinned" if source.md5 else "no checksum is published, this one is noted"

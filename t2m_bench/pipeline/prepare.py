@@ -15,7 +15,7 @@ from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.sam import load_seen_image_hashes
 from t2m_bench.pipeline.datasets import EXCLUSIONS_NAME, load_exclusions, open_dataset, read_cases
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.terminal import Terminal
 
 MANIFEST_NAME = "manifest.jsonl"
 

@@ -21,7 +21,7 @@ from t2m_bench.atomic import write_atomically, write_json
 from t2m_bench.data.pseudonyms import KEY_NAME
 from t2m_bench.errors import StorageError
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.terminal import Terminal
 
 MEMORY_NAME = ".mirrored.json"
 KINDS = ("s3://", "gs://")

@@ -18,12 +18,12 @@ from t2m_bench.config import NOT_DECISIVE, AdapterKind, Recipe, parse_recipe
 from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import count_states, find_best, has_trials, list_counted, open_study, remove_studies
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, override_refit
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
 from t2m_bench.typed_yaml import set_dotted
@@ -148,10 +148,11 @@ def _run(
     jobs = tuple(hide_test_cases(experiment.make_job(loaded.recipe.adapter.kind, 0)) for experiment in experiments)
     data = TrialData(jobs, sweep.seeds, tuple(sweep.objectives))
     # a stop need be told to nobody: Tune asks at each step
-    with terminal.watch(f"study {study.study_name}", done) as advance, stop.tell(lambda: None):
+    with terminal.watch(f"trials of {study.study_name}", sweep.trials, done) as advance, stop.tell(lambda: None):
 
         def tell() -> None:
-            advance(len(list_counted(study)), sweep.trials, _describe_best(study))
+            counted = len(list_counted(study))
+            advance(counted, sweep.trials, f"{counted} of {sweep.trials}, {_describe_best(study)}".rstrip(", "))
 
         run_trials(study, loaded, data, folder, stop.is_set, tell)
     if stop.is_set():
@@ -163,7 +164,7 @@ def _describe_best(study: optuna.Study) -> str:
     if best is None:
         return ""
     values = ", ".join(f"{name} {value:.4f}" for name, value in zip(study.metric_names or [], best.values, strict=True))
-    return f"best so far: {values} (trial {best.number})"
+    return f"best {values} (trial {best.number})"
 
 
 def _write_best(study: optuna.Study, loaded: LoadedSweep, folder: Path, terminal: Terminal) -> Recipe | None:

@@ -14,9 +14,9 @@ import torch
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.sweep import search
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import gather
 from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.trial import FrozenParts, TrialData, hide_test_cases
 

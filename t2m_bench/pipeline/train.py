@@ -25,8 +25,8 @@ from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Advance, Terminal
 from t2m_bench.reporting.results import EXPERIMENT_NAME
+from t2m_bench.terminal import Advance, Terminal
 from t2m_bench.training import job as run_job
 from t2m_bench.training.batches import TextTable
 from t2m_bench.training.cell import train_in_process
@@ -221,7 +221,9 @@ def train(experiment: Experiment, arm: str, seed: int, terminal: Terminal, stop:
         if is_finished(job):
             terminal.say(f"reused {job.run_folder}: finished")
         else:
-            with terminal.watch(f"training {job.run_folder.name}") as advance, follow_epochs(job, advance):
+            epochs = job.recipe.optim.epochs
+            progress = terminal.watch(f"epochs of {arm}", epochs, count_epochs(job.run_folder))
+            with progress as advance, follow_epochs(job, advance):
                 run_here(job, stop)
         return load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
 
@@ -280,7 +282,8 @@ def write_reference_once(job: Job, terminal: Terminal) -> None:
         there = {TIGHT, *load_json(drawn, "")} if drawn.is_file() else set()
         wanted = [*job.asking.boxes, *sorted(there - set(job.asking.boxes))]
         if not (job.reference / RESULTS_NAME).is_file() or not set(wanted) <= there:
-            write_reference(job, wanted)
+            with terminal.watch(f"fold {job.recipe.dataset.test_fold}: boxes, probe, floors and baseline"):
+                write_reference(job, wanted)
             terminal.say(f"wrote {job.reference}: boxes, probe, floors and baseline")
 
 

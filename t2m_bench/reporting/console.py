@@ -1,39 +1,106 @@
-"""A report on a terminal."""
+"""A report on a terminal: the verdicts, one narrow table, and where the rest is; or every table."""
 
+import math
+import sys
+
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from t2m_bench.reporting.report import Report
-from t2m_bench.reporting.table import Table
+from t2m_bench.reporting.table import ABSENT, Table
+from t2m_bench.terminal import find_width, wrap
 
-PLAIN_WIDTH = 190
-"""Columns where output goes to a file, so that no table is cut there."""
+FULL_WIDTH = 190
+"""Columns of the full tables where output goes to a file, so that no table is cut there."""
 
-SHOWN_PARTS = ("headline", "counterfactuals", "ladder", "runs", "search")
-"""The rest is in the files."""
+FULL_PARTS = ("headline", "counterfactuals", "ladder", "runs", "search")
+"""The parts that the full form prints; the rest is in the files."""
+
+BRIEF_DIGITS = 3
 
 
-def print_report(report: Report) -> None:
-    """Print verdicts, the main tables, warnings, and where everything lies."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
-    for table in (table for part in report.parts if part.key in SHOWN_PARTS for table in part.tables):
-        console.print(_show(table))
+def print_report(report: Report, full: bool = False) -> None:
+    """Print verdicts, warnings, the arms in one narrow table, and where everything is.
+
+    Args:
+        full: print the main tables with intervals of everything and each verdict with all its reasons.
+    """
+    width = find_width()
     for verdict in report.verdicts:
-        print(f"{verdict.question} {verdict.headline} {' '.join(verdict.sentences)}")
+        print(wrap(f"{verdict.question} {verdict.headline}", width))
+        for sentence in verdict.sentences if full else verdict.sentences[:1]:
+            print(wrap(sentence, width, indent="  "))
+    for table in _list_tables(report, full):
+        _print_table(table, full)
     for warning in report.warnings:
-        print(f"note: {warning}")
+        print(wrap(f"Note: {warning}", width))
     paths = list(report.paths.values())
     first = report.paths.get("html", paths[0])
     beside = ", ".join(path.name for path in paths if path != first)
-    print(f"report: {first}" + (f" (beside it: {beside})" if beside else ""))
+    print(wrap(f"report: {first}" + (f" (beside it: {beside})" if beside else ""), width))
+    if not full:
+        print(wrap(f"every table and reason: t2m-bench report {first.parents[1]} --full", width))
 
 
-def _show(table: Table) -> RichTable:
-    shown = RichTable(title=table.title, caption=table.note, caption_justify="left")
+def _list_tables(report: Report, full: bool) -> list[Table]:
+    if full:
+        return [table for part in report.parts if part.key in FULL_PARTS for table in part.tables]
+    return [brief for brief in (make_brief_table(report), _find_search_table(report)) if brief is not None]
+
+
+def make_brief_table(report: Report) -> Table | None:
+    """Return each arm's Dice, gain from text and cost of wrong text, in 80 columns; None where there are no arms."""
+    arms = next((table for table in report.tables if table.name == "arms"), None)
+    if arms is None:
+        return None
+    measured = arms.numbers[~arms.numbers["published"].astype(bool)]
+    rows = tuple(
+        (
+            str(row["arm"]),
+            f"{row['dice']:.{BRIEF_DIGITS}f}",
+            _show_gain(row, "help"),
+            _show_gain(row, "cost_of_wrong"),
+        )
+        for row in measured.to_dict("records")
+    )
+    columns = ("Arm", "Dice", "Help (gain from text)", "Cost of wrong text")
+    return Table("brief", "", "", columns, rows, measured)
+
+
+def _show_gain(row: dict[str, float], name: str) -> str:
+    """Return a difference with its interval in as few digits as carry."""
+    mean, low, high = (row.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))
+    if math.isnan(mean):
+        return ABSENT
+    shown = f"{mean:+.{BRIEF_DIGITS}f}"
+    return shown if math.isnan(low) else f"{shown} [{low:+.{BRIEF_DIGITS}f}, {high:+.{BRIEF_DIGITS}f}]"
+
+
+def _find_search_table(report: Report) -> Table | None:
+    """Return the table of a sweep's studies, where this report is a sweep's."""
+    has_arms = any(table.name == "arms" for table in report.tables)
+    found = next((table for table in report.tables if table.name == "sweep_studies"), None)
+    if found is None or has_arms:
+        return None
+    kept = ("trials", "COMPLETE", "PRUNED", "FAIL")
+    names = {"trials": "Trials", "COMPLETE": "Complete", "PRUNED": "Stopped early", "FAIL": "Failed"}
+    there = [name for name in kept if name in found.numbers]
+    rows = tuple((str(row["study"]), *(str(row[name]) for name in there)) for row in found.numbers.to_dict("records"))
+    return Table("brief", "", "", ("Study", *(names[name] for name in there)), rows, found.numbers)
+
+
+def _print_table(table: Table, full: bool) -> None:
+    is_terminal = sys.stdout.isatty()
+    console = Console(width=None if is_terminal else FULL_WIDTH) if full else Console(width=find_width())
+    shown = RichTable(
+        title=table.title or None,
+        caption=table.note or None,
+        caption_justify="left",
+        box=box.HEAVY_HEAD if full else box.SIMPLE_HEAD,
+    )
     for number, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*row)
-    return shown
+    console.print(shown)

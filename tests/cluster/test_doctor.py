@@ -10,7 +10,7 @@ from t2m_bench.config import parse_recipe
 from t2m_bench.pipeline.doctor import _count_bytes_to_write, examine, verify_shards
 from t2m_bench.pipeline.embed import embed
 from t2m_bench.pipeline.prepare import prepare
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.terminal import Terminal
 
 
 def test_what_a_node_does_not_see_is_named() -> None:

@@ -14,9 +14,9 @@ from t2m_bench.cluster.embed_job import embed_with_ray
 from t2m_bench.errors import WorkersLostError
 from t2m_bench.models.sam import get_preprocessing_id, load_sam
 from t2m_bench.pipeline.prepare import prepare
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.shards.schema import Signature
 from t2m_bench.shards.writer import ShardPlan
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.embed import EmbedTask
 
 

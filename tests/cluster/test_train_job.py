@@ -21,8 +21,8 @@ from t2m_bench.cluster import train_job
 from t2m_bench.cluster.session import count_cpus
 from t2m_bench.errors import ClusterError, DatasetError, StoppedError
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import open_experiment, train
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import load_tensors
 
 

@@ -182,8 +182,8 @@ def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
     from t2m_bench.cluster.tune_job import Demand
     from t2m_bench.cluster.tune_parts import TrialTrainable
     from t2m_bench.config import parse_recipe
-    from t2m_bench.pipeline.terminal import Terminal
     from t2m_bench.pipeline.train import gather
+    from t2m_bench.terminal import Terminal
     from t2m_bench.training.trial import TrialData, hide_test_cases
 
     recipe = parse_recipe(

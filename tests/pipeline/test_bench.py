@@ -15,8 +15,8 @@ from t2m_bench.errors import RecipeError, StoppedError
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.bench import bench, note_suite
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import evaluate
+from t2m_bench.terminal import Terminal
 
 NAMED = {
     "narrow": {"adapter": {"kind": "gated", "inner_width": 16}},

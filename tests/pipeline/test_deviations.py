@@ -13,7 +13,7 @@ from t2m_bench.config import Recipe, load_recipe, parse_recipe
 from t2m_bench.errors import LeakageError
 from t2m_bench.pipeline.deviations import leaks, list_protocols
 from t2m_bench.pipeline.prepare import prepare
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.terminal import Terminal
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "launch" / "published_bus_bra.yaml"
 WITH_MINI = ["image_encoder.preset=mini", "image_encoder.input_range=unit", "text_encoder.name=stand-in"]

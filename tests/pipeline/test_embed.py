@@ -16,8 +16,8 @@ from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import ShardError, WeightsError
 from t2m_bench.pipeline.embed import embed, embed_texts
 from t2m_bench.pipeline.prepare import prepare
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.shards.reader import ShardReader
+from t2m_bench.terminal import Terminal
 
 
 def change(recipe: Recipe, section: str, **values: object) -> Recipe:

@@ -20,8 +20,8 @@ from t2m_bench.errors import FetchError
 from t2m_bench.pipeline import fetch
 from t2m_bench.pipeline.download import CHUNK_BYTES, Source, download
 from t2m_bench.pipeline.fetch import check_series, fetch_bus_bra, fetch_medsam, fetch_nsclc, select_series
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.unpack import unpack_zip
+from t2m_bench.terminal import Terminal
 
 CONTENT = os.urandom(3_000_000)
 

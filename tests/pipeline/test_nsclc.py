@@ -16,8 +16,8 @@ from t2m_bench.pipeline import datasets
 from t2m_bench.pipeline.datasets import open_dataset
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, open_experiment, train
+from t2m_bench.terminal import Terminal
 
 NUM_PATIENTS = 12
 

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import StoppedError, StorageError
 from t2m_bench.pipeline.remote_runs import Mirror, locate, open_runs
-from t2m_bench.pipeline.terminal import Terminal
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import STATE_NAME, load_tensors
 
 KEYS = {"AWS_ACCESS_KEY_ID": "somebody", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_EC2_METADATA_DISABLED": "true"}

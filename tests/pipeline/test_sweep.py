@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.sweep import _run, check_unchanged, make_free_sweep, make_refit_recipe, search
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import complete, load_studies, open_study
 from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
+from t2m_bench.terminal import Terminal
 
 DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
 

@@ -20,9 +20,9 @@ from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
 from t2m_bench.shards.reader import EmbeddedBatch, ShardReader
+from t2m_bench.terminal import Terminal
 from t2m_bench.training import job as run_job
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
 from t2m_bench.training.evaluate import Evaluator

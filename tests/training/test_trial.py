@@ -11,9 +11,9 @@ import pytest
 
 from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import RecipeError, RunFolderError
-from t2m_bench.pipeline.terminal import Terminal
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.shards.reader import ShardReader
+from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.conditions import ask_all
 from t2m_bench.training.job import ask_to_validate, make_trainer

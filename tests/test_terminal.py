@@ -2,7 +2,7 @@
 
 import pytest
 
-from t2m_bench.pipeline import terminal
+from t2m_bench import terminal
 
 
 @pytest.mark.parametrize(
