@@ -7,7 +7,7 @@ import time
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
 import typer
 
@@ -125,7 +125,7 @@ def phantom(
     write, default = (write_nsclc_phantom, 120) if kind is DatasetKind.NSCLC else (write_bus_bra_phantom, 600)
     number = default if cases is None else cases
     write(out, num_cases=number, seed=seed, text_effect=text_effect, text_visible=text_visible)
-    print(f"{number} phantoms in {out}, text effect {text_effect:g}")
+    _say(f"{number} phantoms in {out}, text effect {text_effect:g}")
     _end(as_json, {"out": str(out), "cases": number, "seconds": round(time.monotonic() - start, 2)})
 
 
@@ -142,7 +142,7 @@ def fetch(
 
     start = time.monotonic()
     fetched = FETCHERS[what](folder, Terminal())
-    print(f"{fetched.files} files in {folder}; name it with: {fetched.hint}")
+    _say(f"{fetched.files} files in {folder}; name it with: {fetched.hint}")
     summary = {"folder": str(folder), "files": fetched.files, "hint": fetched.hint}
     _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})
 
@@ -165,18 +165,18 @@ def prepare(
     prepared = run_prepare(load_recipe(recipe, asked), runs, Terminal())
     audit = prepared.audit
     for split, count in audit.cases.items():
-        print(f"{split}: {count} cases of {audit.patients[split]} patients")
+        _say(f"{split}: {count} cases of {audit.patients[split]} patients")
         for field, classes in audit.classes_by_field.items():
-            print(f"  {field}: " + ", ".join(f"{name} {number}" for name, number in classes[split].items()))
+            _say(f"  {field}: " + ", ".join(f"{name} {number}" for name, number in classes[split].items()))
     if audit.selection:
-        print(f"chosen: {audit.selection}")
+        _say(f"chosen: {audit.selection}")
     if audit.size_auc is not None:
         field = next(iter(audit.classes_by_field))
-        print(f"what box size in mm alone tells of {field}: mean pairwise AUC {audit.size_auc:.2f} (0.5: nothing)")
+        _say(f"what box size in mm alone tells of {field}: mean pairwise AUC {audit.size_auc:.2f} (0.5: nothing)")
     for reason, number in audit.exclusions.items():
-        print(f"left out: {number} {reason}")
-    print("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))
-    print("leaks: " + ("; ".join(audit.leaks) or "none found"))
+        _say(f"left out: {number} {reason}")
+    _say("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))
+    _say("leaks: " + ("; ".join(audit.leaks) or "none found"))
     summary = {"folder": str(prepared.folder), "cases": audit.cases, "patients": audit.patients, "leaks": audit.leaks}
     summary |= {"left_out": audit.exclusions}
     _end(as_json, summary | {"reused": prepared.reused, "seconds": round(time.monotonic() - start, 2)})
@@ -239,12 +239,12 @@ def doctor(
     """Look, in seconds, at what would fail hours into long work, on every node."""
     from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.doctor import examine, verify_shards
-    from t2m_bench.terminal import Terminal, print_sentence
+    from t2m_bench.terminal import Terminal
 
     findings = examine(load_recipe(recipe or _find_demo(), overrides or ()), runs)
     findings += verify_shards(runs, Terminal()) if verify else []
     for finding in findings:
-        print_sentence(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
+        _say(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
     problems = [finding.problem for finding in findings if finding.problem]
     _end(as_json, {"problems": problems, "looked_at": len(findings)})
     if problems:
@@ -352,9 +352,9 @@ def report(
                     f"{runs}: no results here. Make some with `t2m-bench demo`, `t2m-bench bench RECIPE` or "
                     "`t2m-bench sweep SWEEP`."
                 )
-            print(f"reporting the newest results, {found[0]}")
+            _say(f"reporting the newest results, {found[0]}")
             if len(found) > 1:
-                print("others: " + ", ".join(str(other) for other in found[1:]))
+                _say("others: " + ", ".join(str(other) for other in found[1:]))
         chosen = tuple(name.strip() for name in formats.split(","))
         summary = _report(folder / place if place else found[0], chosen, full)
     _end(as_json, summary)
@@ -419,7 +419,7 @@ def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> Non
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
         table, path, failures = bench_deviations(recipe, folder, terminal, stop)
     print(table.to_markdown())
-    print(f"wrote {path} and deviations.csv beside it")
+    _say(f"wrote {path} and deviations.csv beside it")
     rows = json.loads(table.to_frame().to_json(orient="records"))
     _end(as_json, {"table": str(path), "protocols": rows, "failures": failures})
     _refuse_failures(failures)
@@ -479,27 +479,30 @@ def _find_shipped(folder: str) -> Path:
     return here if here.is_file() else Path(__file__).resolve().parents[1] / here
 
 
-def _print_best(best: dict[str, Any]) -> None:
-    """Print a sweep's winner: its values on validation, what was chosen, and how to train it."""
+def _say(sentence: str, stream: IO[str] | None = None) -> None:
+    """Print a sentence, wrapped between words on a terminal."""
     from t2m_bench.terminal import print_sentence
 
+    print_sentence(sentence, stream)
+
+
+def _print_best(best: dict[str, Any]) -> None:
+    """Print a sweep's winner: its values on validation, what was chosen, and how to train it."""
     values = ", ".join(f"{name} {value:.4f}" for name, value in best["values"].items())
-    print_sentence(f"Best on validation cases: {values} (trial {best['trial']})")
+    _say(f"Best on validation cases: {values} (trial {best['trial']})")
     for axis, value in best["params"].items():
-        print_sentence(f"  {axis}: {f'{value:.4g}' if isinstance(value, float) else value}")
-    print_sentence(f"the winning recipe: {best['recipe']}; train it with `t2m-bench train {best['recipe']}`")
+        _say(f"  {axis}: {f'{value:.4g}' if isinstance(value, float) else value}")
+    _say(f"the winning recipe: {best['recipe']}; train it with `t2m-bench train {best['recipe']}`")
 
 
 def _print_run(summary: dict[str, Any]) -> None:
-    from t2m_bench.terminal import print_sentence
-
-    print_sentence(
+    _say(
         f"{summary['run']}: {summary['trainable_parameters']:,} trainable parameters, best epoch "
         f"{summary['best_epoch']}, validation Dice {summary['val_dice']:.4f}, test Dice {summary['test_dice']:.4f}, "
         f"{summary['seconds']:.1f} s of training"
     )
     if summary.get("compiled", "").startswith("failed"):
-        print_sentence(f"note: torch.compile {summary['compiled']}; trained without")
+        _say(f"note: torch.compile {summary['compiled']}; trained without")
 
 
 def _end(as_json: bool, summary: dict[str, Any]) -> None:
@@ -524,7 +527,5 @@ def main() -> None:
         code, message = WORKERS_LOST_EXIT_CODE, str(error)
     else:
         return
-    from t2m_bench.terminal import print_sentence
-
-    print_sentence(f"t2m-bench: {message}", sys.stderr)
+    _say(f"t2m-bench: {message}", sys.stderr)
     sys.exit(code)

@@ -1,4 +1,6 @@
-"""Plain lines of progress, by a clock that a test sets."""
+"""Progress in a log, and sentences on a terminal; the bars themselves are tried on a pseudo-terminal."""
+
+import io
 
 import pytest
 
@@ -6,16 +8,45 @@ from t2m_bench import terminal
 
 
 @pytest.mark.parametrize(
-    ("before", "line"),
-    [(0, "trials: 20/40, 2.0/s, 10 s left, best 0.9"), (10, "trials: 20/40, 1.0 s each, 20 s left, best 0.9")],
+    ("before", "counted", "rate", "left"), [(0, "20 of 40", "2.0/s", "10 s"), (10, "20 of 40", "1.0 s each", "20 s")]
 )
-def test_the_time_left_is_told_by_what_this_process_did(
-    before: int, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_time_left_counts_what_this_process_did(
+    before: int, counted: str, rate: str, left: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seconds = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: seconds[0])
-    with terminal.Terminal().watch("trials", before) as advance:
+    with terminal.Terminal().watch("trials", 40, before) as advance:
         advance(before, 40)
         seconds[0] = 10.0
-        advance(20, 40, "best 0.9")
-    assert capsys.readouterr().err.splitlines() == [line]
+        advance(20, 40)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"trials: {counted}; {rate}, {left} left"  # phrase: a log is read by programs too
+
+
+def test_a_note_stands_in_place_of_the_count(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.Terminal().watch("training runs", 18) as advance:
+        advance(9, 18, "2 of 3, epoch 3 of 6")
+    shown = capsys.readouterr().err
+    assert "2 of 3" in shown
+    assert "epoch 3 of 6" in shown
+    assert "9 of 18" not in shown
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_sentences_break_between_words_on_a_terminal_and_not_in_a_file(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = ["no-such-folder/with-hyphens:", *["word"] * 40, "x" * (columns - 10)]
+    sentence = " ".join(words)
+    screen, log = Screen(), io.StringIO()
+    terminal.print_sentence(sentence, screen)
+    terminal.print_sentence(sentence, log)
+    assert max(map(len, screen.getvalue().splitlines())) <= columns
+    assert screen.getvalue().split() == words
+    assert log.getvalue() == f"{sentence}\n"

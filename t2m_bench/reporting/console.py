@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -68,7 +70,7 @@ def make_brief_table(report: Report) -> Table | None:
     return Table("brief", "", "", columns, rows, measured)
 
 
-def _show_gain(row: dict[str, float], name: str) -> str:
+def _show_gain(row: Mapping[Any, Any], name: str) -> str:
     """Return a difference with its interval in as few digits as carry."""
     mean, low, high = (row.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))
     if math.isnan(mean):
