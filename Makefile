@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
+FOR_DEVELOPERS = $(VENV)/.installed-for-developers
 RUNS ?= runs
 
 .PHONY: demo test check perf soak clean
@@ -13,6 +14,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "t2m-bench needs Python 3.11 or newer; choose one with: make PYTHON=python3.11 ..."; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+# What tests and checks need beside what a user needs.
+$(FOR_DEVELOPERS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
 	touch $@
 
@@ -20,10 +26,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/t2m-bench demo --runs $(RUNS)
 
-test: $(INSTALLED)
+test: $(FOR_DEVELOPERS)
 	$(BIN)/python -m pytest -m 'not soak'
 
-check: $(INSTALLED)
+check: $(FOR_DEVELOPERS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -36,7 +42,7 @@ perf: $(INSTALLED)
 	$(BIN)/t2m-bench perf all --runs $(RUNS)
 
 # Long trials, kept out of `make test`: among them fifty kills, each told with its step.
-soak: $(INSTALLED)
+soak: $(FOR_DEVELOPERS)
 	$(BIN)/python -m pytest -m soak
 
 clean:

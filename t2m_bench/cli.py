@@ -10,16 +10,44 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from t2m_bench import __version__
 from t2m_bench.errors import StoppedError, UserError, WorkersLostError
+
+DEMO = Path("demo")
 
 WORKERS_LOST_EXIT_CODE = 86
 """Tells a job script to try again, on other nodes perhaps."""
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+IN_ORDER_OF_USE = (
+    *("demo", "init", "fetch", "phantom", "recipe", "doctor", "prepare", "embed", "train", "evaluate", "bench"),
+    *("sweep", "report", "perf"),
+)
 
-RecipeFile = Annotated[Path, typer.Argument(help="Recipe file, such as launch/demo.yaml.", metavar="RECIPE")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Dotted overrides, such as adapter.fine.heads=4.")]
+
+class VerbsInOrder(TyperGroup):
+    """Lists the verbs in the order in which one uses them."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # typer vendors click's context
+        """Return the verbs' names."""
+        return sorted(super().list_commands(ctx), key=IN_ORDER_OF_USE.index)
+
+
+app = typer.Typer(
+    cls=VerbsInOrder,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeFile = Annotated[
+    Path, typer.Argument(help="A recipe: a YAML file, or a shipped one by its name (demo, bus_bra).", metavar="RECIPE")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Dotted overrides, such as adapter.fine.heads=4; `t2m-bench recipe RECIPE` prints every key."),
+]
 
 
 def _refuse_url(context: typer.Context, runs: Path) -> Path:
@@ -87,8 +115,18 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"t2m-bench {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def describe() -> None:
+def describe(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Train and benchmark text-guided fusion adapters for MedSAM; say whether the text helps."""
 
 
@@ -99,9 +137,23 @@ def recipe(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("r
 
     from t2m_bench.config import load_recipe
 
-    resolved = load_recipe(recipe, overrides or ()).model_dump(mode="json")
+    resolved = load_recipe(_find(recipe), overrides or ()).model_dump(mode="json")
     print(yaml.safe_dump(resolved, sort_keys=False), end="")
     _end(as_json, {"recipe": resolved})
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder to copy into.", metavar="DIR")], as_json: AsJson = False
+) -> None:
+    """Copy the shipped recipes, sweeps and Slurm scripts to a folder of your own, to edit; keeps what you changed."""
+    from t2m_bench.shipped import copy_shipped
+
+    copied = copy_shipped(folder)
+    for path in copied.kept:
+        _say(f"kept {path}: it was changed", sys.stderr)
+    print(folder)
+    _end(as_json, {"folder": str(folder), "written": len(copied.written), "kept": [str(path) for path in copied.kept]})
 
 
 @app.command()
@@ -162,7 +214,7 @@ def prepare(
 
     start = time.monotonic()
     asked = [*(overrides or ()), *(["dataset.strict=true"] if strict else [])]
-    prepared = run_prepare(load_recipe(recipe, asked), runs, Terminal())
+    prepared = run_prepare(load_recipe(_find(recipe), asked), runs, Terminal())
     audit = prepared.audit
     for split, count in audit.cases.items():
         _say(f"{split}: {count} cases of {audit.patients[split]} patients")
@@ -192,7 +244,7 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
     from t2m_bench.pipeline.prepare import prepare as run_prepare
     from t2m_bench.terminal import Terminal
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(_find(recipe), overrides or ())
     terminal = Terminal()
     prepared = run_prepare(loaded, runs, terminal)
     check_before_work(loaded, runs, terminal)
@@ -219,7 +271,7 @@ def train(
     from t2m_bench.pipeline.train import train as run_train
     from t2m_bench.terminal import Terminal
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(_find(recipe), overrides or ())
     terminal = Terminal()
     with catch_signals() as stop, open_runs(runs, cache, loaded.name, terminal) as folder:
         experiment = open_experiment(loaded, folder, terminal)
@@ -241,7 +293,7 @@ def doctor(
     from t2m_bench.pipeline.doctor import examine, verify_shards
     from t2m_bench.terminal import Terminal
 
-    findings = examine(load_recipe(recipe or _find_demo(), overrides or ()), runs)
+    findings = examine(load_recipe(_find(recipe or DEMO), overrides or ()), runs)
     findings += verify_shards(runs, Terminal()) if verify else []
     for finding in findings:
         _say(f"{'WRONG' if finding.problem else 'ok':<6} {finding.what}: {finding.problem or finding.found}")
@@ -284,7 +336,7 @@ def bench(
     from t2m_bench.config import load_recipe
 
     run = _bench_deviations if deviations else _bench
-    run(load_recipe(recipe, overrides or ()), runs, cache, as_json)
+    run(load_recipe(_find(recipe), overrides or ()), runs, cache, as_json)
 
 
 @app.command()
@@ -294,12 +346,14 @@ def demo(
     """Run the whole benchmark on phantoms, with nothing to download."""
     from t2m_bench.config import load_recipe
 
-    _bench(load_recipe(_find_demo(), overrides or ()), runs, cache, as_json)
+    _bench(load_recipe(_find(DEMO), overrides or ()), runs, cache, as_json)
 
 
 @app.command()
 def sweep(
-    sweep: Annotated[Path, typer.Argument(help="Sweep file, such as sweeps/demo.yaml.", metavar="SWEEP")],
+    sweep: Annotated[
+        Path, typer.Argument(help="A sweep: a YAML file, or a shipped one by its name (demo).", metavar="SWEEP")
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Dotted overrides of the recipe; sweep.KEY=... of the sweep itself.")
     ] = None,
@@ -317,7 +371,7 @@ def sweep(
     from t2m_bench.search.sweep import load_sweep
     from t2m_bench.terminal import Terminal
 
-    loaded = load_sweep(sweep, overrides or (), trials)
+    loaded = load_sweep(_find(sweep, "sweeps"), overrides or (), trials)
     with catch_signals() as stop:
         searched = search(loaded, runs, Terminal(), stop, strict, refit)
     summary = searched.summarise()
@@ -390,7 +444,7 @@ def _measure(work: str, device: str) -> Any:
         return find_measure(work)(device)
     from t2m_bench.pipeline.sweep_perf import measure_sweep
 
-    return measure_sweep(_find_shipped("sweeps"), device)
+    return measure_sweep(_find(Path("demo"), "sweeps"), device)
 
 
 def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
@@ -469,14 +523,14 @@ def _list_written(report: Any) -> dict[str, Any]:
     return {"report": paths.get("html", next(iter(paths.values()))), "written": paths}
 
 
-def _find_demo() -> Path:
-    return _find_shipped("launch")
+def _find(given: Path, folder: str = "launch") -> Path:
+    """Return the recipe or sweep that is meant; say which file it is where that is not the one that was typed."""
+    from t2m_bench.shipped import find_file
 
-
-def _find_shipped(folder: str) -> Path:
-    """Return demo.yaml of a folder from here or from the checkout that this package is installed from."""
-    here = Path(folder, "demo.yaml")
-    return here if here.is_file() else Path(__file__).resolve().parents[1] / here
+    found = find_file(given, folder)
+    if found != given:
+        _say(f"reading {found}", sys.stderr)
+    return found
 
 
 def _say(sentence: str, stream: IO[str] | None = None) -> None:

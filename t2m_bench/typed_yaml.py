@@ -3,7 +3,7 @@
 import difflib
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -30,6 +30,17 @@ class Section(BaseModel):
     """A part of a file: immutable, unknown keys refused, numbers finite, true and false no numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read `a,b` as the list [a, b] where a field takes a list: that is how one writes it on a command line."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        takes_list = get_origin(annotation) is tuple
+        may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
+        if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
+            return [yaml.safe_load(part) for part in value.split(",")]
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -33,7 +33,7 @@ def check_monai() -> None:
     """
     if importlib.util.find_spec("monai") is None:
         raise RecipeError(
-            "the arm unet needs MONAI, which is not installed: pip install 't2m-bench[unet]', or leave it out of "
+            "the arm unet needs MONAI, which is not installed: pip install '.[unet]' in the checkout, or leave it out of "
             "bench.arms."
         )
 

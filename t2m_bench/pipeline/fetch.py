@@ -105,7 +105,7 @@ def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
     except ImportError:
         raise FetchError(
             "fetching NSCLC-Radiogenomics needs idc-index, which is not installed. "
-            "Install it with: pip install 't2m-bench[nsclc]'"
+            "Install it in the checkout with: pip install '.[nsclc]'"
         ) from None
     folder.mkdir(parents=True, exist_ok=True)
     try:

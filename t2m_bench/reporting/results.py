@@ -16,7 +16,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_counts, check_runs, check_table
-from t2m_bench.search.study import find_studies
+from t2m_bench.search.study import find_studies, has_trials
 
 EXPERIMENT_NAME = "experiment.json"
 TIGHT = "tight"
@@ -179,8 +179,16 @@ def find_results(runs: Path) -> list[Path]:
     """Return the folders under `runs` that hold an experiment's results or a sweep's studies, the newest first."""
     experiments = [path.parent for path in runs.glob(f"*/{EXPERIMENT_NAME}")]
     dates = {folder: _date(folder) for folder in experiments if any(folder.glob(f"*/{RESULTS_NAME}"))}
-    dates |= find_studies(runs)
+    dates |= {folder: date for folder, date in find_studies(runs).items() if _is_worth_reporting(folder)}
     return sorted(dates, key=dates.__getitem__, reverse=True)
+
+
+def _is_worth_reporting(sweep: Path) -> bool:
+    """Whether a sweep has trials; one that cannot be read is not passed over in silence."""
+    try:
+        return has_trials(sweep)
+    except RunFolderError:
+        return True
 
 
 def _date(experiment: Path) -> float:

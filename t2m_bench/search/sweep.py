@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from t2m_bench.config import Positive, Recipe, parse_recipe
 from t2m_bench.errors import RecipeError
 from t2m_bench.search.space import Axis
+from t2m_bench.shipped import find_file
 from t2m_bench.typed_yaml import (
     DISTINCT,
     Section,
@@ -140,6 +141,8 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
         raw["trials"] = trials
     sweep = validate(Sweep, raw, "sweep", str(path))
     place = path.parent / sweep.recipe
+    if not place.is_file():
+        place = find_file(sweep.recipe, "launch")
     raw_recipe = load_mapping(place, "recipe", "launch")
     changes = (*sweep.overrides, *(item for item in overrides if not item.startswith("sweep.")))
     for override in changes:

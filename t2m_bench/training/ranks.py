@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from t2m_bench.config import Zero
 from t2m_bench.errors import RecipeError
+from t2m_bench.shipped import find_folder
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -125,7 +126,7 @@ def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | Non
         raise RecipeError("cluster.deepspeed on a CPU compiles a part of DeepSpeed: install a C++ compiler (g++).")
     if not use_gpu:
         _compile_once()
-    file = Path(__file__).resolve().parents[2] / "launch" / "deepspeed" / f"{zero}.json"
+    file = find_folder("launch") / "deepspeed" / f"{zero}.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

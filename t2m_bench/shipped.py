@@ -1,0 +1,111 @@
+"""The recipes, sweeps and job scripts that come with the package, found from any folder and copied out of it."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2m_bench.atomic import write_json
+from t2m_bench.errors import RecipeError, UserError
+
+FOLDERS = ("launch", "sweeps", "slurm")
+
+PACKAGED = Path(__file__).resolve().parent / "shipped_files"
+"""Where a wheel holds the folders; an editable install does not have them here."""
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+RECORD_NAME = ".t2m-bench.json"
+"""In a folder that `init` made: sha256 of each file as it was written, which tells changed files from old ones."""
+
+
+def find_folder(name: str) -> Path:
+    """Return one of FOLDERS: the package's copy, else that of the checkout that the package is installed from.
+
+    Raises:
+        UserError: neither exists.
+    """
+    for place in (PACKAGED / name, CHECKOUT / name):
+        if place.is_dir():
+            return place
+    raise UserError(f"{PACKAGED / name}: missing from the installed package. Install t2m-bench again.")
+
+
+def find_file(given: Path, folder: str) -> Path:
+    """Return the YAML file that a user names: their own file first, then the shipped one of that name.
+
+    A shipped file may be named with its folder (`launch/demo.yaml`) or without (`demo`), from anywhere.
+
+    Raises:
+        RecipeError: there is neither; names the shipped ones.
+    """
+    if given.is_file():
+        return given
+    is_bare = len(given.parts) == 1 and not given.suffix
+    relative = Path(f"{given}.yaml") if is_bare else given
+    own = Path(folder, relative)
+    if is_bare and own.is_file():
+        return own
+    place = find_folder(folder)
+    parts = relative.parts[1:] if relative.parts[:1] == (folder,) else relative.parts
+    shipped = place.joinpath(*parts)
+    if not relative.is_absolute() and ".." not in parts and shipped.is_file():
+        return shipped
+    what = {"launch": "recipe", "sweeps": "sweep"}.get(folder, "file")
+    names = ", ".join(list_names(folder))
+    raise RecipeError(
+        f"{given}: there is no such {what}. Give a YAML file of yours, or a shipped one by its name ({names}); "
+        "`t2m-bench init DIR` copies those to edit."
+    )
+
+
+def list_names(folder: str) -> list[str]:
+    """Return the names of a folder's shipped recipes or sweeps; YAML files for other programs are left out."""
+    paths = sorted(find_folder(folder).glob("*.yaml"))
+    key = "recipe:" if folder == "sweeps" else "dataset:"
+    return [path.stem for path in paths if any(line.startswith(key) for line in path.read_text().splitlines())]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What `copy_shipped` did: files written, and files of the user's that were left as they are."""
+
+    written: tuple[Path, ...]
+    kept: tuple[Path, ...]
+
+
+def copy_shipped(target: Path) -> Copied:
+    """Copy every folder into `target` with run bits; a file that was changed since it was copied is kept.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    record = _load_record(target)
+    written, kept = [], []
+    for folder in FOLDERS:
+        source = find_folder(folder)
+        for path in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+            name = Path(folder, path.relative_to(source)).as_posix()
+            there, digest = target / name, _compute_sha256(path)
+            if there.is_file() and _compute_sha256(there) not in (digest, record.get(name)):
+                kept.append(there)
+                continue
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, there)  # with its mode
+            record[name] = digest
+            written.append(there)
+    write_json(target / RECORD_NAME, record)
+    return Copied(tuple(written), tuple(kept))
+
+
+def _load_record(target: Path) -> dict[str, str]:
+    try:
+        record = json.loads((target / RECORD_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _compute_sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
