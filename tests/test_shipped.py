@@ -95,10 +95,9 @@ def test_init_prints_the_folder_alone(
     (folder / "slurm").mkdir()
     (folder / "slurm" / "site.sh").write_text("# mine\n")
     monkeypatch.setattr(sys, "argv", ["t2m-bench", "init", str(folder)])
-    try:
+    with pytest.raises(SystemExit) as ended:
         main()
-    except SystemExit as ended:
-        assert not ended.code
+    assert not ended.value.code
     printed, said = capsys.readouterr()
     assert printed == f"{folder}\n"
     assert "site.sh" in said

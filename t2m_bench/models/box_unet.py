@@ -33,8 +33,8 @@ def check_monai() -> None:
     """
     if importlib.util.find_spec("monai") is None:
         raise RecipeError(
-            "the arm unet needs MONAI, which is not installed: pip install '.[unet]' in the checkout, or leave it out of "
-            "bench.arms."
+            "the arm unet needs MONAI, which is not installed: pip install '.[unet]' in the checkout, or leave the arm "
+            "out of bench.arms."
         )
 
 

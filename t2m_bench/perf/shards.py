@@ -24,7 +24,7 @@ from t2m_bench.shards.writer import EmbeddedCase, finish_shards, plan_shards, wr
 NUM_CASES, BATCH_SIZE, SHARD_MIB, REPEATS = 128, 16, 64, 7
 
 PEERS = {
-    "webdataset": "webdataset (pip install 't2m-bench[perf]')",
+    "webdataset": "webdataset (pip install '.[perf]' in the checkout)",
     "streaming": "MosaicML Streaming (asks for older numpy and transformers: pip install --no-deps mosaicml-streaming)",
 }
 """Module -> what is said where it is absent."""
