@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Trains and evaluates every arm and seed of a recipe on a Slurm allocation, then reports; goes on where it was stopped.
 # Command:  sbatch slurm/bench.sh RECIPE [OVERRIDES...]
-# Costs:    arms times seeds times one training (slurm/train.sh); run after run, each on the whole allocation.
+#           sbatch --array=1-16 --nodes=1 --gpus-per-node=1 --cpus-per-task=4 --mem=16G slurm/bench.sh RECIPE [OVERRIDES...]
+# Costs:    arms times folds times seeds times one training (slurm/train.sh): run after run, each on the whole allocation.
+#           An array deals the runs to its tasks, and the task that ends last writes the report.
 #SBATCH --job-name=t2m-bench
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -23,4 +25,5 @@ export T2M_HOME
 [ $# -gt 0 ] || { echo "t2m-bench: sbatch slurm/bench.sh RECIPE [OVERRIDES...]" >&2; exit 2; }
 recipe=$1
 shift
-run_on_ray bench "$recipe" $(worker_overrides) "$@"
+part=$(array_part) || exit 2
+run_on_ray bench "$recipe" $(worker_overrides) $part "$@"

@@ -4,7 +4,10 @@
 #   node.sh {head|worker} HEAD_IP PORT    runs its Ray in the foreground of a Slurm step, so that it ends with the step
 # TERM (a preemption) does not end Ray, since workers have to save first: it goes on to the job's script. USR2 ends Ray.
 set -euo pipefail
+strictness=$(set +o)
+set +euo pipefail # conda's and modules' hooks use unset variables and commands that fail
 . "$T2M_HOME/slurm/site.sh"
+eval "$strictness"
 
 find_address() {
   local name found=""
@@ -30,7 +33,7 @@ find_address() {
 choose_options() { # ROLE HEAD_IP PORT
   local cpus memory_mib address
   cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
-  memory_mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus))}
+  memory_mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus + ${SLURM_MEM_PER_GPU:-0} * ${SLURM_GPUS_ON_NODE:-0}))}
   address=$(find_address)
   options=(
     --block --disable-usage-stats --include-log-monitor=false
@@ -89,7 +92,7 @@ tell_script() {
 # Requeue the job when the host of its script and of Ray's head is gone: Slurm lets a job of several nodes go on without.
 # Where only its Ray ended, the script decides.
 requeue_without_head() {
-  timeout 20 srun --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist="$T2M_HEAD_NODE" true 2>/dev/null && return
+  timeout 20 srun --mpi=none --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist="$T2M_HEAD_NODE" true 2>/dev/null && return
   if scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
     scontrol requeue "$SLURM_JOB_ID" || true # said nowhere: whoever wrote the log is gone too
   fi

@@ -11,7 +11,7 @@ run_on_ray() {
   trap 'request_stop USR1' USR1 # first of all: the signal may come a minute early
   trap 'request_stop TERM' TERM
   trap end_ray EXIT
-  . "$T2M_HOME/slurm/site.sh"
+  load_site
 
   export T2M_SCRIPT_PID=$$ T2M_SAVED="$PWD/.t2m-$SLURM_JOB_ID.saved" # touched by whoever saves work, beside the log
   saved=$(find_last_save)
@@ -37,6 +37,15 @@ run_on_ray() {
   decide "$driver_code" "$saved"
 }
 
+# Read slurm/site.sh without this script's strictness: conda's and modules' hooks use unset variables and commands that fail.
+load_site() {
+  local strictness
+  strictness=$(set +o)
+  set +euo pipefail
+  . "$T2M_HOME/slurm/site.sh"
+  eval "$strictness"
+}
+
 # Refuse a time limit that ends before anything can be begun: the job would requeue itself for ever.
 check_time_limit() {
   local left
@@ -60,7 +69,7 @@ start_ray() { # PORT; sets head_ip
   for node in $(scontrol show hostnames "$SLURM_JOB_NODELIST"); do
     [ "$node" = "$T2M_HEAD_NODE" ] || rest+=("$node")
   done
-  local step=(srun --overlap --no-kill --ntasks-per-node=1 --cpus-per-task="$cpus")
+  local step=(srun --mpi=none --overlap --no-kill --ntasks-per-node=1 --cpus-per-task="$cpus")
   head_ip=$(bash "$T2M_HOME/slurm/node.sh" address) || return 1
   "${step[@]}" --nodes=1 --ntasks=1 --nodelist="$T2M_HEAD_NODE" bash "$T2M_HOME/slurm/node.sh" head "$head_ip" "$1" &
   ray_pids+=($!)
@@ -168,12 +177,35 @@ end_ray() {
   true
 }
 
+# Print the CPUs of each worker of a node: one worker a GPU, or one where there is none. Workers that are more than the CPUs
+# share them, so that whatever the job has is enough for all to start.
+share_cpus() {
+  local cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}} gpus=${SLURM_GPUS_ON_NODE:-0}
+  if [ "$cpus" -ge "$gpus" ]; then
+    echo $((cpus / (gpus > 0 ? gpus : 1)))
+    return
+  fi
+  echo "t2m-bench: $gpus GPUs of a node share $cpus CPUs, which they will wait for: ask for some CPUs and some GB a GPU" \
+    "(sbatch --cpus-per-task=$((4 * gpus)) --mem=$((16 * gpus))G ...)." >&2
+  awk -v cpus="$cpus" -v gpus="$gpus" 'BEGIN {printf "%.2f\n", int(100 * cpus / gpus) / 100}'
+}
+
 # Print overrides that use the whole allocation: a worker a GPU, or a node where there is none.
 worker_overrides() {
-  local cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}} gpus=${SLURM_GPUS_ON_NODE:-0}
-  local per_node=$((gpus > 0 ? gpus : 1))
-  local workers=$((SLURM_JOB_NUM_NODES * per_node))
-  echo "cluster.num_train_workers=$workers cluster.num_embed_workers=$workers"
-  echo "cluster.cpus_per_worker=$((cpus / per_node > 0 ? cpus / per_node : 1))"
+  local gpus=${SLURM_GPUS_ON_NODE:-0}
+  local workers=$((SLURM_JOB_NUM_NODES * (gpus > 0 ? gpus : 1)))
+  echo "cluster.num_train_workers=$workers cluster.num_embed_workers=$workers cluster.cpus_per_worker=$(share_cpus)"
   [ "$gpus" -eq 0 ] || echo "cluster.use_gpu=true"
+}
+
+# Print the part of a suite that this task of an array takes, as `bench --part` has it; nothing outside an array.
+array_part() {
+  [ -n "${SLURM_ARRAY_TASK_ID:-}" ] || return 0
+  local first=$SLURM_ARRAY_TASK_MIN last=$SLURM_ARRAY_TASK_MAX step=${SLURM_ARRAY_TASK_STEP:-1}
+  local count=$(((last - first) / step + 1))
+  if [ "$count" -ne "$SLURM_ARRAY_TASK_COUNT" ]; then
+    echo "t2m-bench: the array leaves out some of $first to $last: give it as FIRST-LAST, such as --array=1-16." >&2
+    return 2
+  fi
+  echo "--part $(((SLURM_ARRAY_TASK_ID - first) / step + 1))/$count"
 }

@@ -1,8 +1,15 @@
 # What differs from site to site, in one place; read by every script beside it, on every node. Nothing here is required.
-# Which account, partition and GPU a job gets is said to sbatch:  sbatch -A ... -p ... --gres=gpu:2 slurm/train.sh
+# Which account, partition and GPU a job gets is said to sbatch:
+#   sbatch -A ... -p ... --gpus-per-node=2 --cpus-per-task=8 --mem=32G slurm/train.sh
+# Commands here may fail and use unset variables, as conda's and modules' hooks do.
+# T2M_HOME is the folder that holds slurm/: the checkout, or what `t2m-bench init DIR` made. Set it before sbatch only
+# where Slurm cannot tell the path of the script (a script piped into sbatch).
 
 # Modules, virtual environment or container: whatever puts t2m-bench on the PATH of a node.
 # module load cuda
+# eval "$(conda shell.bash hook)"; conda activate t2m
+# A container (not tried; T2M_IMAGE names it):
+# for tool in t2m-bench ray python; do eval "$tool() { apptainer exec --nv \"\$T2M_IMAGE\" $tool \"\$@\"; }"; done
 if [ -f "$T2M_HOME/.venv/bin/activate" ] && [ -z "${VIRTUAL_ENV:-}" ]; then
   . "$T2M_HOME/.venv/bin/activate"
 fi

@@ -24,5 +24,5 @@ export T2M_HOME
 sweep=$1
 shift
 gpu=()
-[ "${SLURM_GPUS_ON_NODE:-0}" -eq 0 ] || gpu=(cluster.use_gpu=true sweep.resources.gpus=1)
+[ "${SLURM_GPUS_ON_NODE:-0}" -eq 0 ] || gpu=(cluster.use_gpu=true sweep.resources.gpus=1 "sweep.resources.cpus=$(share_cpus)")
 run_on_ray sweep "$sweep" "${gpu[@]}" "$@"

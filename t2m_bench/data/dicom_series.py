@@ -98,7 +98,7 @@ def import_pydicom() -> Any:
         import pydicom
     except ImportError:
         raise DatasetError(
-            "reading DICOM needs pydicom, which is not installed. Install it in the checkout with: pip install '.[nsclc]'"
+            "reading DICOM needs pydicom, which is not installed. In the checkout: pip install '.[nsclc]'"
         ) from None
     # old files break small rules by the thousand; what matters here is checked here
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -8,6 +8,7 @@ from tempfile import TemporaryFile
 from t2m_bench.atomic import write_json, write_text
 from t2m_bench.errors import UserError
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement
+from t2m_bench.terminal import print_sentence
 
 WORKS = ("step", "shards", "embed", "epoch", "eval", "metrics", "startup", "scaling")
 
@@ -55,7 +56,7 @@ def measure_all(device: str, folder: Path, measures: Mapping[str, Callable[[str]
     missing: dict[str, str] = {}
     failed = False
     for work, measure in measures.items():
-        print(f"measuring {work}", flush=True)
+        print_sentence(f"measuring {work}")
         try:
             # a GPU has no say in reading files, in metrics, in starting up, nor one GPU in scaling
             found.append(measure(device if work in ON_DEVICE else "cpu"))
@@ -63,11 +64,11 @@ def measure_all(device: str, folder: Path, measures: Mapping[str, Callable[[str]
             is_absent = isinstance(error, UserError) or _lacks_package(error)
             failed = failed or not is_absent
             missing[work] = str(error) if is_absent else f"failed with {type(error).__name__}: {error}"
-            print(f"  not measured: {missing[work]}", flush=True)
+            print_sentence(f"  not measured: {missing[work]}")
         else:
             print_measurement(found[-1])
         write_measurements(folder, found, missing)
-    print(f"wrote {folder / 'perf.json'} and {folder / 'perf.md'}")
+    print_sentence(f"wrote {folder / 'perf.json'} and {folder / 'perf.md'}")
     return failed
 
 
@@ -78,13 +79,13 @@ def _lacks_package(error: Exception) -> bool:
 def print_measurement(measured: Measurement) -> None:
     """Print a measurement and those in other settings."""
     for found in flatten([measured]):
-        print(f"{found.name}: {found.setting}")
+        print_sentence(f"{found.name}: {found.setting}")
         for row in found.rows:
             spread = f"{row.fastest_s * 1e3:.1f} to {row.slowest_s * 1e3:.1f}"
-            print(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
+            print_sentence(f"  {row.way:<6} {row.median_s * 1e3:8.1f} ms ({spread})  {row.what}")
         for peer in found.lacking:
-            print(f"  not measured: {peer}")
-        print(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit", flush=True)
+            print_sentence(f"  not measured: {peer}")
+        print_sentence(f"  {found.speedup:.2f} times as fast as the plain way, at {found.of_limit:.2f} of the limit")
 
 
 def flatten(measurements: Sequence[Measurement]) -> list[Measurement]:

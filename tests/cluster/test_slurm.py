@@ -47,6 +47,11 @@ def submit(
 ) -> int:
     """Submit a script from a folder, to some of the hosts."""
     folder.mkdir(exist_ok=True)
+    if script == "train.sh" and (not arguments or "=" in str(arguments[0])):
+        arguments = (
+            "demo",
+            *arguments,
+        )  # in runs/, as a user's recipe is; without a recipe the demo has its own folder
     others = set(range(1, lab.num_hosts + 1)) - {int(number) for number in hosts.split(",")}
     wishes = ["--time=20", "--cpus-per-task=1", "--mem=3G", f"--nodes={nodes}"]
     exclude = f"--exclude={','.join(f'n{number}' for number in others)}"

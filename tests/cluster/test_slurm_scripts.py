@@ -12,6 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 NODE_SCRIPT = REPOSITORY / "slurm" / "node.sh"
 
+RECORDED = 'run_on_ray() { printf "%s\\n" "$@" > told; }\n'
+
 SCONTROL = """#!/bin/sh
 case $1 in
   show) echo "   JobState=${STATE:-RUNNING} Reason=None" ;;
@@ -48,6 +50,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         ({"SLURM_MEM_PER_NODE": "4000"}, [f"--memory={4000 * 2**20 // 100 * 80}"]),
         ({"SLURM_CPUS_PER_TASK": "4", "SLURM_MEM_PER_CPU": "500"}, [f"--memory={2000 * 2**20 // 100 * 80}"]),
         ({"SLURM_MEM_PER_NODE": "4000", "T2M_MEMORY_SHARE": "50"}, [f"--memory={4000 * 2**20 // 100 * 50}"]),
+        ({"SLURM_MEM_PER_GPU": "500", "SLURM_GPUS_ON_NODE": "8"}, [f"--memory={4000 * 2**20 // 100 * 80}"]),
         ({"T2M_INTERFACE": "lo"}, ["--node-ip-address=127.0.0.1"]),
         ({"SLURMD_NODENAME": "localhost"}, ["--node-ip-address=127.0.0.1"]),
     ],
@@ -274,17 +277,110 @@ def test_a_refusal_after_the_head_of_ray_is_gone_is_a_loss(job: Job) -> None:
     assert job.run(f"{wait} command sleep 9 & ray_pids=($!); {tell}") == (2, False)
 
 
-@pytest.mark.parametrize(("gpus", "told"), [("0", []), ("2", ["cluster.use_gpu=true", "sweep.resources.gpus=1"])])
+@pytest.mark.parametrize(
+    ("gpus", "told"),
+    [
+        ("0", []),
+        ("2", ["cluster.use_gpu=true", "sweep.resources.gpus=1", "sweep.resources.cpus=1"]),
+        ("8", ["cluster.use_gpu=true", "sweep.resources.gpus=1", "sweep.resources.cpus=0.25"]),
+    ],
+)
 def test_a_sweep_is_told_of_gpus_where_the_job_has_some(
     environment: dict[str, str], tmp_path: Path, gpus: str, told: list[str]
 ) -> None:
     home = tmp_path / "home"
     (home / "slurm").mkdir(parents=True)
-    (home / "slurm" / "ray.sh").write_text(
-        'run_on_ray() { printf "%s\\n" "$@" > told; }\n'
-    )  # Ray itself is not tried here
+    real = (REPOSITORY / "slurm" / "ray.sh").read_text()
+    (home / "slurm" / "ray.sh").write_text(real + RECORDED)  # Ray itself is not tried here
     make_program(tmp_path / "bin", "scontrol", "#!/bin/sh\n")
-    given = {"T2M_HOME": str(home), "SLURM_GPUS_ON_NODE": gpus}
+    given = {"T2M_HOME": str(home), "SLURM_GPUS_ON_NODE": gpus, "SLURM_CPUS_PER_TASK": "2"}
     command = ["bash", REPOSITORY / "slurm" / "sweep.sh", "some.yaml", "optim.epochs=2"]
     subprocess.run(command, cwd=tmp_path, env=environment | given, check=True, capture_output=True)
     assert (tmp_path / "told").read_text().splitlines() == ["sweep", "some.yaml", *told, "optim.epochs=2"]
+
+
+def submit(folder: Path, environment: dict[str, str], script: str, *arguments: str) -> list[str]:
+    """Return what t2m-bench is run with by a script of slurm/ that a job runs."""
+    home = folder / "home"
+    (home / "slurm").mkdir(parents=True, exist_ok=True)
+    real = (REPOSITORY / "slurm" / "ray.sh").read_text()
+    (home / "slurm" / "ray.sh").write_text(real + RECORDED)
+    make_program(folder / "bin", "scontrol", "#!/bin/sh\n")
+    given = environment | {"T2M_HOME": str(home), "SLURM_JOB_NUM_NODES": "2"}
+    command = ["bash", REPOSITORY / "slurm" / script, *arguments]
+    done = subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True)
+    return (folder / "told").read_text().splitlines() if done.returncode == 0 else [f"exit {done.returncode}"]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers", "share"),
+    [("2", "0", 2, 2.0), ("2", "8", 16, 0.25), ("3", "8", 16, 0.37), ("64", "8", 16, 8.0), ("9", "8", 16, 1.0)],
+)
+def test_workers_fit_whatever_cpus_the_gpus_come_with(
+    environment: dict[str, str], tmp_path: Path, cpus: str, gpus: str, workers: int, share: float
+) -> None:
+    given = environment | {"SLURM_CPUS_PER_TASK": cpus, "SLURM_GPUS_ON_NODE": gpus}
+    told = dict(item.split("=") for item in submit(tmp_path, given, "train.sh", "my.yaml")[2:])
+    assert int(told["cluster.num_train_workers"]) == workers
+    assert float(told["cluster.cpus_per_worker"]) == share
+    assert share * workers <= 2 * int(cpus), "of two nodes"
+    assert ("cluster.use_gpu" in told) == (gpus != "0")
+
+
+def test_the_demo_proves_the_cluster_in_a_folder_of_its_own(environment: dict[str, str], tmp_path: Path) -> None:
+    told = submit(tmp_path, environment, "train.sh")
+    assert told[:2] == ["train", "demo"]
+    assert told[told.index("--runs") + 1] == "runs/cluster-check-12345"
+    assert "--runs" not in submit(tmp_path, environment, "train.sh", "bus_bra", "dataset.root=x")
+
+
+@pytest.mark.parametrize(
+    ("task", "first", "last", "step", "count", "part"),
+    [
+        ("1", "1", "16", "1", "16", ["--part", "1/16"]),
+        ("16", "1", "16", "1", "16", ["--part", "16/16"]),
+        ("0", "0", "3", "1", "4", ["--part", "1/4"]),
+        ("7", "1", "7", "2", "4", ["--part", "4/4"]),
+        ("9", "1", "9", "1", "3", None),
+    ],
+)
+def test_a_task_of_an_array_takes_its_part(
+    environment: dict[str, str],
+    tmp_path: Path,
+    task: str,
+    first: str,
+    last: str,
+    step: str,
+    count: str,
+    part: list[str] | None,
+) -> None:
+    names = ("ID", "MIN", "MAX", "STEP", "COUNT")
+    array = {f"SLURM_ARRAY_TASK_{n}": v for n, v in zip(names, (task, first, last, step, count), strict=True)}
+    told = submit(tmp_path, environment | array, "bench.sh", "my.yaml")
+    assert told == ["exit 2"] if part is None else told[-2:] == part
+    if part is not None:
+        assert "--part" not in submit(tmp_path, environment, "bench.sh", "my.yaml")
+
+
+def test_a_site_may_do_what_condas_hook_does(environment: dict[str, str], tmp_path: Path) -> None:
+    """Unset variables and failing commands; the scripts are as strict as before after it."""
+    home = tmp_path / "home" / "slurm"
+    home.mkdir(parents=True)
+    hook = 'OLD="$PS1_OF_NOBODY"; false; false | true; module_of_nobody() { return 3; }; module_of_nobody\nSEEN=yes\n'
+    for name in ("ray.sh", "node.sh", "site.sh"):
+        text = (REPOSITORY / "slurm" / name).read_text()
+        (home / name).write_text(hook + text if name == "site.sh" else text)
+    given = environment | {"T2M_HOME": str(home.parent), "SLURMD_NODENAME": "localhost"}
+    script = 'set -uo pipefail; . "$T2M_HOME/slurm/ray.sh"; load_site; echo "$SEEN $T2M_TEMP"; echo "$NOT_SET"'
+    done = subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True)
+    assert done.stdout == f"yes {tmp_path}\n"
+    assert done.returncode != 0, "an unset variable of ours is still an error"
+    node = subprocess.run(["bash", home / "node.sh", "address"], env=given, capture_output=True, text=True, check=True)
+    assert node.stdout == "127.0.0.1\n"
+
+
+def test_slurms_own_launcher_is_told_of_no_mpi() -> None:
+    lines = [line for name in ("ray.sh", "node.sh") for line in (REPOSITORY / "slurm" / name).read_text().splitlines()]
+    calls = [line for line in lines if "srun -" in line and not line.lstrip().startswith("#")]
+    assert calls
+    assert all("--mpi=none" in line for line in calls)

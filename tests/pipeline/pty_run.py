@@ -13,8 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyte
+
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CTRL_C = b"\x03"
+SCREEN_LINES = 400
+"""More than any output here has, so that nothing scrolls away."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,19 @@ class Shown:
     """What stood on the terminal at the end.
 
     Attributes:
-        code: the exit code. raw: every byte, with control sequences.
+        code: the exit code. raw: every character, with control sequences. columns: of the terminal.
     """
 
     code: int
     raw: str
+    columns: int
 
     @property
     def lines(self) -> list[str]:
-        """The lines that are left: of those that were drawn again and again, the last."""
-        return [line.rpartition("\r")[2] for line in CONTROL.sub("", self.raw.replace("\r\n", "\n")).split("\n")]
+        """The lines that a person has on the screen at the end, as a terminal lays them out."""
+        screen = pyte.Screen(self.columns, SCREEN_LINES)
+        pyte.Stream(screen).feed(self.raw)
+        return [line.rstrip() for line in screen.display if line.strip()]
 
     @property
     def drawn(self) -> list[str]:
@@ -45,7 +52,7 @@ def run_on_pty(
     """Run t2m-bench in a folder to its end.
 
     Args:
-        interrupt_at: a text that, once it is shown, is answered by Ctrl-C.
+        interrupt_at: a pattern that, once it is shown, is answered by Ctrl-C.
     """
     command = [sys.executable, "-c", "from t2m_bench.cli import main; main()", *map(str, arguments)]
     pid, terminal = pty.fork()
@@ -68,7 +75,7 @@ def run_on_pty(
             if not piece:
                 break
             shown += piece
-            if interrupt_at and interrupt_at in CONTROL.sub("", shown.decode(errors="replace")):
+            if interrupt_at and re.search(interrupt_at, CONTROL.sub("", shown.decode(errors="replace"))):
                 os.write(terminal, CTRL_C)
                 interrupt_at = ""
         else:
@@ -76,4 +83,4 @@ def run_on_pty(
     finally:
         _, status = os.waitpid(pid, 0)
         os.close(terminal)
-    return Shown(os.waitstatus_to_exitcode(status), shown.decode(errors="replace"))
+    return Shown(os.waitstatus_to_exitcode(status), shown.decode(errors="replace"), columns)

@@ -61,7 +61,7 @@ def test_the_demo_says_first_what_was_found(tmp_path: Path, columns: int) -> Non
     copy_recipes(tmp_path)
     shown = run_on_pty(["demo", *SMALL], tmp_path, columns)
     check(shown, columns)
-    said = [line for line in shown.lines if line.strip()]
+    said = shown.lines
     assert len(said) <= 40
     verdict = next(number for number, line in enumerate(said) if line.startswith("Does the text help?"))
     table = next(number for number, line in enumerate(said) if line.split()[:2] == ["Arm", "Dice"])
@@ -87,11 +87,11 @@ def test_a_sweep_runs_to_its_end_and_is_interrupted_and_continued(tmp_path: Path
 @pytest.mark.cluster
 def test_ctrl_c_in_a_benchmark_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     copy_recipes(tmp_path)
-    bench = ["bench", "launch/demo.yaml", *SMALL, *WORKERS, "optim.epochs=8", "bench.arms=[text_free]"]
-    check(run_on_pty(bench, tmp_path, 80, interrupt_at="epoch 2 of 8"), 80, code=130)
+    bench = ["bench", "launch/demo.yaml", *SMALL, *WORKERS, "optim.epochs=20", "bench.arms=[text_free]"]
+    check(run_on_pty(bench, tmp_path, 80, interrupt_at="epoch [1-9] of 20"), 80, code=130)
     (run,) = (tmp_path / "runs").glob("demo-*/text_free-*")
     before = len((run / "history.jsonl").read_text().splitlines())
-    assert 2 <= before < 8
+    assert 1 <= before < 20
     check(run_on_pty(bench, tmp_path, 80), 80)
     assert len((run / "history.jsonl").read_text().splitlines()) > before
 
