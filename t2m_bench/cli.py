@@ -209,10 +209,12 @@ def prepare(
 ) -> None:
     """Read a dataset folder into a manifest, split it by patient and audit it for leaks."""
     from t2m_bench.config import load_recipe
+    from t2m_bench.pipeline.preflight import check_folders
     from t2m_bench.pipeline.prepare import prepare as run_prepare
     from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
+    check_folders(runs)
     asked = [*(overrides or ()), *(["dataset.strict=true"] if strict else [])]
     prepared = run_prepare(load_recipe(_find(recipe), asked), runs, Terminal())
     audit = prepared.audit
@@ -240,16 +242,16 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
     from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.doctor import check_before_work
     from t2m_bench.pipeline.embed import embed as run_embed
-    from t2m_bench.pipeline.embed import embed_texts
+    from t2m_bench.pipeline.preflight import check_before_reading
     from t2m_bench.pipeline.prepare import prepare as run_prepare
     from t2m_bench.terminal import Terminal
 
     loaded = load_recipe(_find(recipe), overrides or ())
     terminal = Terminal()
+    check_before_reading(loaded, runs, (), terminal)
     prepared = run_prepare(loaded, runs, terminal)
     check_before_work(loaded, runs, terminal)
     embedded = run_embed(loaded, prepared, runs, terminal)
-    embed_texts(loaded, runs, terminal)
     rate = embedded.num_encoded / embedded.seconds
     summary = {"folder": str(embedded.folder), "cases": embedded.num_cases, "encoded": embedded.num_encoded}
     _end(as_json, summary | {"seconds": round(embedded.seconds, 2), "images_per_s": round(rate, 2)})
@@ -328,6 +330,9 @@ def bench(
     recipe: RecipeFile,
     overrides: Overrides = None,
     deviations: Annotated[bool, typer.Option("--deviations", help="Measure each deviation of the recipe.")] = False,
+    part: Annotated[
+        str, typer.Option("--part", help="I/N: train one of N parts; the part that ends last reports.", metavar="I/N")
+    ] = "1/1",
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
@@ -335,8 +340,11 @@ def bench(
     """Train and evaluate every arm, fold and seed of a recipe, then report."""
     from t2m_bench.config import load_recipe
 
-    run = _bench_deviations if deviations else _bench
-    run(load_recipe(_find(recipe), overrides or ()), runs, cache, as_json)
+    loaded = load_recipe(_find(recipe), overrides or ())
+    if deviations:
+        _bench_deviations(loaded, runs, cache, as_json)
+    else:
+        _bench(loaded, runs, cache, as_json, part)
 
 
 @app.command()
@@ -447,16 +455,22 @@ def _measure(work: str, device: str) -> Any:
     return measure_sweep(_find(Path("demo"), "sweeps"), device)
 
 
-def _bench(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:
+def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = "1/1") -> None:
     from t2m_bench.pipeline.bench import bench as run_bench
+    from t2m_bench.pipeline.bench import parse_share
     from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.terminal import Terminal
 
-    start, terminal = time.monotonic(), Terminal()
+    start, terminal, share = time.monotonic(), Terminal(), parse_share(part)
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
-        suite = run_bench(recipe, folder, terminal, stop)
-        summary = _report(suite.experiment.folder) if suite.summaries else {}
+        suite = run_bench(recipe, folder, terminal, stop, share)
+        summary: dict[str, Any] = {}
+        if suite.is_complete or (suite.summaries and share.count == 1):
+            summary = _report(suite.experiment.folder)
+        elif share.count > 1:
+            done = f"{len(suite.summaries)} of {suite.num_cells} training runs of the suite are finished"
+            _say(f"part {part} ends: {done}; the part that ends last writes the report")
     shown = [_shorten(finished) for finished in suite.summaries]
     seconds = round(time.monotonic() - start, 1)
     _end(as_json, summary | {"runs": shown, "failures": suite.failures, "seconds": seconds})

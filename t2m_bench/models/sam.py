@@ -248,7 +248,8 @@ def find_weights(preset: str, checkpoint: Path | None) -> Path:
         if not MINI_WEIGHTS.is_file():
             raise WeightsError(f"{MINI_WEIGHTS} is missing from the installed package; install t2m-bench again")
         return MINI_WEIGHTS
-    fetch = f"fetch {PUBLISHED_CHECKPOINTS[preset]} and name the file in the recipe's image_encoder.checkpoint"
+    command = " (`t2m-bench fetch medsam DIR`)" if preset == "vit_b" else ""
+    fetch = f"fetch {PUBLISHED_CHECKPOINTS[preset]}{command} and name the file in the recipe's image_encoder.checkpoint"
     if checkpoint is None:
         raise WeightsError(f"preset {preset} needs a checkpoint and image_encoder.checkpoint is empty: {fetch}")
     if not checkpoint.is_file():
@@ -289,13 +290,25 @@ def _check_preset(preset: str) -> None:
         raise WeightsError(f"image_encoder.preset is {preset!r}; known are {', '.join(PRESETS)}")
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
+    """See, without reading its values, that a preset's file is whole and of its architecture.
+
+    Raises:
+        WeightsError: as `load_sam`.
+    """
+    path = find_weights(preset, checkpoint)
+    with torch.device("meta"):
+        model = build_sam(preset)
+    _check_architecture(model, _read_state_dict(path, "meta"), path, preset)
+
+
+def _read_state_dict(path: Path, location: str = "cpu") -> dict[str, Tensor]:
     """Read tensors by name, as fp32; nothing in the file is executed."""
     try:
         if path.suffix == ".safetensors":
             state: object = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location=location, weights_only=True)
     except pickle.UnpicklingError:  # torch's message advises to load it all the same
         raise WeightsError(
             f"{path} is refused: it holds more than tensors or is no checkpoint, and loading it could run code; save "

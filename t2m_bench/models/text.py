@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from t2m_bench.config import PUBMEDBERT
 from t2m_bench.errors import WeightsError
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 
@@ -153,11 +154,12 @@ def _fetch(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    way_out = (
+    by_hand = (
         f"Fetch config.json, the tokenizer files and model.safetensors (or pytorch_model.bin) of {name} where there is "
-        "a network, put them into one folder and name it in text_encoder.name; or set text_encoder.name=stand-in for "
-        "trials offline."
+        "a network, put them into one folder and name it in text_encoder.name"
     )
+    by_verb = "Run `t2m-bench fetch pubmedbert DIR` where there is a network, and set text_encoder.name=DIR"
+    way_out = f"{by_verb if name == PUBMEDBERT else by_hand}; or set text_encoder.name=stand-in for trials offline."
     try:
         folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):

@@ -1,5 +1,6 @@
 """All arms, folds and seeds of a recipe; finished cells are reused, a failing one does not stop the others."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,8 +11,8 @@ from typing import Any
 
 from t2m_bench.config import Recipe
 from t2m_bench.errors import RecipeError, WorkersLostError
-from t2m_bench.models.box_unet import check_monai
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
+from t2m_bench.pipeline.preflight import check_folders, check_packages
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import (
     FOLLOW_SECONDS,
@@ -37,34 +38,71 @@ class Suite:
 
     Attributes:
         summaries: run.json of each finished cell. failures: run -> why it failed.
+        num_cells: how many the whole suite has, whichever part of it this command took.
     """
 
     experiment: Experiment
     summaries: tuple[dict[str, Any], ...]
     failures: dict[str, str]
+    num_cells: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every cell of the whole suite is finished."""
+        return len(self.summaries) == self.num_cells
 
 
-def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest) -> Suite:
-    """Train and evaluate every arm, fold and seed of `bench`.
+@dataclass(frozen=True)
+class Share:
+    """One of `count` parts of a suite, numbered from 1; cells are dealt in turn, so that parts take equally long."""
+
+    number: int = 1
+    count: int = 1
+
+    def select(self, jobs: Sequence[Job]) -> list[Job]:
+        """Return the cells of this part."""
+        return list(jobs[self.number - 1 :: self.count])
+
+
+WHOLE = Share()
+"""All of a suite."""
+
+
+def parse_share(text: str) -> Share:
+    """Return the part that `I/N` names.
+
+    Raises:
+        RecipeError: it is not of this form, or I is not from 1 to N.
+    """
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise RecipeError(f"--part {text}: write I/N with I from 1 to N, such as 2/16.")
+    return Share(int(found[1]), int(found[2]))
+
+
+def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest, share: Share = WHOLE) -> Suite:
+    """Train and evaluate every arm, fold and seed of `bench`, or a share of them beside other processes.
 
     Raises:
         UserError: as `open_experiment` and `note_suite`; before any training.
         StoppedError: the process was asked to stop; what was finished stays, and running cells are saved.
         WorkersLostError: a process died more often than the recipe allows; the other cells are finished.
     """
-    _check_packages(recipe)
+    check_folders(runs)
+    check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in recipe.bench.arms)
     cluster = recipe.cluster
     workers = max(cluster.min_train_workers, cluster.num_embed_workers, cluster.num_bench_workers)
     with _keep_ray(workers, cluster.cpus_per_worker):
-        experiment = open_experiment(recipe, runs, terminal)
+        experiment = open_experiment(recipe, runs, terminal, arms=recipe.bench.arms)
         note_suite(recipe, experiment.folder)
         folds = [experiment.with_fold(fold, runs, terminal) for fold in recipe.folds]
         for fold in folds:
             write_reference_once(fold.make_job(recipe.bench.arms[0], recipe.bench.seeds[0]), terminal)
         jobs = [fold.make_job(arm, seed) for fold in folds for seed in recipe.bench.seeds for arm in recipe.bench.arms]
-        failures = _run_cells([job for job in jobs if not is_finished(job)], len(jobs), recipe, terminal, stop)
+        mine = share.select(jobs)
+        failures = _run_cells([job for job in mine if not is_finished(job)], len(mine), recipe, terminal, stop)
     finished = [load_json(job.run_folder / RUN_NAME, "Run the same command.") for job in jobs if is_finished(job)]
-    return Suite(experiment, tuple(finished), failures)
+    return Suite(experiment, tuple(finished), failures, len(jobs))
 
 
 def note_suite(recipe: Recipe, folder: Path) -> None:
@@ -82,11 +120,6 @@ def note_suite(recipe: Recipe, folder: Path) -> None:
                 f"results. Set bench.margin={margin:g}, or give the recipe another name."
             )
         noted["suite"] = join_suites([noted.get("suite", {}), asked])
-
-
-def _check_packages(recipe: Recipe) -> None:
-    if any(recipe.with_arm(arm, recipe.seed).adapter.kind == "unet" for arm in recipe.bench.arms):
-        check_monai()
 
 
 def _run_cells(

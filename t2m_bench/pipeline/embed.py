@@ -1,5 +1,6 @@
 """From cases to shards of embeddings, and from prompt files to a prompt bank."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from t2m_bench.atomic import clear_partial, wait_for_lock
 from t2m_bench.config import Recipe
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.data.prompts import PromptBook, load_prompts
+from t2m_bench.errors import RunFolderError
 from t2m_bench.models.sam import PATCH_PX, compute_weights_sha256, get_image_size, get_preprocessing_id
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.pipeline.prepare import Prepared
@@ -78,7 +80,9 @@ def _encode(recipe: Recipe, prepared: Prepared, folder: Path, signature: Signatu
     if finished:
         terminal.say(f"continuing {folder}: {len(finished)} of {len(plans)} files are there")
     tasks = _make_tasks(recipe, prepared, folder, signature, [plan for plan in plans if plan.file not in finished])
-    with terminal.watch("images embedded", sum(len(task.cases) for task in tasks)) as advance:
+    total = sum(len(task.cases) for task in tasks)
+    _check_space(folder, total * count_bytes_per_case(grid))
+    with terminal.watch("images embedded", total) as advance:
         num_encoded = _run_tasks(recipe, tasks, advance)
     finish_shards(folder, plans, signature)
     seconds = time.monotonic() - start
@@ -86,6 +90,20 @@ def _encode(recipe: Recipe, prepared: Prepared, folder: Path, signature: Signatu
         f"wrote {folder}: {num_encoded} cases embedded in {seconds:.1f} s, {num_encoded / seconds:.1f} images/s"
     )
     return Embedded(folder, signature, len(prepared.cases), num_encoded, seconds)
+
+
+def _check_space(folder: Path, needed_bytes: int) -> None:
+    """See that what is embedded fits on the disk.
+
+    Raises:
+        RunFolderError: it does not; names both sizes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise RunFolderError(
+            f"{folder}: {free / 2**30:.1f} GiB are free and the embeddings take {needed_bytes / 2**30:.1f} GiB. Free "
+            "some space, or give another --runs."
+        )
 
 
 def _make_tasks(

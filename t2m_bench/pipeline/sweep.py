@@ -17,6 +17,7 @@ from t2m_bench.cluster.tune_job import run_trials
 from t2m_bench.config import NOT_DECISIVE, AdapterKind, Recipe, parse_recipe
 from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.pipeline.bench import bench
+from t2m_bench.pipeline.preflight import check_folders, check_packages
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
@@ -102,8 +103,10 @@ def search(
     check_axes(loaded, terminal, strict)
     if refit:
         _check_fair(loaded.sweep)
+    check_folders(runs)
     folder = runs / "sweeps" / loaded.sweep.name
     with lock_run(folder):
+        check_packages(_list_kinds(loaded))
         experiments = [gather(_draw(loaded.recipe, seed), runs, terminal) for seed in loaded.sweep.split_seeds]
         check_unchanged(folder, loaded, experiments[0][1])
         study = open_study(folder, loaded.sweep, loaded.sweep.name)
@@ -124,6 +127,12 @@ def _check_fair(sweep: Sweep) -> None:
             f"--refit compares the winner with {FREE}, which is chosen by validation Dice; here the winner is chosen "
             f"by {first} ({direction}). Put val_dice: maximize first among the objectives, or leave --refit out."
         )
+
+
+def _list_kinds(loaded: LoadedSweep) -> list[str]:
+    """Return every kind of arm that a trial may have."""
+    axis = loaded.sweep.space.get("adapter.kind")
+    return [str(kind) for kind in (axis.choices or ()) if axis] if axis else [loaded.recipe.adapter.kind]
 
 
 def _draw(recipe: Recipe, split_seed: int) -> Recipe:

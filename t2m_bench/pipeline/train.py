@@ -3,7 +3,7 @@
 import fcntl
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +21,9 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.datasets import find_phantom
 from t2m_bench.pipeline.doctor import check_before_work
-from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
+from t2m_bench.pipeline.embed import Embedded, Texts, embed
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
+from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.reporting.results import EXPERIMENT_NAME
@@ -120,24 +121,33 @@ class Experiment:
         }
 
 
-def open_experiment(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True) -> Experiment:
+def open_experiment(
+    recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True, arms: Iterable[str] | None = None
+) -> Experiment:
     """Prepare and embed what is lacking, and note the experiment's provenance in its folder.
 
     Args:
         to_train: look at the cluster first, if the recipe works on one.
+        arms: those that will be trained, where it is not the recipe's adapter.
     """
-    experiment, hashes = gather(recipe, runs, terminal, to_train)
+    experiment, hashes = gather(recipe, runs, terminal, to_train, arms)
     note_experiment(experiment, hashes)
     return experiment
 
 
-def gather(recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True) -> tuple[Experiment, dict[str, str]]:
-    """Prepare and embed what is lacking; return the experiment, not yet noted, with the hashes of its data."""
+def gather(
+    recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True, arms: Iterable[str] | None = None
+) -> tuple[Experiment, dict[str, str]]:
+    """Prepare and embed what is lacking; return the experiment, not yet noted, with the hashes of its data.
+
+    Args:
+        arms: those that will be trained, where it is not the recipe's adapter.
+    """
+    texts = check_before_reading(recipe, runs, [recipe.adapter.kind] if arms is None else arms, terminal)
     prepared = prepare(recipe, runs, terminal)
     if to_train:
         check_before_work(recipe, runs, terminal)
     embedded = embed(recipe, prepared, runs, terminal)
-    texts = embed_texts(recipe, runs, terminal)
     hashes = {
         "manifest": prepared.manifest_sha256,
         "image_encoder": embedded.signature.weights_sha256,

@@ -114,3 +114,36 @@ def test_every_arm_trains_answers_and_is_read_back(
     (folder / "cases.parquet").unlink()
     assert evaluate(folder, runs, Terminal())["test_dice"] == summary["test_dice"]
     assert load_results(folder / "cases.parquet").equals(before)
+
+
+def test_parts_share_a_suite_and_the_last_one_reports(
+    small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = make_suite(small_recipe, arms=["text_free", "narrow"]).model_dump(mode="json")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(raw))
+
+    def take(part: str, runs: str) -> dict[str, object]:
+        arguments = ["bench", str(tmp_path / "recipe.yaml"), "--runs", str(tmp_path / runs), "--json", "--part", part]
+        monkeypatch.setattr(sys, "argv", ["t2m-bench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        summary: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return summary
+
+    first = take("1/2", "parts")
+    assert "report" not in first
+    assert len(list((tmp_path / "parts").glob("*/*/run.json"))) == 2
+    last = take("2/2", "parts")
+    assert Path(str(last["report"])).is_file()
+    whole = take("1/1", "whole")
+    tables = [
+        pd.concat(load_results(path) for path in sorted(Path(str(found["experiment"])).glob("*/cases.parquet")))
+        for found in (last, whole)
+    ]
+    keys = ["arm", "fold", "seed", "case", "condition", "box"]
+    # pseudonyms are drawn anew in each runs folder
+    shown = [
+        t.drop(columns=["case", "patient"]).sort_values([*keys[:3], "dice"]).reset_index(drop=True) for t in tables
+    ]
+    pd.testing.assert_frame_equal(*shown)

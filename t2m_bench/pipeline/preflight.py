@@ -1,0 +1,69 @@
+"""What would fail late is looked at first: folders, packages, weights and sentences, before a data set is read."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import uuid4
+
+from t2m_bench.config import Recipe
+from t2m_bench.errors import RunFolderError, UserError
+from t2m_bench.models.box_unet import check_monai
+from t2m_bench.models.sam import check_checkpoint
+from t2m_bench.pipeline.embed import Texts, embed_texts
+from t2m_bench.terminal import Terminal
+
+TRIAL_BYTES = 2**20
+"""What is written to see whether a disk takes anything at all."""
+
+
+def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], terminal: Terminal) -> Texts:
+    """Look, in seconds, at what does not depend on the data set; return the embedded sentences, which are made first.
+
+    Args:
+        arms: the arms that will be trained, by their names in the recipe.
+
+    Raises:
+        UserError: a folder cannot be written, a package of an arm is not installed, the image encoder's weights or the
+            text encoder are absent, cut or of another architecture; each message names what mends it.
+    """
+    check_folders(runs)
+    check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in arms)
+    check_checkpoint(recipe.image_encoder.preset, recipe.image_encoder.checkpoint)
+    return embed_texts(recipe, runs, terminal)
+
+
+def check_folders(runs: Path) -> None:
+    """See that the runs folder and the folder of temporary files take a file.
+
+    Raises:
+        RunFolderError: the runs folder does not.
+        UserError: the folder of temporary files does not.
+    """
+    trial = runs / f".trial-{uuid4().hex[:8]}"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(bytes(TRIAL_BYTES))
+    except OSError as error:
+        raise RunFolderError(f"--runs {runs}: cannot be written ({error.strerror}). Give another folder.") from None
+    finally:
+        if trial.is_file():
+            trial.unlink()
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(bytes(TRIAL_BYTES))
+            file.flush()
+    except OSError as error:
+        raise UserError(
+            f"temporary files cannot be written ({error.strerror or error}). Free some space there, or set TMPDIR to a "
+            "folder with some."
+        ) from None
+
+
+def check_packages(kinds: Iterable[str]) -> None:
+    """See that what each kind of arm needs is installed.
+
+    Raises:
+        RecipeError: something is not; names the command that installs it.
+    """
+    if "unet" in set(kinds):
+        check_monai()

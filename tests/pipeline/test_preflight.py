@@ -1,0 +1,120 @@
+"""What can fail early fails before a data set is read: nothing of it, and no embedding, lies in the runs folder."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2m_bench.cli import main
+from t2m_bench.models import box_unet
+from t2m_bench.models.sam import build_sam
+
+VERBS = ("embed", "train", "bench")
+
+
+def refuse(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one message of a command that is refused with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    return errors
+
+
+def command(verb: str, folder: Path, *overrides: str) -> list[str]:
+    data = [f"dataset.root={folder / 'data'}", "dataset.phantom.cases=60"]
+    return [verb, "demo", *data, *overrides, "--runs", str(folder / "runs")]
+
+
+def assert_nothing_was_done(folder: Path) -> None:
+    assert not (folder / "data").exists(), "not even the phantoms are written"
+    made = [path for path in (folder / "runs").rglob("*") if path.is_file()] if (folder / "runs").exists() else []
+    assert not [path for path in made if "prompt_banks" not in path.parts]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_absent_text_encoder(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    name = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+    said = refuse(command(verb, tmp_path, f"text_encoder.name={name}"), monkeypatch, capsys)
+    assert name in said
+    assert "t2m-bench fetch pubmedbert" in said
+    assert_nothing_was_done(tmp_path)
+    (tmp_path / "empty").mkdir()
+    said = refuse(command(verb, tmp_path, f"text_encoder.name={tmp_path / 'empty'}"), monkeypatch, capsys)
+    assert str(tmp_path / "empty") in said
+    assert_nothing_was_done(tmp_path)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_absent_cut_and_foreign_weights(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.pth"
+    asked = command(verb, tmp_path, "image_encoder.preset=vit_b", f"image_encoder.checkpoint={path}")
+    said = refuse(asked, monkeypatch, capsys)
+    assert str(path) in said
+    assert "t2m-bench fetch medsam" in said
+    torch.save(build_sam("mini").state_dict(), path)
+    said = refuse(asked, monkeypatch, capsys)
+    assert str(path) in said
+    assert "vit_b" in said
+    path.write_bytes(path.read_bytes()[:100_000])
+    assert str(path) in refuse(asked, monkeypatch, capsys)
+    assert_nothing_was_done(tmp_path)
+
+
+def test_an_absent_package_of_an_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(box_unet.importlib.util, "find_spec", lambda name: None)
+    for asked in (command("bench", tmp_path, "bench.arms=unet"), command("train", tmp_path, "adapter.kind=unet")):
+        assert "[unet]" in refuse(asked, monkeypatch, capsys)
+    assert_nothing_was_done(tmp_path)
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("name: s\nrecipe: demo\ntrials: 2\nspace: {adapter.kind: {choices: [gated, unet]}}\n")
+    asked = ["sweep", str(sweep), f"dataset.root={tmp_path / 'data'}", "--runs", str(tmp_path / "runs")]
+    assert "[unet]" in refuse(asked, monkeypatch, capsys)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "prepare"])
+def test_folders_that_take_no_file(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").write_text("a file, no folder")
+    assert str(tmp_path / "runs") in refuse(command(verb, tmp_path), monkeypatch, capsys)
+    (tmp_path / "runs").unlink()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    assert "TMPDIR" in refuse(command(verb, tmp_path), monkeypatch, capsys)
+    assert_nothing_was_done(tmp_path)
+
+
+def test_a_disk_that_embeddings_do_not_fit_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full:
+        free = 1000
+
+    monkeypatch.setattr("t2m_bench.pipeline.embed.shutil.disk_usage", lambda path: Full)
+    said = refuse(command("embed", tmp_path, "cluster.num_embed_workers=0"), monkeypatch, capsys)
+    assert "GiB" in said
+    assert "--runs" in said
+    assert not list((tmp_path / "runs").rglob("*.h5")) or all(
+        "prompt_banks" in path.parts for path in (tmp_path / "runs").rglob("*.h5")
+    )
+
+
+@pytest.mark.parametrize("part", ["0/4", "5/4", "x", "1", "1/0", "-1/4"])
+def test_a_part_that_is_none(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*command("bench", tmp_path), f"--part={part}"]
+    assert part in refuse(asked, monkeypatch, capsys)
+    assert_nothing_was_done(tmp_path)
