@@ -12,7 +12,7 @@ from typing import Any
 from t2m_bench.config import Recipe
 from t2m_bench.errors import RecipeError, WorkersLostError
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
-from t2m_bench.pipeline.preflight import check_folders, check_packages
+from t2m_bench.pipeline.preflight import check_setting
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import (
     FOLLOW_SECONDS,
@@ -88,8 +88,7 @@ def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest, sha
         StoppedError: the process was asked to stop; what was finished stays, and running cells are saved.
         WorkersLostError: a process died more often than the recipe allows; the other cells are finished.
     """
-    check_folders(runs)
-    check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in recipe.bench.arms)
+    check_setting(recipe, runs, recipe.bench.arms)
     cluster = recipe.cluster
     workers = max(cluster.min_train_workers, cluster.num_embed_workers, cluster.num_bench_workers)
     with _keep_ray(workers, cluster.cpus_per_worker):

@@ -9,6 +9,7 @@ from t2m_bench.config import Recipe
 from t2m_bench.errors import RunFolderError, UserError
 from t2m_bench.models.box_unet import check_monai
 from t2m_bench.models.sam import check_checkpoint
+from t2m_bench.models.text import find_text_folder
 from t2m_bench.pipeline.embed import Texts, embed_texts
 from t2m_bench.terminal import Terminal
 
@@ -26,10 +27,20 @@ def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], termin
         UserError: a folder cannot be written, a package of an arm is not installed, the image encoder's weights or the
             text encoder are absent, cut or of another architecture; each message names what mends it.
     """
+    check_setting(recipe, runs, arms)
+    return embed_texts(recipe, runs, terminal)
+
+
+def check_setting(recipe: Recipe, runs: Path, arms: Iterable[str]) -> None:
+    """Look at folders, packages and weights; reads no values and writes nothing that stays.
+
+    Raises:
+        UserError: as `check_before_reading`, but for a text encoder that cannot be read.
+    """
     check_folders(runs)
     check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in arms)
     check_checkpoint(recipe.image_encoder.preset, recipe.image_encoder.checkpoint)
-    return embed_texts(recipe, runs, terminal)
+    find_text_folder(recipe.text_encoder.name)
 
 
 def check_folders(runs: Path) -> None:
