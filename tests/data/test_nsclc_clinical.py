@@ -3,8 +3,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from messages import raises_naming
 
-from t2m_bench.data.nsclc_clinical import FIELDS, find_clinical_table, read_clinical
+from t2m_bench.data.nsclc_clinical import (
+    FIELDS,
+    HISTOLOGY_COLUMN,
+    ID_COLUMNS,
+    STAGE_COLUMN,
+    find_clinical_table,
+    read_clinical,
+)
 from t2m_bench.data.prompts import UNKNOWN, load_prompts
 from t2m_bench.errors import DatasetError
 
@@ -52,16 +60,16 @@ def test_names_spaces_and_spellings_of_nothing_are_taken(tmp_path: Path, id_colu
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "named"),
     [
-        ([("R01-001", "T1c", "Adenocarcinoma")], "row 2: Pathological T stage is 'T1c'; use Tis"),
-        ([("R01-001", "T1a", "Carcinoid")], "row 2: Histology is 'Carcinoid'; use Adeno"),
-        ([("R01-001", "T1a", "Adenocarcinoma")] * 2, "row 3: Case ID is that of an earlier row; keep one"),
-        ([("", "T1a", "Adenocarcinoma")], "row 2: Case ID is empty"),
+        ([("R01-001", "T1c", "Adenocarcinoma")], {"row 2", STAGE_COLUMN, "T1c", "Tis"}),
+        ([("R01-001", "T1a", "Carcinoid")], {"row 2", HISTOLOGY_COLUMN, "Carcinoid", "Adenocarcinoma"}),
+        ([("R01-001", "T1a", "Adenocarcinoma")] * 2, {"row 3", ID_COLUMNS[0]}),
+        ([("", "T1a", "Adenocarcinoma")], {"row 2", ID_COLUMNS[0], "empty"}),
     ],
 )
-def test_a_row_that_no_prompt_stands_for_is_named(tmp_path: Path, rows: list, message: str) -> None:
-    with pytest.raises(DatasetError, match=message) as caught:
+def test_a_row_that_no_prompt_stands_for_is_named(tmp_path: Path, rows: list, named: set[str]) -> None:
+    with raises_naming(DatasetError, tmp_path / "t.csv", *named) as caught:
         read_clinical(write_table(tmp_path / "t.csv", *rows))
     assert "R01-001" not in str(caught.value)
 
@@ -70,8 +78,9 @@ def test_the_table_is_found_three_folders_down_and_no_deeper(tmp_path: Path) -> 
     deep = tmp_path / "1" / "2" / "3"
     (deep / "4").mkdir(parents=True)
     table = write_table(deep / "4" / "t.csv", ("R01-001", "T1a", "Adenocarcinoma"))
-    with pytest.raises(DatasetError, match="holds no clinical table"):
+    with raises_naming(DatasetError, tmp_path, "dataset.clinical") as caught:
         find_clinical_table(tmp_path)
+    assert "t.csv" not in str(caught.value)
     table = table.rename(deep / "t.csv")
     assert find_clinical_table(tmp_path) == table
     (tmp_path / "link").symlink_to(tmp_path / "1" / "2", target_is_directory=True)
@@ -80,12 +89,13 @@ def test_the_table_is_found_three_folders_down_and_no_deeper(tmp_path: Path) -> 
 
 def test_no_table_and_two_tables_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("Series UID,Subject ID\n1,2\n")
-    with pytest.raises(DatasetError, match="holds no clinical table"):
+    with raises_naming(DatasetError, tmp_path, "dataset.clinical") as caught:
         find_clinical_table(tmp_path)
-    with pytest.raises(DatasetError, match="column Case ID or Patient ID is absent"):
+    assert "metadata.csv" not in str(caught.value)
+    with raises_naming(DatasetError, tmp_path / "metadata.csv", *ID_COLUMNS, "Series UID", "Subject ID"):
         read_clinical(tmp_path / "metadata.csv")
     (tmp_path / "deep").mkdir()
     for place in (tmp_path, tmp_path / "deep"):
         write_table(place / "t.csv", ("R01-001", "T1a", "Adenocarcinoma"))
-    with pytest.raises(DatasetError, match=r"several clinical tables.*dataset\.clinical"):
+    with raises_naming(DatasetError, tmp_path / "t.csv", tmp_path / "deep" / "t.csv", "dataset.clinical"):
         find_clinical_table(tmp_path)
