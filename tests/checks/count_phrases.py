@@ -123,8 +123,9 @@ class Suite:
         elif isinstance(node, ast.Call):
             yield from (keyword.value for keyword in node.keywords if keyword.arg == "match")
             name = name_of(node.func)
-            if isinstance(node.func, ast.Attribute) and name in SEARCHES | PATTERNS:
-                yield from node.args
+            if isinstance(node.func, ast.Attribute):
+                of_re = isinstance(node.func.value, ast.Name) and node.func.value.id == "re"
+                yield from node.args[:1] if name in (PATTERNS if of_re else SEARCHES) else []
             for helper in self.called(node.func, scope):
                 yield from arguments_for(node, helper)
 
