@@ -29,6 +29,7 @@ def test_the_real_table_has_the_published_counts(nsclc_radiogenomics: Path) -> N
     assert Counter(name[:3] for name in patients) == {"R01": 162, "AMC": 49}
     stages = {"T1a": 40, "T1b": 31, "T2a": 47, "T2b": 10, "T3": 21, "T4": 7, "Tis": 6, UNKNOWN: 49}
     assert Counter(row["t_stage"] for row in patients.values()) == stages
+    # phrase: values of the published table
     histologies = {"Adenocarcinoma": 172, "Squamous cell carcinoma": 35, "NSCLC NOS": 4}
     assert Counter(row["histology"] for row in patients.values()) == histologies
     assert all(row["t_stage"] == UNKNOWN for name, row in patients.items() if name.startswith("AMC"))
@@ -51,6 +52,7 @@ def test_names_spaces_and_spellings_of_nothing_are_taken(tmp_path: Path, id_colu
     ]
     table = write_table(tmp_path / "any.csv", *rows, id_column=id_column)
     assert find_clinical_table(tmp_path) == table
+    # phrase: values of the published table
     assert read_clinical(table) == {
         "R01-001": {"t_stage": "T2a", "histology": "Adenocarcinoma"},
         "AMC-002": {"t_stage": UNKNOWN, "histology": "NSCLC NOS"},
