@@ -1,9 +1,9 @@
 """Count the phrases that tests compare: each one pins the wording of a message, so a better sentence breaks a test.
 
-Run by `make check`. A phrase is a string of three words or more. It is counted where a test file gives it to `match=`,
-compares it (`==`, `in`, `<=` and the like) or searches a text for it (`startswith`, `re.search` and the like), directly or
-through names: variables and loops, `parametrize` lists, constants of the same file or of another test file, and
-arguments of test helpers that compare them. It is not seen where it passes through a fixture, a file, an attribute
+Run by `make check`. A phrase is a string of three words or more. It is counted where a test file passes it to `match=`,
+compares it (`==`, `in`, `<=` and the like) or searches a text for it (`startswith`, `re.search` and the like). Names
+are followed: variables, loops, `parametrize` lists, literal tables, constants of the same or of another test file, and
+arguments of test helpers that compare them. Not seen is what passes through a fixture, a file, an attribute, a lambda
 or a function of the package. Keys in `table["..."]` are not counted.
 
 A counted phrase needs its reason in a comment `# phrase: ...` on one of its lines, on the line above it, or on the line
@@ -16,8 +16,10 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+
+from bindings import Module, Scope, Taken, name_of, read_module, walk
 
 ALLOWED = 20
 WORDS = 3
@@ -25,7 +27,6 @@ SEARCHES = {"startswith", "endswith", "count", "index", "find", "partition", "rp
 PATTERNS = {"search", "match", "fullmatch", "findall", "finditer", "sub", "split", "compile"}
 PASSING = {"set", "sorted", "list", "tuple", "frozenset", "dict", "str", "any", "all", "param", "escape", "reversed"}
 METHODS = {"lower", "upper", "strip", "format", "replace", "items", "values", "keys", "splitlines", "join"}
-Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
@@ -38,47 +39,9 @@ class Phrase:
     reason: str
 
 
-@dataclass(eq=False)
-class Scope:
-    """A module or function: its bound names as (expression, how it is taken apart), its parameters, its parent."""
-
-    module: "Module"
-    parent: "Scope | None" = None
-    function: Function | None = None
-    bound: dict[str, list["Taken"]] = field(default_factory=lambda: defaultdict(list))
-    parameters: list[str] = field(default_factory=list)
-    compared: set[str] = field(default_factory=set)
-    is_method: bool = False
-
-
-@dataclass(frozen=True)
-class Taken:
-    """What a name is bound to: an expression, an item of each of its elements, or an item of itself."""
-
-    expression: ast.expr
-    from_each: bool = False
-    place: int | None = None
-
-
-@dataclass(eq=False)
-class Module:
-    """One test file."""
-
-    path: Path
-    lines: list[str]
-    tree: ast.Module
-    scope: Scope = field(init=False)
-    scopes: dict[ast.AST, Scope] = field(default_factory=dict)
-    imported: dict[str, tuple[str, str]] = field(default_factory=dict)
-    packages: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.scope = Scope(self)
-
-
 def count_words(text: str) -> int:
     """Number of words between spaces, with the wildcards of regular expressions read as spaces."""
-    plain = re.sub(r"\\[sSdDwWbB]", " ", text)
+    plain = re.sub(r"\\[dDwWbB]", "", re.sub(r"\\[sS]", " ", text))
     plain = re.sub(r"\.[*+]\??|(?<!\\)[|()^$]", " ", plain)
     return sum(re.search("[A-Za-z]", word) is not None for word in plain.split())
 
@@ -132,8 +95,10 @@ class Suite:
         """Return the test functions that a call may reach: by import or same file, or any method of that name."""
         name = name_of(function)
         if isinstance(function, ast.Attribute):
-            outside = isinstance(function.value, ast.Name) and function.value.id in scope.module.packages
-            return [] if outside else [helper for helper in self.helpers.get(name, []) if helper.is_method]
+            if isinstance(function.value, ast.Name) and function.value.id in scope.module.packages:
+                return []
+            methods = [helper for helper in self.helpers.get(name, []) if helper.is_method]
+            return [helper for helper in methods if helper.module is scope.module] or methods
         source, name = scope.module.imported.get(name, (scope.module.path.stem, name))
         home = self.by_stem.get(source)
         return [helper for helper in self.helpers.get(name, []) if helper.module is home and not helper.is_method]
@@ -242,77 +207,6 @@ def list_pairs(table: ast.Dict) -> list[ast.Tuple]:
     return [ast.Tuple([key or value, value], ast.Load()) for key, value in zip(table.keys, table.values, strict=True)]
 
 
-def read_module(path: Path, text: str) -> Module:
-    """Parse one file and note what each of its functions binds."""
-    module = Module(path, text.splitlines(), ast.parse(text))
-    for node, scope in walk(module.tree, module.scope):
-        if isinstance(node, Function):
-            module.scopes[node].is_method = isinstance(getattr(node, "parent_class", None), ast.ClassDef)
-            note_parametrized(node, module.scopes[node])
-        elif isinstance(node, ast.Import):
-            module.packages |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            for alias in node.names:
-                module.imported[alias.asname or alias.name] = (node.module.rpartition(".")[2], alias.name)
-        else:
-            for target, value, from_each in list_bindings(node):
-                note_binding(target, Taken(value, from_each), scope)
-    return module
-
-
-def walk(node: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
-    """Return every node below with its scope; a function belongs to the scope around it, its body to its own."""
-    for child in ast.iter_child_nodes(node):
-        yield child, scope_of(child, scope) if isinstance(child, Function) else scope
-        if isinstance(child, ast.ClassDef):
-            for part in child.body:
-                part.parent_class = child  # type: ignore[attr-defined]
-        yield from walk(child, scope_of(child, scope) if isinstance(child, Function) else scope)
-
-
-def scope_of(function: Function, around: Scope) -> Scope:
-    known = around.module.scopes.get(function)
-    if known is None:
-        arguments = function.args
-        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-        apart = [argument for argument in (arguments.vararg, arguments.kwarg) if argument is not None]
-        names = [argument.arg for argument in (*named, *apart)]
-        known = around.module.scopes[function] = Scope(around.module, around, function, parameters=names)
-    return known
-
-
-def list_bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr, bool]]:
-    """Return target, value and whether the target takes each element of the value in turn."""
-    if isinstance(node, ast.Assign):
-        yield from ((target, node.value, False) for target in node.targets)
-    elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-        yield node.target, node.value, False
-    elif isinstance(node, ast.For | ast.comprehension):
-        yield node.target, node.iter, True
-
-
-def note_binding(target: ast.expr, taken: Taken, scope: Scope) -> None:
-    if isinstance(target, ast.Name):
-        scope.bound[target.id].append(taken)
-    elif isinstance(target, ast.Tuple | ast.List):
-        for place, part in enumerate(target.elts):
-            if isinstance(part, ast.Name):
-                scope.bound[part.id].append(Taken(taken.expression, taken.from_each, place))
-
-
-def note_parametrized(function: Function, scope: Scope) -> None:
-    for decorator in function.decorator_list:
-        if isinstance(decorator, ast.Call) and name_of(decorator.func) == "parametrize":
-            names, values = decorator.args[:2]
-            many = not isinstance(names, ast.Constant) or "," in str(names.value)
-            listed = names.elts if isinstance(names, ast.Tuple | ast.List) else [names]
-            words = [
-                word.strip() for part in listed if isinstance(part, ast.Constant) for word in part.value.split(",")
-            ]
-            for place, name in enumerate(words):
-                scope.bound[name].append(Taken(values, True, place if many else None))
-
-
 def list_parts(node: ast.expr) -> Iterable[ast.expr]:
     """Return the parts of an expression that may become its value."""
     match node:
@@ -356,12 +250,6 @@ def arguments_for(call: ast.Call, helper: Scope) -> Iterator[ast.expr]:
     yield from (keyword.value for keyword in call.keywords if keyword.arg in helper.compared)
 
 
-def name_of(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
 def text_of(node: ast.expr) -> str:
     if isinstance(node, ast.JoinedStr):
         return "".join(part.value if isinstance(part, ast.Constant) else "0" for part in node.values)
@@ -379,7 +267,7 @@ def describe(module: Module, node: ast.expr) -> Phrase:
 
 def is_statement_of(part: ast.AST, node: ast.expr) -> bool:
     """Whether a simple statement or the head of a `with` holds this expression."""
-    if isinstance(part, ast.Assert | ast.Expr | ast.Return | ast.With):
+    if isinstance(part, ast.Assert | ast.Assign | ast.Expr | ast.Return | ast.With):
         end = part.body[0].lineno - 1 if isinstance(part, ast.With) else part.end_lineno or 0
         return part.lineno <= node.lineno <= end
     return False

@@ -212,7 +212,7 @@ def test_a_patient_of_unknown_class_is_no_class_and_no_cost(experiment: Path) ->
     wrong = costs.numbers.set_index(["arm", "condition"]).loc[("hierarchical", "wrong")]
     assert wrong["relative"] == pytest.approx(wrong["cost"] / tight["right"], abs=1e-9)
     # the picture is of the same cases as its table
-    check_names(draw_boxes(boxes, "hierarchical").alt, f"right text {tight['right']:.3f} (tight)")
+    check_names(draw_boxes(boxes, "hierarchical").alt, "right text", f"{tight['right']:.3f} (tight)")
 
 
 def test_a_box_table_of_a_half_finished_suite_compares_the_same_cases(experiment: Path) -> None:
