@@ -92,7 +92,7 @@ def test_a_changed_folder_is_read_again(phantoms: list[str], tmp_path: Path) -> 
         (["train", "launch/demo.yaml", "adapter.fine.heads=7"], {"adapter.fine.heads", 7, "width"}),
         (["train", "launch/demo.yaml", "adapter.gated.gate_init=1"], {"adapter.gated.gate_init", 1}),
         (["sweep", "sweeps/none.yaml"], {"sweeps/none.yaml", "sweep"}),
-        (["sweep", "sweeps/demo.yaml", "--runs", "s3://bucket/runs"], {"s3://bucket/runs", "--runs", "study"}),
+        (["sweep", "sweeps/demo.yaml", "--runs", "s3://bucket/runs"], {"sweep", "--runs", "study"}),
         (["sweep", "sweeps/demo.yaml", "sweep.trial=3"], {"trial", "trials"}),
         (["sweep", "sweeps/demo.yaml", "optim.epoch=3"], {"optim.epoch", "epochs"}),
         (
