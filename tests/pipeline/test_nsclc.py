@@ -94,7 +94,7 @@ def test_five_folds_are_derived_that_share_no_patient(raw: dict, runs: Path) -> 
         patient_of = {case.case_id: case.patient_id for case in prepared.cases}
         patients += {patient_of[case_id] for case_id in prepared.splits.test}
     assert len(patients) == len(set(patients)) == NUM_PATIENTS
-    with pytest.raises(DatasetError, match="folds here: 1, 2, 3, 4, 5"):
+    with raises_naming(DatasetError, "dataset.test_fold", "1, 2, 3, 4, 5"):
         prepare(change(raw, test_fold=6), runs, Terminal())
 
 
