@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from messages import check_names
 from ranks_bench import make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.training.compiling import COMPILED, compile_forward
@@ -57,4 +56,4 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("failed: ")
-    check_names(done.stderr, "torch.compile", "training")
+    assert "torch.compile" in done.stderr
