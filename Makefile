@@ -34,6 +34,7 @@ check: $(FOR_DEVELOPERS)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/checks/count_phrases.py tests
 
 # Ratios measured side by side: the plain way, ours, the limit; into perf.json and perf.md. Peers that cannot be installed
 # are named there as not measured.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from messages import check_names
 
 from t2m_bench.config import PUBLISHED_ADAPTER
 
@@ -77,38 +78,38 @@ def test_a_changed_folder_is_read_again(phantoms: list[str], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        (["prepare", "launch/none.yaml"], "there is no such recipe"),
-        (["prepare", "launch/bus_bra.yaml", "dataset.root=no-such-folder"], "no-such-folder: does not exist"),
-        (["recipe", "launch/demo.yaml", "optim.epoch=3"], "did you mean epochs?"),
-        (["phantom", "bus-bra", "unused", "--cases", "2"], "at least 5"),
-        (["phantom", "nsclc", "unused", "--cases", "4"], "at least 5"),
-        (["prepare", "launch/nsclc.yaml", "dataset.root=no-such-folder"], "no-such-folder: does not exist"),
-        (["prepare", "launch/nsclc.yaml", "dataset.root=tests"], "tests: holds no clinical table"),
-        (["recipe", "launch/nsclc.yaml", "dataset.ct.window=bone"], "dataset.ct.window"),
-        (["train", "launch/demo.yaml", "optim.mixed_precision=fp16"], "on a CPU use bf16"),
-        (["train", "launch/demo.yaml", "adapter.fine.heads=7"], "adapter.fine.heads = 7 does not divide"),
-        (["train", "launch/demo.yaml", "adapter.gated.gate_init=1"], "adapter.gated.gate_init"),
-        (["sweep", "sweeps/none.yaml"], "there is no such sweep"),
-        (["sweep", "sweeps/demo.yaml", "--runs", "s3://bucket/runs"], "a study is a file that grows under a lock"),
-        (["sweep", "sweeps/demo.yaml", "sweep.trial=3"], "did you mean trials?"),
-        (["sweep", "sweeps/demo.yaml", "optim.epoch=3"], "did you mean epochs?"),
+        (["prepare", "launch/none.yaml"], {"launch/none.yaml", "recipe"}),
+        (["prepare", "launch/bus_bra.yaml", "dataset.root=no-such-folder"], {"no-such-folder", "dataset.root"}),
+        (["recipe", "launch/demo.yaml", "optim.epoch=3"], {"optim.epoch", "epochs"}),
+        (["phantom", "bus-bra", "unused", "--cases", "2"], {"cases", 2, 5}),
+        (["phantom", "nsclc", "unused", "--cases", "4"], {"cases", 4, 5}),
+        (["prepare", "launch/nsclc.yaml", "dataset.root=no-such-folder"], {"no-such-folder", "dataset.root"}),
+        (["prepare", "launch/nsclc.yaml", "dataset.root=tests"], {"tests", "dataset.clinical"}),
+        (["recipe", "launch/nsclc.yaml", "dataset.ct.window=bone"], {"dataset.ct.window", "bone"}),
+        (["train", "launch/demo.yaml", "optim.mixed_precision=fp16"], {"optim.mixed_precision", "fp16", "bf16"}),
+        (["train", "launch/demo.yaml", "adapter.fine.heads=7"], {"adapter.fine.heads", 7, "width"}),
+        (["train", "launch/demo.yaml", "adapter.gated.gate_init=1"], {"adapter.gated.gate_init", 1}),
+        (["sweep", "sweeps/none.yaml"], {"sweeps/none.yaml", "sweep"}),
+        (["sweep", "sweeps/demo.yaml", "--runs", "s3://bucket/runs"], {"sweep", "--runs", "study"}),
+        (["sweep", "sweeps/demo.yaml", "sweep.trial=3"], {"trial", "trials"}),
+        (["sweep", "sweeps/demo.yaml", "optim.epoch=3"], {"optim.epoch", "epochs"}),
         (
             ["sweep", "sweeps/demo.yaml", "--strict", "sweep.space.optim.micro_batch_size.choices=[4,16]"],
-            "however it is",
+            {"optim.micro_batch_size", "batch"},
         ),
-        (["evaluate", "no-such-run"], "run.json: absent"),
-        (["report", "no-such-folder"], "holds no experiment.json"),
-        (["report", "--runs", "no-such-folder"], "Make some with `t2m-bench demo`"),
-        (["prepare", "launch/demo.yaml", "--runs", "s3://b/x"], "the manifest names patients"),
-        (["embed", "launch/demo.yaml", "--runs", "gs://b/x"], "HDF5 files need a path"),
-        (["doctor", "launch/demo.yaml", "--runs", "s3://b/x"], "give the one that mirrors the URL"),
+        (["evaluate", "no-such-run"], {"no-such-run/run.json", "absent"}),
+        (["report", "no-such-folder"], {"no-such-folder", "experiment.json"}),
+        (["report", "--runs", "no-such-folder"], {"no-such-folder", "t2m-bench demo"}),
+        (["prepare", "launch/demo.yaml", "--runs", "s3://b/x"], {"prepare", "--runs", "manifest"}),
+        (["embed", "launch/demo.yaml", "--runs", "gs://b/x"], {"embed", "--runs", "HDF5"}),
+        (["doctor", "launch/demo.yaml", "--runs", "s3://b/x"], {"doctor", "--runs", "mirrors"}),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_two(arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_message_and_exit_code_two(arguments: list[str], named: set[object]) -> None:
     done = run(*arguments, code=2)
-    assert message in done.stderr
+    check_names(done.stderr, *named)
     assert len(done.stderr.strip().splitlines()) == 1
 
 
@@ -118,7 +119,7 @@ def test_a_gpu_that_is_not_there_is_told_before_any_work(phantoms: list[str], tm
         pytest.skip("there is a GPU here")
     asked = [f"cluster.{name}={workers}" for name in ("num_train_workers", "num_embed_workers")]
     done = run("train", "launch/demo.yaml", "cluster.use_gpu=true", *asked, *phantoms, code=2)
-    assert "torch finds no GPU here" in done.stderr
+    check_names(done.stderr, "cluster.use_gpu", "torch")
     assert not (tmp_path / "runs" / "shards").exists()
 
 

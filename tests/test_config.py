@@ -2,10 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import raises_naming
 
 from t2m_bench.config import Recipe, load_recipe, parse_recipe
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.fusion import build_adapter, count_trainable_parameters
+
+LARGEST_SEED = 2**63 - 1
 
 
 @pytest.fixture
@@ -23,38 +26,38 @@ def test_dotted_overrides_reach_nested_fields(recipe_file: Path) -> None:
 
 
 def test_a_typo_is_answered_with_the_nearest_name(recipe_file: Path) -> None:
-    with pytest.raises(RecipeError, match=r"optim\.epoch is not a field.*did you mean epochs"):
+    with raises_naming(RecipeError, "optim.epoch", "epochs"):
         load_recipe(recipe_file, ["optim.epoch=3"])
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("override", "named"),
     [
-        ("optim.epochs=many", r"optim\.epochs: .*integer.*many"),
-        ("adapter.coarse.heads=3", r"adapter\.coarse\.heads = 3 does not divide"),
-        ("adapter.fine.gate_init=1.0", r"adapter\.fine\.gate_init: .*less than 1"),
-        ("adapter.kind=gatd", r"adapter\.kind: .*gatd"),
-        ("noequals", "write it as field.name=value"),
-        ("name.deeper=1", "name is a value, not a section"),
-        ("seed=9223372036854775808", r"seed: .*less than or equal to 9223372036854775807"),
-        ("bench.seeds=[9223372036854775808]", r"bench\.seeds\.0: .*less than or equal to"),
-        ("dataset.split_seed=9223372036854775808", r"dataset\.split_seed: .*less than or equal to"),
-        ("optim.epochs=true", r"optim\.epochs: true and false mean nothing here"),
-        ("optim.learning_rate=true", r"optim\.learning_rate: true and false mean nothing here"),
-        ("optim.learning_rate=.inf", r"optim\.learning_rate: .*finite"),
-        ("loss.temperature=.nan", r"loss\.temperature: "),
-        ("bench.arms=[]", r"bench\.arms: .*at least 1"),
-        ("bench.seeds=[]", r"bench\.seeds: .*at least 1"),
-        ("bench.seeds=[0, 1, 0]", r"bench\.seeds: 0 stands more than once"),
-        ("bench.arms=[gated, gated]", r"bench\.arms: gated stands more than once"),
-        ("cluster.num_train_workers=x", r"num_train_workers = x: write a number of workers \(0 .*or \[min, max\]"),
-        ("cluster.num_train_workers=[1, 2, 3]", r"= \[1, 2, 3\]: write a number"),
-        ("cluster.num_train_workers=[0, 2]", r"= \[0, 2\]: write a number"),
-        ("cluster.num_train_workers=true", "mean nothing here|write a number of workers"),
+        ("optim.epochs=many", {"optim.epochs", "integer", "many"}),
+        ("adapter.coarse.heads=3", {"adapter.coarse.heads", 3, "width"}),
+        ("adapter.fine.gate_init=1.0", {"adapter.fine.gate_init", "1.0", 1}),
+        ("adapter.kind=gatd", {"adapter.kind", "gatd"}),
+        ("noequals", {"noequals", "field.name=value"}),
+        ("name.deeper=1", {"name.deeper=1", "name", "section"}),
+        ("seed=9223372036854775808", {"seed", LARGEST_SEED}),
+        ("bench.seeds=[9223372036854775808]", {"bench.seeds.0", LARGEST_SEED}),
+        ("dataset.split_seed=9223372036854775808", {"dataset.split_seed", LARGEST_SEED}),
+        ("optim.epochs=true", {"optim.epochs", "true"}),
+        ("optim.learning_rate=true", {"optim.learning_rate", "true"}),
+        ("optim.learning_rate=.inf", {"optim.learning_rate", "finite"}),
+        ("loss.temperature=.nan", {"loss.temperature", "nan"}),
+        ("bench.arms=[]", {"bench.arms", 1}),
+        ("bench.seeds=[]", {"bench.seeds", 1}),
+        ("bench.seeds=[0, 1, 0]", {"bench.seeds", 0, "once"}),
+        ("bench.arms=[gated, gated]", {"bench.arms", "gated", "once"}),
+        ("cluster.num_train_workers=x", {"cluster.num_train_workers", "x", "[min, max]"}),
+        ("cluster.num_train_workers=[1, 2, 3]", {"cluster.num_train_workers", "[1, 2, 3]", "[min, max]"}),
+        ("cluster.num_train_workers=[0, 2]", {"cluster.num_train_workers", "[0, 2]", "[min, max]"}),
+        ("cluster.num_train_workers=true", {"cluster.num_train_workers"}),
     ],
 )
-def test_bad_overrides_name_the_field(recipe_file: Path, override: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+def test_bad_overrides_name_the_field(recipe_file: Path, override: str, named: set[object]) -> None:
+    with raises_naming(RecipeError, *named):
         load_recipe(recipe_file, [override])
 
 
@@ -62,7 +65,7 @@ def test_bad_overrides_name_the_field(recipe_file: Path, override: str, message:
 def test_unusable_files_are_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(RecipeError, match=r"bad\.yaml"):
+    with raises_naming(RecipeError, path):
         load_recipe(path)
 
 
@@ -111,18 +114,21 @@ def test_where_it_runs_changes_no_hash(recipe_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "message"),
+    ("overrides", "named"),
     [
-        (["cluster.num_train_workers=0", "cluster.deepspeed=zero1"], "needs workers"),
-        (["cluster.num_train_workers=[2,1]"], "min <= max"),
+        (
+            ["cluster.num_train_workers=0", "cluster.deepspeed=zero1"],
+            {"cluster.deepspeed", "cluster.num_train_workers"},
+        ),
+        (["cluster.num_train_workers=[2,1]"], {"cluster.num_train_workers", "[2, 1]"}),
         (
             ["optim.mixed_precision=fp16", "cluster.use_gpu=true", "cluster.deepspeed=zero2"],
-            "not offered with cluster.deepspeed",
+            {"optim.mixed_precision", "fp16", "cluster.deepspeed"},
         ),
     ],
 )
-def test_workers_that_make_no_sense_are_refused(overrides: list[str], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+def test_workers_that_make_no_sense_are_refused(overrides: list[str], named: set[str]) -> None:
+    with raises_naming(RecipeError, *named):
         load_recipe(Path("launch/demo.yaml"), [*overrides])
 
 
@@ -167,23 +173,26 @@ def test_a_clean_preset_among_deviations_brings_its_own_defaults(recipe_file: Pa
 
 
 @pytest.mark.parametrize(
-    ("bench", "message"),
+    ("bench", "named"),
     [
-        ("bench.named={fast: {optim: {learning_rate: 0.1}}}", "which all arms share; say differently_tuned: true"),
-        ("bench.named={wide: {adapter: {inner_widht: 4}}}", r"bench\.named\.wide: inner_widht: Extra inputs"),
-        ("bench.named={wide: {adapter: {fine: {heads: 3}}}}", r"bench\.named\.wide: .*heads = 3 does not divide"),
-        ("bench.named={gated: {adapter: {}}}", "choose a name"),
-        ("bench.named={gated: {adapter: {kind: label}, differently_tuned: true, trials: 2}}", "and no other kind"),
-        ("bench.named={floor_box: {differently_tuned: true, trials: 2}}", "choose a name"),
-        ("bench.named={fast: {differently_tuned: true}}", "say trials: how many its sweep had"),
-        ("bench.arms=[hierarchicl]", r"hierarchicl is no arm; did you mean hierarchical\?"),
-        ("bench.boxes=[tight, jitter20]", "jitter20 is no box; write tight"),
-        ("bench.boxes=[loose_20]", "bench.boxes needs tight"),
-        ("bench.conditions=[wrong]", "bench.conditions needs right"),
+        ("bench.named={fast: {optim: {learning_rate: 0.1}}}", {"bench.named", "optim", "differently_tuned"}),
+        ("bench.named={wide: {adapter: {inner_widht: 4}}}", {"bench.named.wide", "inner_widht"}),
+        ("bench.named={wide: {adapter: {fine: {heads: 3}}}}", {"bench.named.wide", "heads", 3, "width"}),
+        ("bench.named={gated: {adapter: {}}}", {"bench.named.gated", "name"}),
+        (
+            "bench.named={gated: {adapter: {kind: label}, differently_tuned: true, trials: 2}}",
+            {"bench.named.gated", "kind"},
+        ),
+        ("bench.named={floor_box: {differently_tuned: true, trials: 2}}", {"bench.named.floor_box", "name"}),
+        ("bench.named={fast: {differently_tuned: true}}", {"bench.named", "trials"}),
+        ("bench.arms=[hierarchicl]", {"bench.arms", "hierarchicl", "hierarchical"}),
+        ("bench.boxes=[tight, jitter20]", {"bench.boxes", "jitter20", "jitter_P"}),
+        ("bench.boxes=[loose_20]", {"bench.boxes", "tight", "bench.conditions"}),
+        ("bench.conditions=[wrong]", {"bench.conditions", "right", "bench.boxes"}),
     ],
 )
-def test_a_suite_that_compares_nothing_fairly_is_refused(recipe_file: Path, bench: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+def test_a_suite_that_compares_nothing_fairly_is_refused(recipe_file: Path, bench: str, named: set[object]) -> None:
+    with raises_naming(RecipeError, *named):
         load_recipe(recipe_file, [bench])
 
 

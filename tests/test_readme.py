@@ -42,6 +42,7 @@ def test_the_commands_run_as_written(tmp_path: Path) -> None:
         assert done.returncode == 0, f"{arguments}\n{done.stderr}"
 
 
+# phrase: users type these commands as README gives them
 NEEDS_NETWORK = [
     "t2m-bench fetch nsclc data/NSCLC-Radiogenomics",
     "t2m-bench fetch medsam weights",

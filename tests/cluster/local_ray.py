@@ -37,7 +37,7 @@ class LocalRay:
         self.nodes: list[subprocess.Popen[str]] = []
         ports = [f"--port={find_free_port()}", f"--ray-client-server-port={find_free_port()}"]
         self._start("--head", *ports, "--include-dashboard=false", f"--temp-dir={self.folder}")
-        printed = self._wait_for(r"ray start --address='([\d.]+:\d+)'")
+        printed = self._wait_for(r"--address='([\d.]+:\d+)'")
         self.environment = {**token, "RAY_ADDRESS": printed, "T2M_LOST_SECONDS": "3"}
 
     def _start(self, *options: str) -> None:
@@ -81,7 +81,7 @@ class LocalRay:
             # an address of its own, so that no driver takes it for the head, which has the machine's
             address = f"--node-ip-address=127.0.1.{next(self._numbers)}"
             self._start(f"--address={self.environment['RAY_ADDRESS']}", address)
-            self._wait_for("(Ray runtime started)")
+            self._wait_for("(runtime started)")
         self.nodes = self.nodes[:count]
 
     def kill_raylet_beside_head(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from messages import check_names
 
 from t2m_bench.search.study import complete, open_study
 from t2m_bench.search.sweep import Sweep
@@ -65,22 +66,23 @@ def test_several_objectives_have_no_scheduler(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    ("text", "named"),
     [
-        ("Traceback\n  x\nValueError: no such thing\n", "ValueError: no such thing"),
+        ("Traceback\n  x\nValueError: no thing\n", {"ValueError", "no thing"}),
         (
             "ray.exceptions.ActorDiedError: The actor died unexpectedly.\n\tclass_name: X\n",
-            "ActorDiedError: The actor died",
+            {"ActorDiedError", "actor died"},
         ),
-        ("a\nray.exceptions.OutOfMemoryError: Task was killed\n", "out of memory: Task was killed"),
-        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory\n", "out of memory: [enforce fail]"),
-        ("", "without a word"),
+        ("a\nray.exceptions.OutOfMemoryError: Task was killed\n", {"out of", "killed"}),
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory\n", {"out of", "[enforce fail]"}),
+        ("", {"without"}),
     ],
 )
-def test_the_last_exception_is_the_reason(text: str, reason: str) -> None:
+def test_the_last_exception_is_the_reason(text: str, named: set[str]) -> None:
     from t2m_bench.cluster.tune_parts import find_reason
 
-    assert reason in find_reason(text)
+    check_names(find_reason(text), *named)
+    assert "\n" not in find_reason(text)
 
 
 def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
     searcher.on_trial_complete("whole", report(2, 0.8, True))
     searcher.on_trial_result("stopped", report(1, 0.4, False))
     searcher.on_trial_complete("stopped", report(2, 0.5, False))
-    searcher.on_trial_complete("bad", {**report(0, float("nan"), False), "failure": "UserError: the loss is nan"})
+    searcher.on_trial_complete("bad", {**report(0, float("nan"), False), "failure": "UserError: nan"})
     searcher.on_trial_complete("killed", error=True)  # Tune tells its callbacks the reason after this
     searcher.tell_crash("killed", "ray.exceptions.ActorDiedError: gone")
     searcher.on_trial_complete("silent", {"training_iteration": 1})
@@ -110,9 +112,9 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
     assert [trial.intermediate_values for trial in trials[:2]] == [{1: 0.7, 2: 0.8}, {1: 0.4, 2: 0.5}]
     assert trials[0].user_attrs == {"members": {"seed0-split0": 0.8}}
     reasons = [trial.user_attrs["reason"] for trial in trials[1:]]
-    assert reasons[0] == "stopped by the scheduler after epoch 2"
-    assert reasons[1:3] == ["UserError: the loss is nan", "ActorDiedError: gone"]
-    assert "without a result" in reasons[3]
+    check_names(reasons[0], "scheduler", "epoch 2")
+    assert reasons[1:3] == ["UserError: nan", "ActorDiedError: gone"]
+    check_names(reasons[3], "result")
     assert len(told) == 5
 
 
@@ -208,7 +210,7 @@ def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
         assert trainable.reset_config({"number": 1, "params": {"optim.learning_rate": 1e30}})
         failed = trainable.step()
         assert failed["done"]
-        assert failed["failure"].startswith("UserError: seed0-split0: the loss is ")
+        check_names(failed["failure"], "UserError: seed0-split0", "loss")
         trainable.reset_config({"number": 2, "params": {"adapter.inner_width": 2**40}})  # beyond any address space
         with pytest.raises(RuntimeError, match="allocate memory"):
             trainable.step()

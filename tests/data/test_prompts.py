@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import raises_naming
 
 from t2m_bench.data.prompts import FOLDER, load_prompts
 from t2m_bench.errors import RecipeError
@@ -35,9 +36,9 @@ def test_family_typical_adds_to_the_sentence_and_changes_the_hash() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(RecipeError, match="choose category or typical"):
+    with raises_naming(RecipeError, "prompts.family", "florid", "category", "typical"):
         load_prompts("birads", "florid")
-    with pytest.raises(RecipeError, match=r"no shipped file \(birads, nsclc\)"):
+    with raises_naming(RecipeError, "prompts.file", "no-such-file", "birads", "nsclc"):
         load_prompts("no-such-file", "category")
 
 
@@ -67,20 +68,23 @@ def spoil_key(raw: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("spoil", "named"),
     [
-        (spoil_unknown, 'birads: classes needs "unknown"'),
-        (spoil_held_out, r"birads\.classes\.2\.held_out: Field required"),
-        (spoil_repeat, "stands more than once"),
-        (spoil_type, r"birads\.classes\.2\.training\.0"),
-        (spoil_wrong, r"wrong\.2 is 2"),
-        (spoil_key, r"birads\.classes\.2\.traning"),
+        (spoil_unknown, {"fields.birads", "classes", '"unknown"'}),
+        (spoil_held_out, {"fields.birads.classes.2.held_out", "required"}),
+        (
+            spoil_repeat,
+            {"sentence", load_prompts("birads", "category").sentences("birads", "3", "training")[0]},
+        ),
+        (spoil_type, {"fields.birads.classes.2.training.0"}),
+        (spoil_wrong, {"fields.birads", "wrong.2", 2}),
+        (spoil_key, {"fields.birads.classes.2.traning"}),
     ],
 )
-def test_a_users_own_file_is_checked(tmp_path: Path, spoil: object, message: str) -> None:
+def test_a_users_own_file_is_checked(tmp_path: Path, spoil: object, named: set[object]) -> None:
     raw = yaml.safe_load((FOLDER / "birads.yaml").read_text())
     spoil(raw)
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(RecipeError, match=message):
+    with raises_naming(RecipeError, path, *named):
         load_prompts(str(path), "category")

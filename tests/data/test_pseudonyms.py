@@ -2,8 +2,9 @@ import stat
 from pathlib import Path
 
 import pytest
+from messages import raises_naming
 
-from t2m_bench.data.pseudonyms import Pseudonyms, load_or_create_pseudonyms
+from t2m_bench.data.pseudonyms import KEY_NAME, Pseudonyms, load_or_create_pseudonyms
 from t2m_bench.errors import DatasetError
 
 
@@ -25,11 +26,11 @@ def test_names_depend_on_key_and_kind_and_hide_the_identifier() -> None:
 
 def test_colliding_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("t2m_bench.data.pseudonyms.DIGITS", 1)
-    with pytest.raises(DatasetError, match="share a pseudonym"):
+    with raises_naming(DatasetError, "case", KEY_NAME):
         Pseudonyms(b"1" * 32).of_all([str(number) for number in range(17)], "case")
 
 
 def test_a_damaged_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("gone")
-    with pytest.raises(DatasetError, match="not a key"):
+    with raises_naming(DatasetError, tmp_path / "key"):
         load_or_create_pseudonyms(tmp_path / "key")

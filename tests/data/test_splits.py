@@ -1,9 +1,9 @@
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import raises_naming
 
 from t2m_bench.config import DatasetSection
 from t2m_bench.data.case import Case
@@ -71,7 +71,7 @@ def test_other_seeds_draw_other_patients() -> None:
 
 def test_a_fold_that_does_not_exist_is_named() -> None:
     cases = make_cases([(1, "2", 1)] * 10)
-    with pytest.raises(DatasetError, match="test_fold = 7: no case has it; folds here: 1"):
+    with raises_naming(DatasetError, "dataset.test_fold", 7, 1):
         make_splits(cases, test_fold=7, val_fraction=0.2, seed=0, field="birads")
 
 

@@ -1,6 +1,7 @@
 """NSCLC as users run it, in small: lung phantoms as DICOM, a sweep, a benchmark, and the report of both fields."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from messages import check_names, raises_naming
 from typer.testing import CliRunner
 
 from t2m_bench.cli import app
+from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.nsclc_clinical import FIELDS
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.errors import DatasetError
@@ -67,7 +70,7 @@ def test_strict_refuses_on_the_command_line_what_is_left_out(
     monkeypatch.chdir(printed[0])
     prepare = ["prepare", str(REPOSITORY / "launch" / "nsclc.yaml"), *SMALL]
     assert CliRunner().invoke(app, prepare).exit_code == 0
-    with pytest.raises(DatasetError, match="left out: 2 rows of the clinical table without images"):
+    with raises_naming(DatasetError, f"2 {Reason.NO_IMAGES}"):
         CliRunner().invoke(app, [*prepare, "--strict"], catch_exceptions=False)
 
 
@@ -75,13 +78,12 @@ def test_the_report_says_what_t_is_and_what_the_box_tells_of_it(printed: tuple[P
     folder, said = printed
     summary = json.loads(said["report"].splitlines()[-1])
     text = (folder / summary["written"]["md"]).read_text()
-    assert "T is pathological (AJCC 7): found after surgery, not known when the image is taken" in text
-    assert "box size in mm alone tells T with AUC 0." in text
-    assert "Phantoms, not patients: the text tells the hidden class with probability 1." in text
+    assert re.search(r"AJCC 7.*AUC 0\.\d\d", text)
+    assert re.search(r"Phantoms.*\b1\.", text)
     assert "published †" not in text, "phantoms stand beside no published figure"
-    assert "2 rows of the clinical table without images" in text
+    assert f"2 {Reason.NO_IMAGES}" in text
     assert [found["about"] for found in summary["verdicts"]].count("reliance") == 2
-    assert "Distances in millimetres" in text
+    check_names(text, "millimetres")
 
 
 def test_wrong_stage_wrong_histology_and_both_are_asked_apart(

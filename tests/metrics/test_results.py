@@ -3,10 +3,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from messages import raises_naming
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.measures import MEASURES
-from t2m_bench.metrics.results import COLUMNS, load_results, write_results
+from t2m_bench.metrics.results import COLUMNS, KEY, load_results, write_results
 
 
 def make_row(**changes: Any) -> dict[str, Any]:
@@ -37,30 +38,30 @@ def test_conditions_and_boxes_of_all_kinds_are_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("rows", "named"),
     [
-        ([make_row(), make_row(dice=0.5)], "row 1 repeats"),
-        ([make_row(dice=1.2)], "dice = 1.2 is outside"),
-        ([make_row(iou=float("nan"))], "iou = nan is outside"),
-        ([make_row(hd95=float("inf"))], "hd95 = inf is outside"),
-        ([make_row(), make_row(condition="left")], "row 1: condition = left is not"),
-        ([make_row(box="loose")], "box = loose is not"),
+        ([make_row(), make_row(dice=0.5)], {"row 1", *KEY}),
+        ([make_row(dice=1.2)], {"row 0", "dice", 1.2, "[0, 1]"}),
+        ([make_row(iou=float("nan"))], {"row 0", "iou", "nan", "[0, 1]"}),
+        ([make_row(hd95=float("inf"))], {"row 0", "hd95", "inf"}),
+        ([make_row(), make_row(condition="left")], {"row 1", "condition", "left"}),
+        ([make_row(box="loose")], {"row 0", "box", "loose"}),
     ],
 )
-def test_wrong_rows_are_neither_written_nor_read(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_rows_are_neither_written_nor_read(tmp_path: Path, rows: list[dict[str, Any]], named: set[str]) -> None:
+    with raises_naming(ValueError, tmp_path / "cases.parquet", *named):
         write_results(tmp_path / "cases.parquet", rows)
     pd.DataFrame(rows).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(RunFolderError, match=message):
+    with raises_naming(RunFolderError, tmp_path / "other.parquet", *named):
         load_results(tmp_path / "other.parquet")
 
 
 def test_absent_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="absent"):
+    with raises_naming(RunFolderError, tmp_path / "none.parquet", "absent"):
         load_results(tmp_path / "none.parquet")
     (tmp_path / "bad.parquet").write_bytes(b"gone")
-    with pytest.raises(RunFolderError, match="not a Parquet file"):
+    with raises_naming(RunFolderError, tmp_path / "bad.parquet", "Parquet"):
         load_results(tmp_path / "bad.parquet")
     pd.DataFrame([{"case": "1"}]).to_parquet(tmp_path / "foreign.parquet")
-    with pytest.raises(RunFolderError, match="column patient is absent"):
+    with raises_naming(RunFolderError, tmp_path / "foreign.parquet", "patient"):
         load_results(tmp_path / "foreign.parquet")

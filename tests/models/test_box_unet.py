@@ -2,6 +2,7 @@ import sys
 
 import pytest
 import torch
+from messages import raises_naming
 
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.box_unet import LOW_RES_SIDE, MARGIN, OUTSIDE, BoxUnetSegmenter, build_box_unet
@@ -60,5 +61,5 @@ def test_its_start_depends_on_the_seed_alone() -> None:
 def test_without_monai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [])
     monkeypatch.delitem(sys.modules, "monai", raising=False)
-    with pytest.raises(RecipeError, match=r"pip install 't2m-bench\[unet\]'"):
+    with raises_naming(RecipeError, "unet", "MONAI", "t2m-bench[unet]"):
         build_box_unet(torch.Generator().manual_seed(0))

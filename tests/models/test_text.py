@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from messages import raises_naming
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -58,14 +59,14 @@ def test_a_bert_folder_gives_what_transformers_gives_one_by_one(bert_folder: Pat
 
 
 def test_a_sentence_too_long_is_refused_not_cut(bert_folder: Path) -> None:
-    with pytest.raises(WeightsError, match="takes 512 tokens and this sentence has 602"):
+    with raises_naming(WeightsError, bert_folder, 512, 602, "benign"):
         load_text_encoder(str(bert_folder), "cls").encode(["benign " * 600])
 
 
 def test_planted_weights_do_not_run(bert_folder: Path, tmp_path: Path) -> None:
     (bert_folder / "model.safetensors").unlink()
     (bert_folder / "pytorch_model.bin").write_bytes(pickle.dumps({"weight": Planted(tmp_path / "trace")}))
-    with pytest.raises(WeightsError, match="cannot be read as a text encoder"):
+    with raises_naming(WeightsError, bert_folder):
         load_text_encoder(str(bert_folder), "cls")
     assert not (tmp_path / "trace").exists()
 
@@ -79,20 +80,23 @@ def without(part: str) -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Te
 
 
 LACKING = {
-    "a layer is not there": (without("layer.1."), r"16 parameters.*not in its weights, first encoder\.layer\.1\."),
-    "a foreign prefix": (lambda tensors: {f"x.{key}": value for key, value in tensors.items()}, "not in its weights"),
+    "a layer is not there": (without("layer.1."), {16, "encoder.layer.1.attention.output.LayerNorm.bias"}),
+    "a foreign prefix": (
+        lambda tensors: {f"x.{key}": value for key, value in tensors.items()},
+        {37, "embeddings.LayerNorm.bias"},
+    ),
     "another shape": (
         lambda tensors: {key: value[:, :512].clone() if "word" in key else value for key, value in tensors.items()},
-        "cannot be read|of another shape in its weights, first embeddings.word",
+        {"Fetch"},  # by transformers or by our own check, as the version has it
     ),
 }
 
 
 @pytest.mark.parametrize("name", LACKING)
 def test_weights_that_do_not_fit_are_refused_not_filled_with_random_numbers(bert_folder: Path, name: str) -> None:
-    edit, message = LACKING[name]
+    edit, named = LACKING[name]
     edit_weights(bert_folder, edit)
-    with pytest.raises(WeightsError, match=message):
+    with raises_naming(WeightsError, bert_folder, *named):
         load_text_encoder(str(bert_folder), "cls")
 
 
@@ -125,8 +129,9 @@ def test_damaged_files_are_one_message(bert_folder: Path, tmp_path: Path, name: 
     file, damage = DAMAGE[name]
     assert (bert_folder / file).is_file()
     damage(bert_folder / file, tmp_path / "trace")
-    with pytest.raises(WeightsError, match=r"bert: cannot be read as a text encoder .*Fetch .* again"):
+    with raises_naming(WeightsError, bert_folder, "Fetch") as caught:
         load_text_encoder(str(bert_folder), "cls")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "trace").exists()
 
 
@@ -151,9 +156,10 @@ def test_what_is_not_cached_offline_is_one_message(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"not cached here.*name it in text_encoder.name; or set"):
-        load_text_encoder("microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract", "cls")
-    with pytest.raises(WeightsError, match="neither a folder here nor a name"):
+    published = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+    with raises_naming(WeightsError, published, "cached", "text_encoder.name"):
+        load_text_encoder(published, "cls")
+    with raises_naming(WeightsError, "text_encoder.name", "not//a name", "folder", "hub"):
         load_text_encoder("not//a name", "cls")
 
 

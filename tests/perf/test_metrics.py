@@ -1,4 +1,5 @@
 import pytest
+from messages import raises_naming
 
 from t2m_bench.errors import UserError
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN
@@ -17,5 +18,5 @@ def test_unequal_values_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_device_is_refused() -> None:
-    with pytest.raises(UserError, match="on the CPU"):
+    with raises_naming(UserError, "perf metrics", "--device", "cuda", "CPU"):
         measure_metrics("cuda")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from messages import check_names, raises_naming
 
 from t2m_bench.cli import main
 from t2m_bench.config import Recipe, parse_recipe
@@ -48,9 +49,7 @@ def test_a_failing_cell_is_told_at_the_end_and_the_others_finish(
 ) -> None:
     assert run(make_suite(small_recipe), tmp_path, monkeypatch) == 2
     printed, errors = capsys.readouterr()
-    assert "2 cells failed" in errors
-    assert "wild-fold2-seed0" in errors
-    assert "the loss is nan" in errors
+    check_names(errors, "2 cells", "wild-fold2-seed0", "nan")
     summary = json.loads(printed.splitlines()[-1])
     assert len(summary["failures"]) == 2
     cells = {(cell["arm"], cell["fold"]) for cell in summary["runs"]}
@@ -65,7 +64,7 @@ def test_a_failing_cell_is_told_at_the_end_and_the_others_finish(
         assert len(trained[trained["fold"] == fold]) == noted[str(fold)]["audit"]["cases"]["test"]
     assert not trained["case"].duplicated().any(), "a case is a test case in one fold alone"
     assert run(make_suite(small_recipe, arms=["text_free", "narrow"]), tmp_path, monkeypatch) == 0
-    assert "4 of 4" in capsys.readouterr().out
+    check_names(capsys.readouterr().out, "reused", "4 of 4")
 
 
 def test_an_experiment_remembers_all_that_it_was_asked_for_and_its_margin(small_recipe: Recipe, tmp_path: Path) -> None:
@@ -75,7 +74,7 @@ def test_an_experiment_remembers_all_that_it_was_asked_for_and_its_margin(small_
     note_suite(make_suite(small_recipe, arms=["text_free", "gated"], folds=[], seeds=[3, 0]), tmp_path)
     noted = json.loads(path.read_text())
     assert noted["suite"] == {"arms": ["gated", "text_free"], "folds": [2, 1], "seeds": [0, 3]}
-    with pytest.raises(RecipeError, match=r"bench\.margin = 0\.05, but .*experiment\.json fixed 0\.005"):
+    with raises_naming(RecipeError, "bench.margin", 0.05, path, 0.005):
         note_suite(make_suite(small_recipe, margin=0.05), tmp_path)
     assert json.loads(path.read_text()) == noted
 
@@ -93,7 +92,7 @@ def test_what_no_training_needs_is_refused_before_it(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("t2m_bench.models.box_unet.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RecipeError, match=r"\[unet\]"):
+    with raises_naming(RecipeError, "unet", "MONAI", ".[unet]"):
         bench(make_suite(small_recipe, arms=["unet"]), tmp_path / "runs", Terminal(), StopRequest())
     assert not (tmp_path / "runs").exists()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import check_names
 
 from t2m_bench import cli
 from t2m_bench.config import Recipe
@@ -108,5 +109,5 @@ def test_training_does_not_go_on_from_what_is_planted(
     capsys.readouterr()
     assert run("train", recipe_file, "--runs", tmp_path / "runs") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "not a checkpoint of t2m-bench" in line
+    check_names(line, tmp_path / state.relative_to(tmp_path), "checkpoint")
     assert not (tmp_path / "trace").exists()

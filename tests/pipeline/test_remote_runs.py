@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import check_names, raises_naming
 from pyarrow import fs
 from safetensors import safe_open
 
@@ -135,7 +136,7 @@ def test_a_run_that_went_on_elsewhere_is_taken_whole_and_the_own_one_set_aside(
     with open_runs(url, tmp_path / "a", "exp", Terminal()):
         assert read(first / "exp/run") == {"adapter": "1", "state": "there"}
         assert read(first / "exp/other") == {"state": "1"}
-    assert "exp/run went on elsewhere and is taken" in capsys.readouterr().out
+    check_names(capsys.readouterr().out, "exp/run", "elsewhere")
     (aside,) = first.glob(".aside-*/exp/run")
     assert {path.name: path.read_text() for path in aside.iterdir()} == {
         "adapter": "here",
@@ -151,7 +152,7 @@ def test_a_file_that_another_host_replaced_is_read_again_and_one_that_cannot_be_
 
     def read_stale(path: Path) -> bytes:
         if path.name == "state" and next(stale, False):
-            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", read_stale)
@@ -169,7 +170,7 @@ def test_a_file_that_another_host_replaced_is_read_again_and_one_that_cannot_be_
         time.sleep(1)
         stale = iter(())  # readable again: the thread still sends
         time.sleep(2)
-    assert capsys.readouterr().err.count("Stale file handle") == 1
+    assert capsys.readouterr().err.count(os.strerror(errno.ESTALE)) == 1
     with open_runs(url, tmp_path / "c", "exp", Terminal()) as elsewhere:
         assert (elsewhere / "exp/run/state").read_text() == "two"
 
@@ -199,8 +200,9 @@ def test_places_below_a_url(tmp_path: Path) -> None:
     assert locate("s3://b/x/exp/run?scheme=http", None, 2) == ("s3://b/x?scheme=http", Path("exp/run"))
     assert locate("somewhere/exp/run", "s3://b/x", 2) == ("s3://b/x", Path("exp/run"))
     assert locate(f"{tmp_path}/exp", None, 1) == (str(tmp_path), tmp_path / "exp")
-    with pytest.raises(StorageError, match=r"^s3://b/x: names no such place; write s3://BUCKET/\.\.\./EXPERIMENT/RUN"):
+    with raises_naming(StorageError, "s3://b/x", "s3://BUCKET/.../EXPERIMENT/RUN") as caught:
         locate("s3://key:secret@b/x?scheme=http", None, 2)
+    assert "secret" not in str(caught.value)
 
 
 def make_recipe(small: Recipe) -> Recipe:
@@ -302,7 +304,7 @@ def test_no_bucket_and_no_credentials_are_one_message(make_url: MakeUrl, small_r
                 text=True,
             )
             assert done.returncode == 2, done.stderr
-            assert "cannot be read and written" in done.stderr
+            check_names(done.stderr, place.partition("?")[0], "bucket", "AWS_ACCESS_KEY_ID")
             assert len(done.stderr.strip().splitlines()) == 1
             assert time.monotonic() - start < 60, "an answer, not a hang"  # 12 s and a start on a busy machine
     finally:
@@ -314,13 +316,15 @@ def test_a_store_that_fails_at_the_end_keeps_all_here(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Mirror, name: str, content: bytes) -> tuple[int, int]:
-        raise OSError("the cable is out")
+        raise OSError("cable out")
 
     def work() -> None:
         with open_runs(url, tmp_path, "exp", Terminal()) as folder:
             monkeypatch.setattr(Mirror, "_send", fail)
             write(folder, "exp/experiment.json", "{}")
 
-    with pytest.raises(StorageError, match=r"the cable is out.*All is kept in"):
+    with raises_naming(StorageError, "cable out") as caught:
         work()
+    (kept,) = tmp_path.glob("*/exp")
+    check_names(caught.value, kept.parent)
     assert list(tmp_path.glob("*/exp/experiment.json"))

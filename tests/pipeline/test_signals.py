@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-import pytest
+from messages import raises_naming
 
 from t2m_bench.errors import StoppedError
 from t2m_bench.pipeline.signals import catch_signals
@@ -22,5 +22,5 @@ def test_who_listens_after_a_signal_hears_of_it_too() -> None:
                 time.sleep(0.05)
         with stop.tell(lambda: heard.append("second")):
             assert heard == ["first", "second"]
-        with pytest.raises(StoppedError, match="stopped by SIGUSR1"):
+        with raises_naming(StoppedError, "SIGUSR1"):
             raise stop.make_error()

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import optuna
-import pytest
 import yaml
+from messages import raises_naming
 from optuna.trial import TrialState
 
 from t2m_bench.errors import RecipeError, RunFolderError
@@ -51,7 +51,7 @@ def test_a_refit_may_train_longer_than_a_trial_and_a_wrong_wish_is_told_before_t
     recipe = make_refit_recipe(loaded.sweep, best, {"gated": best}, {"gated": 24})
     assert recipe.optim.epochs == recipe.with_arm("gated", 0).optim.epochs == 12
     assert recipe.with_arm("gated", 0).optim.learning_rate == 0.005
-    with pytest.raises(RecipeError, match=r"refit.*did you mean epochs"):
+    with raises_naming(RecipeError, "refit", "optim.epoch", "epochs"):
         load_sweep(DEMO, ["sweep.refit.overrides=[optim.epoch=12]"])
 
 
@@ -59,7 +59,7 @@ def test_a_refit_of_arms_chosen_by_different_measures_is_refused_before_the_sear
     """A winner by size beside a text_free chosen by Dice is no comparison."""
     overrides = ["sweep.objectives={trainable_parameters: minimize}", "sweep.scheduler.kind=none"]
     loaded = load_sweep(DEMO, overrides)
-    with pytest.raises(RecipeError, match="the winner is chosen by trainable_parameters"):
+    with raises_naming(RecipeError, "--refit", "trainable_parameters", "val_dice"):
         search(loaded, tmp_path, Terminal(), StopRequest(), refit=True)
     assert not list(tmp_path.iterdir())
 
@@ -112,11 +112,9 @@ def test_a_sweep_without_a_trial_may_be_changed_and_one_with_trials_may_not(tmp_
     assert study.metric_names == ["val_dice"]
     assert study.direction == optuna.study.StudyDirection.MAXIMIZE
     begin(tmp_path, 0, "sweep.trials=99", "sweep.concurrency=2")
-    with pytest.raises(
-        RunFolderError, match=r'sweep\.storage was "journal" and is "sqlite"; .*wide was false and is true'
-    ):
+    with raises_naming(RunFolderError, tmp_path, "sweep.storage", '"journal"', '"sqlite"', "wide", "false", "true"):
         begin(tmp_path, 0, "sweep.storage=sqlite", "cluster.num_train_workers=512")
-    with pytest.raises(RunFolderError, match=r"sweep\.seeds was \[0\] and is \[0, 1\]"):
+    with raises_naming(RunFolderError, tmp_path, "sweep.seeds", "[0]", "[0, 1]"):
         begin(tmp_path, 0, "sweep.seeds=[0, 1]")
     assert len(load_studies(tmp_path)["demo"].trials) == 1
 
@@ -125,6 +123,6 @@ def test_objectives_in_another_order_are_others(tmp_path: Path) -> None:
     both = ("sweep.objectives={val_reliance: minimize, val_dice: maximize}", "sweep.scheduler.kind=none")
     begin(tmp_path, 1, *both)
     begin(tmp_path, 0, *both)
-    with pytest.raises(RunFolderError, match=r"sweep\.objectives was \[\[\"val_reliance"):
+    with raises_naming(RunFolderError, "sweep.objectives", '[["val_reliance', '[["val_dice'):
         begin(tmp_path, 0, "sweep.objectives={val_dice: maximize, val_reliance: minimize}", both[1])
     assert load_studies(tmp_path)["demo"].metric_names == ["val_reliance", "val_dice"]

@@ -56,4 +56,4 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("failed: ")
-    assert "torch.compile fails here, training goes on without" in done.stderr
+    assert "torch.compile" in done.stderr

@@ -66,6 +66,7 @@ def list_conditions(exam: Exam, case_id: str) -> list[str]:
 def test_fields_go_wrong_together_and_one_by_one() -> None:
     exam = ask()
     both = find(exam, "case-0", "wrong").given
+    # phrase: the other class of histology in the published table
     assert both == {"t_stage": "T4", "histology": "Squamous cell carcinoma"}
     assert find(exam, "case-0", "wrong:t_stage").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
     assert find(exam, "case-0", "wrong:histology").given["t_stage"] == "T1a"

@@ -1,9 +1,11 @@
+import errno
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 from full_disk import limit_file_size
+from messages import raises_naming
 from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.config import Recipe
@@ -81,7 +83,7 @@ def test_an_adapter_of_another_epoch_or_run_is_not_taken_for_the_best(tmp_path: 
     for name, other in (("epoch", 2), ("run_hash", "0ther")):
         note = {"run_hash": progress.run_hash, "epoch": 1} | {name: other}
         save_adapter(tmp_path, make_adapter(recipe), note)
-        with pytest.raises(RunFolderError, match=f"its {name} is {other}, but state.safetensors beside it says"):
+        with raises_naming(RunFolderError, tmp_path / ADAPTER_NAME, name, other, STATE_NAME):
             load_best_adapter(tmp_path, make_adapter(recipe), progress)
 
 
@@ -98,7 +100,7 @@ def test_a_kill_between_adapter_and_state_repeats_the_epoch_and_saves_its_adapte
         Trainer(**{**vars(trainer), "on_epoch": die}).fit()
     _, kept = load_state(tmp_path / "b", undisturbed.run_hash)
     assert kept.best_epoch == 0
-    with pytest.raises(RunFolderError, match="its epoch is 1, but"):
+    with raises_naming(RunFolderError, tmp_path / "b" / ADAPTER_NAME, "epoch", 1, 0):
         load_best_adapter(tmp_path / "b", make_adapter(recipe), kept)
     steps = []
     trainer = make_trainer(tmp_path / "b", recipe, val_dice=values[1:])
@@ -123,7 +125,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 
 def test_a_state_of_another_recipe_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path, make_recipe(epochs=1)).fit()
-    with pytest.raises(RunFolderError, match="another recipe"):
+    with raises_naming(RunFolderError, tmp_path / STATE_NAME, "recipe", make_recipe(epochs=1).compute_run_hash()):
         make_trainer(tmp_path, make_recipe(epochs=2)).fit()
 
 
@@ -140,7 +142,7 @@ class Planted:
 def test_a_planted_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
     victim = tmp_path / "ran"
     (tmp_path / STATE_NAME).write_bytes(pickle.dumps(Planted(victim)))
-    with pytest.raises(RunFolderError, match="not a checkpoint"):
+    with raises_naming(RunFolderError, tmp_path / STATE_NAME, "checkpoint"):
         make_trainer(tmp_path, make_recipe()).fit()
     assert not victim.exists()
 
@@ -149,7 +151,7 @@ def test_an_adapter_of_another_architecture_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path, make_recipe(epochs=1)).fit()
     recipe = make_recipe()
     wider = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"inner_width": 256})})
-    with pytest.raises(RunFolderError, match=r"another architecture: levels\.coarse\.attention\.query\.weight"):
+    with raises_naming(RunFolderError, tmp_path / ADAPTER_NAME, "levels.coarse.attention.query.weight"):
         load_adapter(tmp_path, make_adapter(wider))
 
 
@@ -158,7 +160,7 @@ def test_an_adapter_with_a_tensor_too_many_is_refused(tmp_path: Path) -> None:
     make_trainer(tmp_path, recipe).fit()
     tensors, note = load_tensors(tmp_path / ADAPTER_NAME)
     save_tensors(tmp_path / ADAPTER_NAME, tensors | {"levels.third.gate_raw": torch.zeros(1)}, note)
-    with pytest.raises(RunFolderError, match=r"levels\.third\.gate_raw is \(1,\), expected absent"):
+    with raises_naming(RunFolderError, tmp_path / ADAPTER_NAME, "levels.third.gate_raw", "(1,)", "absent"):
         load_adapter(tmp_path, make_adapter(recipe))
 
 
@@ -166,28 +168,29 @@ def test_a_full_disk_is_an_error_of_the_system_and_leaves_the_old_state(tmp_path
     path = tmp_path / STATE_NAME
     save_tensors(path, {"a": torch.zeros(1)}, {})
     before = path.read_bytes()
-    with limit_file_size(1000), pytest.raises(OSError, match=r"state\.safetensors.* cannot be written|File too large"):
+    with limit_file_size(1000), pytest.raises(OSError) as caught:  # noqa: PT011
         save_tensors(path, {"a": torch.zeros(10_000)}, {})
+    assert caught.value.errno == errno.EFBIG or STATE_NAME in str(caught.value)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 GATE = "levels.fine.gate_raw"
 SPOILED_STATES = {
-    "no parameter": (f"parameter/{GATE}", None, {}, f"parameter/{GATE} is absent"),
-    "no moment": (f"optimizer/exp_avg/{GATE}", None, {}, f"optimizer/exp_avg/{GATE} is absent"),
-    "another shape": (f"parameter/{GATE}", torch.zeros(3), {}, r"is \(3,\), expected \(1,\)"),
-    "too many": ("parameter/other", torch.zeros(3), {}, "parameter/other is"),
-    "wrong type in the note": ("", None, {"epoch": "two"}, "epoch: Input should be a valid integer"),
-    "wrong type deep in the note": ("", None, {"sums": [["x"]]}, r"sums\.0\.0: Input should be a valid number"),
-    "unknown in the note": ("", None, {"moon": 1}, "moon: Unexpected"),
-    "no mapping in the note": ("", None, None, "not a training state"),
+    "no parameter": (f"parameter/{GATE}", None, {}, {f"parameter/{GATE}", "absent"}),
+    "no moment": (f"optimizer/exp_avg/{GATE}", None, {}, {f"optimizer/exp_avg/{GATE}", "absent"}),
+    "another shape": (f"parameter/{GATE}", torch.zeros(3), {}, {f"parameter/{GATE}", "(3,)", "(1,)"}),
+    "too many": ("parameter/other", torch.zeros(3), {}, {"parameter/other", "(3,)", "absent"}),
+    "wrong type in the note": ("", None, {"epoch": "two"}, {"epoch", "integer"}),
+    "wrong type deep in the note": ("", None, {"sums": [["x"]]}, {"sums.0.0", "number"}),
+    "unknown in the note": ("", None, {"moon": 1}, {"moon"}),
+    "no mapping in the note": ("", None, None, {"state"}),
 }
 
 
 @pytest.mark.parametrize("name", SPOILED_STATES)
 def test_a_spoiled_state_is_refused_by_what_is_wrong_with_it(tmp_path: Path, name: str) -> None:
-    key, value, noted, message = SPOILED_STATES[name]
+    key, value, noted, named = SPOILED_STATES[name]
     recipe = make_recipe(epochs=2)
     with pytest.raises(StoppedError):
         make_trainer(tmp_path, recipe, stop_at=(1, 0)).fit()
@@ -195,7 +198,7 @@ def test_a_spoiled_state_is_refused_by_what_is_wrong_with_it(tmp_path: Path, nam
     tensors.pop(key, None)
     spoiled = tensors if value is None else tensors | {key: value}
     save_tensors(tmp_path / STATE_NAME, spoiled, [] if noted is None else note | noted)
-    with pytest.raises(RunFolderError, match=message):
+    with raises_naming(RunFolderError, tmp_path / STATE_NAME, *named):
         make_trainer(tmp_path, recipe).fit()
 
 
@@ -203,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, make_recipe())
     with torch.no_grad():
         next(trainer.adapter.parameters()).fill_(float("nan"))
-    with pytest.raises(UserError, match="the loss is nan at epoch 0, step 0"):
+    with raises_naming(UserError, tmp_path, "loss", "nan", "epoch 0", "step 0"):
         trainer.fit()
 
 
@@ -217,7 +220,7 @@ def test_bf16_trains_beside_fp32_in_one_process(tmp_path: Path) -> None:
 
 
 def test_fp16_needs_a_gpu() -> None:
-    with pytest.raises(RecipeError, match="use bf16"):
+    with raises_naming(RecipeError, "optim.mixed_precision", "fp16", "bf16"):
         Ranks("fp16", use_gpu=False)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from messages import raises_naming
 
 from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import RecipeError, RunFolderError
@@ -132,7 +133,7 @@ def test_no_test_case_is_ever_read(
 def test_validation_on_the_test_cases_leaves_a_sweep_nothing_to_choose_by(experiments: list[Experiment]) -> None:
     job = experiments[0].make_job("gated", 0)
     published = replace(job, splits=replace(job.splits, val=job.splits.test))
-    with pytest.raises(RecipeError, match=r"set dataset\.validation to apart"):
+    with raises_naming(RecipeError, "dataset.validation", "apart"):
         hide_test_cases(published)
 
 
