@@ -61,5 +61,5 @@ def test_its_start_depends_on_the_seed_alone() -> None:
 def test_without_monai_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [])
     monkeypatch.delitem(sys.modules, "monai", raising=False)
-    with raises_naming(RecipeError, "unet", "MONAI", "t2m-bench[unet]"):
+    with raises_naming(RecipeError, "unet", "MONAI", ".[unet]"):
         build_box_unet(torch.Generator().manual_seed(0))

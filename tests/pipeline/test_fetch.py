@@ -289,6 +289,6 @@ def test_a_clinical_table_that_was_put_there_is_reused(
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "idc_index", None)
-    with raises_naming(FetchError, "idc-index", "t2m-bench[nsclc]"):
+    with raises_naming(FetchError, "idc-index", ".[nsclc]"):
         fetch_nsclc(tmp_path / "data", Terminal())
     assert not (tmp_path / "data").exists()

@@ -44,7 +44,7 @@ def test_an_absent_text_encoder(
     name = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
     said = refuse(command(verb, tmp_path, f"text_encoder.name={name}"), monkeypatch, capsys)
     assert name in said
-    assert "t2m-bench fetch pubmedbert" in said
+    assert "t2m-bench fetch pubmedbert" in said  # phrase: a command that users type as it is shown
     assert_nothing_was_done(tmp_path)
     (tmp_path / "empty").mkdir()
     said = refuse(command(verb, tmp_path, f"text_encoder.name={tmp_path / 'empty'}"), monkeypatch, capsys)
@@ -60,7 +60,7 @@ def test_absent_cut_and_foreign_weights(
     asked = command(verb, tmp_path, "image_encoder.preset=vit_b", f"image_encoder.checkpoint={path}")
     said = refuse(asked, monkeypatch, capsys)
     assert str(path) in said
-    assert "t2m-bench fetch medsam" in said
+    assert "t2m-bench fetch medsam" in said  # phrase: a command that users type as it is shown
     torch.save(build_sam("mini").state_dict(), path)
     said = refuse(asked, monkeypatch, capsys)
     assert str(path) in said

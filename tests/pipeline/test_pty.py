@@ -63,6 +63,7 @@ def test_the_demo_says_first_what_was_found(tmp_path: Path, columns: int) -> Non
     check(shown, columns)
     said = shown.lines
     assert len(said) <= 40
+    # phrase: the question that the tool is there for opens its answer
     verdict = next(number for number, line in enumerate(said) if line.startswith("Does the text help?"))
     table = next(number for number, line in enumerate(said) if line.split()[:2] == ["Arm", "Dice"])
     report = next(number for number, line in enumerate(said) if line.startswith("report:"))
