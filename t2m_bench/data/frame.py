@@ -44,7 +44,7 @@ class Frame:
     def fit_image(self, height: int, width: int) -> tuple[int, int]:
         """Return the rows and columns that an image of H x W covers of the input, from its top left corner.
 
-        Both are S where the image is stretched. With padding the longest side is S and the other one is rounded to whole
+        Both are S where the image is stretched. With padding the longest side is S and the other is rounded to whole
         pixels (half up, as SAM's and LiteMedSAM's own preprocessing round), at least one.
         """
         if self.fit == "stretch":
