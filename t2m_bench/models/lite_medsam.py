@@ -139,7 +139,8 @@ def _rename(key: str) -> str:
 def fuse_for_inference(encoder: Any) -> None:
     """Fold each batch norm into its convolution and put channels last: the same function in less time.
 
-    The encoder (a `LiteMedSamEncoder`) must hold its weights and be in evaluation mode; it cannot be trained or loaded into afterwards.
+    The encoder (a `LiteMedSamEncoder`) must hold its weights and be in evaluation mode; it can be neither trained nor
+    loaded into afterwards.
     """
     with torch.no_grad():
         _fuse(encoder)
