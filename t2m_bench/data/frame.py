@@ -6,13 +6,11 @@ S side of the encoder's square input, g side of its token grid, L = 4g side of t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Fit = Literal["stretch", "pad"]
-"""Stretch fills the square and loses the aspect; pad keeps it: the longest side fills the square, zeros do the rest."""
+from t2m_bench.recipe.encoders import Fit, ImageEncoder, Resized
 
 LOW_RES_FACTOR = 4
 """Low-resolution logits have four pixels a side for each token (segment_anything/modeling/mask_decoder.py)."""
@@ -26,15 +24,27 @@ class Frame:
         input_size: S, pixels.
         grid: g, tokens; independent of S (256 px with 64x64 tokens is LiteMedSAM, 1024 px with 64x64 is SAM).
         fit: how an image that is no square fills the input.
+        resized: what is resized to the original image before the cut: "probability" (> 0.5) or "logits" (> 0).
     """
 
     input_size: int
     grid: int
     fit: Fit = "stretch"
+    resized: Resized = "probability"
 
     def __post_init__(self) -> None:
         if self.input_size < 1 or self.grid < 1:
             raise ValueError(f"a frame of {self.input_size} px and {self.grid} tokens has no pixels")
+        if self.fit == "pad" and self.input_size % self.low_res_size:
+            raise ValueError(
+                f"a padded frame of {self.input_size} px needs low-resolution logits of a whole part of that, not of "
+                f"{self.low_res_size} px"
+            )
+
+    @classmethod
+    def of(cls, entry: ImageEncoder) -> "Frame":
+        """Return the frame of an entry of the table of image encoders."""
+        return cls(entry.input_size, entry.grid, entry.fit, entry.resized)
 
     @property
     def low_res_size(self) -> int:
