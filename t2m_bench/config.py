@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
 from t2m_bench.typed_yaml import DISTINCT, Section, Seed, apply_override, load_mapping, set_dotted, validate
 
 Zero = Literal["zero1", "zero2"]
@@ -90,18 +91,23 @@ class PromptsSection(Section):
 
 
 class ImageEncoderSection(Section):
-    """The frozen SAM: `mini` is shipped, the others need a checkpoint file."""
+    """The frozen SAM: the weights of `mini` are shipped, the others need a checkpoint file."""
 
-    preset: Literal["mini", "vit_b", "vit_l", "vit_h"] = "mini"
+    preset: str = "mini"
+    """An entry of the table of image encoders."""
     checkpoint: Path | None = None
-    input_range: Literal["unit", "byte"] = "unit"
+    input_range: InputRange = "unit"
     """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
 
     @model_validator(mode="after")
-    def _range_means_something(self) -> "ImageEncoderSection":
-        if self.preset == "mini" and self.input_range == "byte":
+    def _fits_its_table(self) -> "ImageEncoderSection":
+        if self.preset not in IMAGE_ENCODERS:
+            raise ValueError(f"image_encoder.preset: {IMAGE_ENCODERS.describe_unknown(self.preset)}")
+        allowed = IMAGE_ENCODERS.find(self.preset).input_ranges
+        if self.input_range not in allowed:
             raise ValueError(
-                "image_encoder.input_range = byte asks how MedSAM's weights bear it, which mini cannot say; set unit"
+                f"image_encoder.input_range = {self.input_range} means nothing for the weights of {self.preset}; "
+                f"set {' or '.join(allowed)}"
             )
         return self
 

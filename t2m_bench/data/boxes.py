@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from t2m_bench.config import BOX_NAME, TIGHT
 from t2m_bench.data.case import Case
@@ -56,9 +55,3 @@ def round_box(box: FloatBox) -> tuple[int, int, int, int]:
     """Return whole pixels, at least one in each direction."""
     x0, y0, x1, y1 = (round(value) for value in box)
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
-
-
-def scale_to_square(box: FloatBox, height: int, width: int, side: int) -> NDArray[np.float32]:
-    """Return a box (4,) of an image of height x width in pixels of that image stretched to side x side."""
-    scaled: NDArray[np.float32] = (np.array(box) * np.array([side / width, side / height] * 2)).astype(np.float32)
-    return scaled

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.arm import Arm, Fused
 from t2m_bench.models.fusion import seeded
@@ -16,8 +17,8 @@ CROP_SIDE = 64
 MARGIN = 0.2
 """What the crop shows beyond each side of the box, as a share of the box's size."""
 
-LOW_RES_SIDE = 128
-"""Side of the logits over the whole image; a crop is put back into them."""
+FRAME = Frame(input_size=256, grid=32)
+"""Images are stretched to 256 px; a crop is put back into logits over the whole image, 128 px."""
 
 OUTSIDE = -10.0
 """Logit outside the crop."""
@@ -69,7 +70,7 @@ class BoxUnetSegmenter(nn.Module):
             box_xyxy: (B, 4) in its pixels.
 
         Returns:
-            low_res_logits (B, LOW_RES_SIDE, LOW_RES_SIDE).
+            low_res_logits (B, L, L), L the frame's low-resolution size.
         """
         size = image_embedding.shape[-1]
         box = 2.0 * box_xyxy / size - 1.0  # in grid_sample's frame, -1 to 1 over the image
@@ -81,8 +82,8 @@ class BoxUnetSegmenter(nn.Module):
         inside = (ticks.abs() <= 1.0 / (1.0 + 2.0 * MARGIN)).to(crop.dtype)
         is_box = (inside[:, None] * inside[None, :]).expand(len(crop), 1, -1, -1)
         logits = self.unet.net(torch.cat([crop, is_box], dim=1))
-        # the inverse map: a pixel of the image at q lies in the crop at (q - centre) / frame
-        back = _sample(logits.float() - OUTSIDE, 1.0 / frame, -centre / frame, LOW_RES_SIDE)  # zero outside the crop
+        # the inverse map: a pixel of the image at q lies in the crop at (q - centre) / frame; zero outside the crop
+        back = _sample(logits.float() - OUTSIDE, 1.0 / frame, -centre / frame, FRAME.low_res_size)
         return back[:, 0] + OUTSIDE
 
 

@@ -1,5 +1,7 @@
 """The frozen SAM parts: image encoder, prompt encoder, mask decoder, their weights, and an image's way into them.
 
+Which encoders there are, and their geometry, says the table `t2m_bench/recipe/encoders.py`.
+
 Legend of shapes: B cases, S side of the encoder's square input in pixels, g side of the token grid, D = 256 channels.
 """
 
@@ -21,18 +23,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.errors import WeightsError
 from t2m_bench.models.torchvision_ops import declare_missing_operators
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS, ImageEncoder, InputRange, Interpolation
+from t2m_bench.recipe.registry import load_object
 
-PRESETS = ("mini", "vit_b", "vit_l", "vit_h")
 EMBEDDING_WIDTH = 256
 """D of every preset: adapters count the same parameters whichever encoder stands behind them."""
 
-UNIT = "unit"
-"""Pixels from 0 to 1, what every preset was trained with."""
-
 PATCH_PX = 16
-FULL_IMAGE_SIZE = 1024
 MINI_IMAGE_SIZE = 256
 MINI_ENCODER_WIDTH = 192
 MINI_ENCODER_DEPTH = 4
@@ -42,10 +42,8 @@ MINI_DECODER_DEPTH = 2
 MINI_DECODER_HEADS = 8
 MINI_DECODER_MLP_WIDTH = 256
 
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-MINI_WEIGHTS = WEIGHTS_FOLDER / "mini.safetensors"
-MINI_RECORD = WEIGHTS_FOLDER / "mini.json"
-MINI_SEEN_IMAGES = WEIGHTS_FOLDER / "mini_seen_images.safetensors"
+FOLDER = Path(__file__).parent
+MINI_RECORD = FOLDER / "weights" / "mini.json"
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
@@ -53,31 +51,21 @@ UNREADABLE = (
 )
 """What torch and safetensors raise of damaged files; torch's reader of its older format raises all of these."""
 
-PUBLISHED_CHECKPOINTS = {
-    "vit_b": "MedSAM's medsam_vit_b.pth or Segment Anything's sam_vit_b_01ec64.pth",
-    "vit_l": "Segment Anything's sam_vit_l_0b3195.pth",
-    "vit_h": "Segment Anything's sam_vit_h_4b8939.pth",
-}
-
 
 @dataclass(frozen=True)
 class FrozenSam:
     """SAM in evaluation mode, no parameter of which takes a gradient.
 
     Attributes:
-        preset: one of PRESETS.
-        image_size: S, the side of the square input, pixels.
-        grid: g, the side of the token grid; embeddings are (D, g, g), low-resolution logits (4g, 4g).
+        entry: its row in the table of image encoders.
+        frame: how images, boxes and masks get into its input and back; embeddings are (D, g, g), logits (4g, 4g).
         weights_sha256: of the weights file.
-        preprocessing_id: names what `preprocess_image` does to an image, for the signature of embeddings.
-        image_encoder, prompt_encoder, mask_decoder: segment_anything's modules, fp32 on the CPU.
+        image_encoder, prompt_encoder, mask_decoder: modules with segment_anything's interfaces, fp32 on the CPU.
     """
 
-    preset: str
-    image_size: int
-    grid: int
+    entry: ImageEncoder
+    frame: Frame
     weights_sha256: str
-    preprocessing_id: str
     image_encoder: nn.Module
     prompt_encoder: nn.Module
     mask_decoder: nn.Module
@@ -87,52 +75,78 @@ def load_sam(preset: str, checkpoint: Path | None = None) -> FrozenSam:
     """Load a frozen SAM.
 
     Args:
-        preset: "mini" (weights shipped with the package) or "vit_b", "vit_l", "vit_h".
-        checkpoint: state dict of MedSAM or SAM, .pth or .safetensors; none for "mini".
+        preset: an entry of the table of image encoders.
+        checkpoint: state dict, .pth or .safetensors, of a file that the entry names; none where weights are shipped.
 
     Raises:
-        WeightsError: unknown preset, file missing, unreadable, carrying code, or of another architecture.
+        RecipeError: unknown preset.
+        WeightsError: file missing, unreadable, carrying code, or of another architecture.
     """
+    entry = IMAGE_ENCODERS.find(preset)
     path = find_weights(preset, checkpoint)
     weights_sha256 = compute_weights_sha256(preset, checkpoint)
-    with torch.device("meta"):  # no time for random numbers that the checkpoint replaces
-        model = build_sam(preset)
-    state = _read_state_dict(path)
+    model = _build_empty(preset)
+    state = _read_renamed(entry, path)
     _check_architecture(model, state, path, preset)
     model.load_state_dict(state, assign=True)
     model.eval().requires_grad_(False)
-    image_size = get_image_size(preset)
+    if entry.finish:
+        load_object(entry.finish)(model["image_encoder"])
     return FrozenSam(
-        preset=preset,
-        image_size=image_size,
-        grid=image_size // PATCH_PX,
+        entry=entry,
+        frame=Frame.of(entry),
         weights_sha256=weights_sha256,
-        preprocessing_id=get_preprocessing_id(preset),
         image_encoder=model["image_encoder"],
         prompt_encoder=model["prompt_encoder"],
         mask_decoder=model["mask_decoder"],
     )
 
 
+def _build_empty(preset: str) -> nn.ModuleDict:
+    """Build a preset's modules without memory for what the checkpoint holds: random numbers would take time."""
+    with torch.device("meta"):
+        model = build_sam(preset)
+    stored = model.state_dict().keys()
+    computed = [name for name, _ in model.named_buffers() if name not in stored]
+    return build_sam(preset) if computed else model  # the values of such buffers are made by the constructors
+
+
 def build_sam(preset: str) -> nn.ModuleDict:
-    """Build a preset's modules with random weights, keyed as in SAM's state dicts.
+    """Build a preset's modules with random weights, under the names of their state dict.
 
     Raises:
-        WeightsError: unknown preset.
+        RecipeError: unknown preset.
     """
-    _check_preset(preset)
-    if preset == "mini":
-        return _build_mini()
+    built: nn.ModuleDict = load_object(IMAGE_ENCODERS.find(preset).build)()
+    return built
+
+
+def build_vit_b() -> nn.ModuleDict:
+    """Build SAM's base model, which MedSAM is too."""
+    return _build_published("vit_b")
+
+
+def build_vit_l() -> nn.ModuleDict:
+    """Build SAM's large model."""
+    return _build_published("vit_l")
+
+
+def build_vit_h() -> nn.ModuleDict:
+    """Build SAM's huge model."""
+    return _build_published("vit_h")
+
+
+def _build_published(size: str) -> nn.ModuleDict:
     declare_missing_operators()
     from segment_anything import sam_model_registry
 
-    sam: Any = sam_model_registry[preset]()
+    sam: Any = sam_model_registry[size]()
     parts = ("image_encoder", "prompt_encoder", "mask_decoder")
     return nn.ModuleDict({part: getattr(sam, part) for part in parts})
 
 
-def _build_mini() -> nn.ModuleDict:
-    """A small SAM of the same classes, for 256 px: 16x16 tokens, one mask token, D as in the large ones."""
+def build_mini() -> nn.ModuleDict:
+    """Build a small SAM of the same classes, for 256 px: 16x16 tokens, one mask token, D as in the large ones."""
     declare_missing_operators()
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 
@@ -172,42 +186,42 @@ def _build_mini() -> nn.ModuleDict:
     )
 
 
-def get_image_size(preset: str) -> int:
-    """Side of the preset's square input in pixels."""
-    return MINI_IMAGE_SIZE if preset == "mini" else FULL_IMAGE_SIZE
-
-
-def get_preprocessing_id(preset: str, input_range: str = UNIT) -> str:
-    """Name of what `preprocess_image` does for this preset; a change of that function changes this name."""
-    return f"bicubic-{'minmax' if input_range == UNIT else '0to255'}-{get_image_size(preset)}-v1"
-
-
-def preprocess_image(image: NDArray[np.uint8], image_size: int, input_range: str = UNIT) -> Tensor:
-    """Bring an image into the encoder's frame as MedSAM does: bicubic to a square, then min-max per image.
+def preprocess_image(
+    image: NDArray[np.uint8], frame: Frame, interpolation: Interpolation = "bicubic", input_range: InputRange = "unit"
+) -> Tensor:
+    """Bring an image into a frame's input: resized, then min-max per image, then zero padding.
 
     Args:
         image: (H, W), or (H, W, 3) where the channels differ (slices of a CT).
-        image_size: S; the aspect is not kept.
+        frame: says the size, and whether the aspect is kept.
+        interpolation: of the resizing, antialiased.
         input_range: "byte" leaves the values from 0 to 255, which is wrong and was published so (Talk2MedSAM).
 
     Returns:
         (3, S, S) float32 in [0, 1]; a constant image gives zeros.
 
-    Source: MedSAM's pre_CT_MR.py, which rounds the resized image to uint8 as happens here.
+    Sources: MedSAM's pre_CT_MR.py for the stretched frame, which rounds the resized image to uint8 as happens here;
+    MedSAM's LiteMedSAM branch (data preparation of train_one_gpu.py) for the padded one.
     """
     if image.dtype != np.uint8:
         raise ValueError(f"image has dtype {image.dtype}; uint8 is needed")
-    resized = Image.fromarray(image).resize((image_size, image_size), Image.Resampling.BICUBIC)
+    height, width = image.shape[:2]
+    rows, columns = frame.fit_image(height, width)
+    how = Image.Resampling.BICUBIC if interpolation == "bicubic" else Image.Resampling.BILINEAR
+    resized = Image.fromarray(image).resize((columns, rows), how)  # Pillow's filters are antialiased
     pixels = np.asarray(resized, dtype=np.float32)
-    if input_range == UNIT:
+    if input_range == "unit":
         low, high = pixels.min(), pixels.max()
         pixels = (pixels - low) / max(float(high - low), 1e-8)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    right, below = frame.input_size - columns, frame.input_size - rows
+    if right or below:
+        pixels = np.pad(pixels, ((0, below), (0, right), (0, 0)))
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-def encode_images(sam: FrozenSam, images: Tensor, input_range: str = UNIT) -> Tensor:
+def encode_images(sam: FrozenSam, images: Tensor, input_range: InputRange = "unit") -> Tensor:
     """Encode preprocessed images.
 
     Args:
@@ -221,11 +235,11 @@ def encode_images(sam: FrozenSam, images: Tensor, input_range: str = UNIT) -> Te
     Raises:
         ValueError: another shape, or values outside [0, 1] (images of 0 to 255 give embeddings without meaning).
     """
-    expected = (3, sam.image_size, sam.image_size)
+    expected = (3, sam.frame.input_size, sam.frame.input_size)
     if images.ndim != 4 or tuple(images.shape[1:]) != expected:
         raise ValueError(f"images have shape {tuple(images.shape)}; (B, {', '.join(map(str, expected))}) is needed")
     low, high = float(images.min()), float(images.max())
-    if not (low >= 0.0 and high <= (1.0 if input_range == UNIT else 255.0)):  # so written that NaN is refused too
+    if not (low >= 0.0 and high <= (1.0 if input_range == "unit" else 255.0)):  # so written that NaN is refused too
         raise ValueError(f"images run from {low:g} to {high:g}; the encoder expects values in [0, 1]")
     with torch.no_grad():
         embedding: Tensor = sam.image_encoder(images)
@@ -236,20 +250,22 @@ def find_weights(preset: str, checkpoint: Path | None) -> Path:
     """Path of the weights file of a preset.
 
     Raises:
-        WeightsError: unknown preset, or no such file, naming what to fetch.
+        RecipeError: unknown preset.
+        WeightsError: no such file, naming what to fetch and how.
     """
-    _check_preset(preset)
-    if preset == "mini":
+    entry = IMAGE_ENCODERS.find(preset)
+    if entry.shipped:
+        shipped = FOLDER / entry.shipped
         if checkpoint is not None:
             raise WeightsError(
-                f"image_encoder.checkpoint is {checkpoint}, but preset mini uses the weights shipped with the package; "
-                "leave the checkpoint out or choose vit_b, vit_l or vit_h"
+                f"image_encoder.checkpoint is {checkpoint}, but preset {preset} uses {entry.published}; leave the "
+                "checkpoint out or choose another preset"
             )
-        if not MINI_WEIGHTS.is_file():
-            raise WeightsError(f"{MINI_WEIGHTS} is missing from the installed package; install t2m-bench again")
-        return MINI_WEIGHTS
-    command = " (`t2m-bench fetch medsam DIR`)" if preset == "vit_b" else ""
-    fetch = f"fetch {PUBLISHED_CHECKPOINTS[preset]}{command} and name the file in the recipe's image_encoder.checkpoint"
+        if not shipped.is_file():
+            raise WeightsError(f"{shipped} is missing from the installed package; install t2m-bench again")
+        return shipped
+    command = f" (`t2m-bench fetch {entry.fetch} DIR`)" if entry.fetch else ""
+    fetch = f"fetch {entry.published}{command} and name the file in the recipe's image_encoder.checkpoint"
     if checkpoint is None:
         raise WeightsError(f"preset {preset} needs a checkpoint and image_encoder.checkpoint is empty: {fetch}")
     if not checkpoint.is_file():
@@ -261,21 +277,28 @@ def compute_weights_sha256(preset: str, checkpoint: Path | None) -> str:
     """sha256 of the weights file, hexadecimal.
 
     Raises:
-        WeightsError: as `find_weights`.
+        WeightsError: as `find_weights`; or the preset takes one file only, and this is another.
     """
-    with find_weights(preset, checkpoint).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    entry = IMAGE_ENCODERS.find(preset)
+    path = find_weights(preset, checkpoint)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if entry.sha256 and found != entry.sha256:
+        raise WeightsError(
+            f"{path}: sha256 {found}, not {entry.sha256}: it is not {entry.published}, or damaged; fetch it again"
+        )
+    return found
 
 
 def load_seen_image_hashes(preset: str) -> frozenset[str]:
-    """Full sha256 (hexadecimal, as Case.image_sha256) of every image the shipped weights were trained on.
+    """Full sha256 (hexadecimal, as Case.image_sha256) of every image the weights are known to be trained on.
 
-    Empty for other presets, whose training images are not ours to know.
+    Empty for presets whose training images are not ours to know.
     """
-    _check_preset(preset)
-    if preset != "mini":
+    seen = IMAGE_ENCODERS.find(preset).seen_images
+    if not seen:
         return frozenset()
-    digests = load_file(MINI_SEEN_IMAGES)["sha256"].numpy()  # (images, 32) uint8
+    digests = load_file(FOLDER / seen)["sha256"].numpy()  # (images, 32) uint8
     return frozenset(row.tobytes().hex() for row in digests)
 
 
@@ -283,11 +306,6 @@ def load_mini_record() -> dict[str, Any]:
     """The shipped record of how the mini weights were trained and what they reach."""
     record: dict[str, Any] = json.loads(MINI_RECORD.read_text())
     return record
-
-
-def _check_preset(preset: str) -> None:
-    if preset not in PRESETS:
-        raise WeightsError(f"image_encoder.preset is {preset!r}; known are {', '.join(PRESETS)}")
 
 
 def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
@@ -299,7 +317,13 @@ def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
     path = find_weights(preset, checkpoint)
     with torch.device("meta"):
         model = build_sam(preset)
-    _check_architecture(model, _read_state_dict(path, "meta"), path, preset)
+    _check_architecture(model, _read_renamed(IMAGE_ENCODERS.find(preset), path, "meta"), path, preset)
+
+
+def _read_renamed(entry: ImageEncoder, path: Path, location: str = "cpu") -> dict[str, Tensor]:
+    """Read a checkpoint under the names that the entry's modules have."""
+    state = _read_state_dict(path, location)
+    return load_object(entry.rename)(state) if entry.rename else state
 
 
 def _read_state_dict(path: Path, location: str = "cpu") -> dict[str, Tensor]:

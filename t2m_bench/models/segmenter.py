@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.models.products import lay_out_tokens, weigh_channels
 from t2m_bench.models.two_way import run_two_way
 
@@ -86,8 +87,21 @@ def _multiply_out(convolution: nn.ConvTranspose2d, rows: Tensor) -> Tensor:
     return torch.addmm(bias.repeat(4), rows, weight.flatten(1)).view(-1, weight.shape[-1])
 
 
-def compute_mask_probability(low_res_logits: Tensor, height: int, width: int) -> Tensor:
-    """Return (H, W) probabilities in original pixels from (h, w) logits: sigmoid, then bilinear, as MedSAM infers."""
-    probability = low_res_logits.float().sigmoid()[None, None]
-    resized = functional.interpolate(probability, size=(height, width), mode="bilinear", align_corners=False)
-    return resized[0, 0]
+def restore_mask(low_res_logits: Tensor, frame: Frame, height: int, width: int) -> Tensor:
+    """Return the mask (H, W), bool, of an original image from logits (L, L) over a frame's input.
+
+    Padding is cut off, then probabilities (as MedSAM infers) or logits (as LiteMedSAM does) are resized bilinearly.
+    """
+    logits = low_res_logits.float()[None, None]
+    if frame.fit == "pad":
+        if frame.low_res_size != frame.input_size:
+            logits = _resize(logits, (frame.input_size, frame.input_size))
+        rows, columns = frame.fit_image(height, width)
+        logits = logits[..., :rows, :columns]
+    if frame.resized == "logits":
+        return _resize(logits, (height, width))[0, 0] > 0.0
+    return _resize(logits.sigmoid(), (height, width))[0, 0] > 0.5
+
+
+def _resize(values: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(values, size=size, mode="bilinear", align_corners=False)

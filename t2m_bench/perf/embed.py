@@ -33,10 +33,10 @@ def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEAT
         write_bus_bra_phantom(root, num_cases=num_cases, seed=0, text_effect=1.0)
         cases = read_bus_bra(root)
         signature = Signature("perf", "", "", "")
-        (plan,) = plan_shards([case.case_id for case in cases], count_bytes_per_case(sam.grid), SHARD_MIB)
+        (plan,) = plan_shards([case.case_id for case in cases], count_bytes_per_case(sam.frame.grid), SHARD_MIB)
 
         def encode(position: int) -> torch.Tensor:
-            image = preprocess_image(load_image(root, cases[position]), sam.image_size)
+            image = preprocess_image(load_image(root, cases[position]), sam.frame)
             return encode_images(sam, image[None].to(device))[0].half().cpu()
 
         def run_plain() -> None:
@@ -46,7 +46,7 @@ def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEAT
         def run_ours() -> None:
             write_shard(folder / "shards", plan, signature, embed_cases(sam, root, cases, torch.device(device)))
 
-        images = torch.stack([preprocess_image(load_image(root, case), sam.image_size) for case in cases]).to(device)
+        images = torch.stack([preprocess_image(load_image(root, case), sam.frame) for case in cases]).to(device)
 
         def run_limit() -> None:
             for start in range(0, len(cases), AT_ONCE):

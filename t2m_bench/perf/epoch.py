@@ -8,11 +8,12 @@ import torch
 
 from t2m_bench.config import IMAGE_WIDTH, AdapterSection, LossSection
 from t2m_bench.models.fusion import build_adapter
-from t2m_bench.models.sam import build_sam, get_image_size
+from t2m_bench.models.sam import build_sam
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.perf.plain import PlainSegmentation, compute_plain_loss
 from t2m_bench.perf.problem import TEXT_WIDTH, Alone
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import Signature
 from t2m_bench.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
@@ -33,7 +34,7 @@ def measure_epoch(device: str, preset: str = "vit_b", repeats: int = REPEATS) ->
     group = Alone(torch.device(device))
     torch.manual_seed(0)
     sam = build_sam(preset).eval().requires_grad_(False).to(device)
-    side = get_image_size(preset)
+    side = IMAGE_ENCODERS.find(preset).input_size
     image = torch.rand(1, 3, side, side, device=device)
     segmenter = BoxSegmenter(sam["prompt_encoder"], sam["mask_decoder"]).to(device)
     generator = torch.Generator().manual_seed(0)

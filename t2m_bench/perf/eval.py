@@ -11,10 +11,11 @@ import torch
 
 from t2m_bench.config import IMAGE_WIDTH, TIGHT, Condition
 from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_mask, write_png
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
-from t2m_bench.models.segmenter import compute_mask_probability
+from t2m_bench.models.segmenter import restore_mask
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Seconds, measure
 from t2m_bench.perf.metrics import HEIGHT, WIDTH
 from t2m_bench.perf.plain import PlainSegmentation
@@ -54,7 +55,8 @@ def measure_one(device: str, num_cases: int, grid: int, repeats: int) -> tuple[M
     with tempfile.TemporaryDirectory(prefix="t2m-perf-") as folder:
         cases, texts = _write_cases(Path(folder), num_cases, grid), _make_texts()
         source, group = ShardReader(Path(folder), SIGNATURE), Alone(torch.device(device))
-        evaluator = Evaluator(Path(folder), source, problem.segmenter, grid * TOKEN_PX, {}, group)
+        frame = Frame(grid * TOKEN_PX, grid)
+        evaluator = Evaluator(Path(folder), source, problem.segmenter, frame, {}, group)
         asked = ask_all(cases, texts, _ask_everything(cases))
         right = Exam(tuple(question for question in asked.questions if question.condition == "right"), asked.vectors)
         distinct = list({question.key: question for question in asked.questions}.values())
@@ -67,7 +69,7 @@ def measure_one(device: str, num_cases: int, grid: int, repeats: int) -> tuple[M
             return evaluator.answer(problem.adapter, right, dice_alone=True)
 
         def answer_plainly(questions: Sequence[Question]) -> list[float]:
-            return [_answer_plainly(question, asked, plain, source, Path(folder), group) for question in questions]
+            return [_answer_plainly(question, asked, plain, evaluator) for question in questions]
 
         dice = dict(zip((question.key for question in asked.questions), answer_all().select("dice"), strict=True))
         np.testing.assert_allclose(
@@ -107,17 +109,15 @@ def _scale(work: Callable[[], object], factor: float) -> Callable[[], Seconds]:
 
 
 @torch.no_grad()
-def _answer_plainly(
-    question: Question, exam: Exam, plain: PlainSegmentation, source: ShardReader, root: Path, group: Alone
-) -> float:
+def _answer_plainly(question: Question, exam: Exam, plain: PlainSegmentation, ours: Evaluator) -> float:
     """Return the Dice of one question, everything read and decoded for it."""
-    stored = source.read([question.case.case_id])
+    stored = ours.source.read([question.case.case_id])
     assert question.prompt is not None
     text = exam.vectors[list(question.prompt)].mean(dim=0)
     given = (torch.from_numpy(stored.image_embedding).float(), text[None], torch.from_numpy(stored.box_xyxy))
-    low_res_logits, _, _ = plain(*(tensor.to(group.device) for tensor in given))
-    probability = compute_mask_probability(low_res_logits[0], question.case.height, question.case.width)
-    return compute_dice((probability > 0.5).cpu().numpy(), load_mask(root, question.case))
+    low_res_logits, _, _ = plain(*(tensor.to(ours.ranks.device) for tensor in given))
+    mask = restore_mask(low_res_logits[0], ours.frame, question.case.height, question.case.width)
+    return compute_dice(mask.cpu().numpy(), load_mask(ours.root, question.case))
 
 
 def _prepare_limit(problem: Problem, num_prompts: int) -> Callable[[], None]:

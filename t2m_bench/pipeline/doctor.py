@@ -8,8 +8,8 @@ from t2m_bench.cluster.doctor import Finding, Place
 from t2m_bench.cluster.doctor import examine as examine_cluster
 from t2m_bench.config import Recipe
 from t2m_bench.errors import ClusterError, DatasetError, ShardError
-from t2m_bench.models.sam import PATCH_PX, get_image_size
 from t2m_bench.pipeline.datasets import count_images
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.shards.reader import verify_files
 from t2m_bench.shards.schema import INDEX_NAME, load_index
 from t2m_bench.terminal import Terminal
@@ -83,7 +83,7 @@ def _count_bytes_to_write(recipe: Recipe, runs: Path, num_cases: int) -> int:
             num_cases,
         ):
             return 0
-    return num_cases * count_bytes_per_case(get_image_size(preset) // PATCH_PX)
+    return num_cases * count_bytes_per_case(IMAGE_ENCODERS.find(preset).grid)
 
 
 def _look_at_data(recipe: Recipe) -> tuple[Finding, int]:

@@ -10,9 +10,10 @@ from t2m_bench.config import Recipe
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.data.prompts import PromptBook, load_prompts
 from t2m_bench.errors import RunFolderError
-from t2m_bench.models.sam import PATCH_PX, compute_weights_sha256, get_image_size, get_preprocessing_id
+from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.pipeline.prepare import Prepared
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.shards.prompt_bank import BankSignature, PromptBank, load_bank, write_bank
 from t2m_bench.shards.reader import ShardReader
 from t2m_bench.shards.schema import INDEX_NAME, Signature
@@ -56,7 +57,7 @@ def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) ->
     signature = Signature(
         encoder.preset,
         compute_weights_sha256(encoder.preset, encoder.checkpoint),
-        get_preprocessing_id(encoder.preset, encoder.input_range),
+        IMAGE_ENCODERS.find(encoder.preset).get_preprocessing_id(encoder.input_range),
         compute_manifest_hash(prepared.cases),
     )
     folder = runs / "shards" / f"{recipe.name}-{signature.compute_hash()}"
@@ -74,7 +75,7 @@ def _encode(recipe: Recipe, prepared: Prepared, folder: Path, signature: Signatu
     start = time.monotonic()
     encoder = recipe.image_encoder
     clear_partial(folder)
-    grid = get_image_size(encoder.preset) // PATCH_PX
+    grid = IMAGE_ENCODERS.find(encoder.preset).grid
     plans = plan_shards([case.case_id for case in prepared.cases], count_bytes_per_case(grid), recipe.cluster.shard_mib)
     finished = find_finished(folder, plans, signature)
     if finished:

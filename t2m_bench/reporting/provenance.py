@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_suite, list_missing
@@ -78,9 +79,15 @@ def _list_model_warnings(models: Mapping[str, Any], kind: str) -> list[str]:
     warnings = []
     if models["text_encoder"] == "stand-in":
         warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
-    if models["image_encoder"] == "mini":
-        seen = " of ultrasound, so that it never saw a bright lesion, as CT has them" if kind == "nsclc" else ""
-        warnings.append(f"Images were encoded by the shipped mini model, trained on phantoms{seen}; it is not MedSAM.")
+    entry = IMAGE_ENCODERS.find(models["image_encoder"])
+    if entry.warning:
+        seen = " These were of ultrasound: it never saw a bright lesion, as CT has them." if kind == "nsclc" else ""
+        warnings.append(f"{entry.warning}{seen}")
+    if not entry.seen_images:
+        warnings.append(
+            f"Pre-training data of {entry.name}: {entry.training_data}. Zero-shot figures may include these images; "
+            "differences between arms over the same frozen embeddings do not depend on it."
+        )
     return warnings
 
 

@@ -13,18 +13,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.frame import LOW_RES_FACTOR, Frame
 from t2m_bench.data.images import load_image, load_mask
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import EMBEDDING_WIDTH, UNIT, FrozenSam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenSam, encode_images, load_sam, preprocess_image
+from t2m_bench.recipe.encoders import InputRange
 from t2m_bench.shards.schema import ShardEntry, Signature
 from t2m_bench.shards.writer import EmbeddedCase, ShardPlan, write_shard
 from t2m_bench.training.ahead import make_ahead
 
 PIXELS_AT_ONCE = 2**20
 """Encoder input pixels of one batch: one image at 1024 px, sixteen at 256 px."""
-
-LOW_RES_FACTOR = 4
-"""Low-resolution logits have four pixels a side for each token (segment_anything/modeling/mask_decoder.py)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class EmbedTask:
     plan: ShardPlan
     signature: Signature
     cases: tuple[Case, ...]
-    input_range: str = UNIT
+    input_range: InputRange = "unit"
 
     def run(self, device: torch.device, on_case: Callable[[], None] = lambda: None) -> ShardEntry:
         """Encode and write the file; `on_case` is called after each case.
@@ -73,8 +72,8 @@ def check_weights(sam: FrozenSam, signature: Signature) -> None:
     """
     if sam.weights_sha256 != signature.weights_sha256:
         raise WeightsError(
-            f"image encoder {sam.preset}: its weights on {socket.gethostname()} have sha256 {sam.weights_sha256}, the "
-            f"embeddings are made with {signature.weights_sha256}. Give all hosts the same file and version."
+            f"image encoder {sam.entry.name}: its weights on {socket.gethostname()} have sha256 {sam.weights_sha256}, "
+            f"the embeddings are made with {signature.weights_sha256}. Give all hosts the same file and version."
         )
 
 
@@ -84,42 +83,48 @@ def count_bytes_per_case(grid: int) -> int:
 
 
 def embed_cases(
-    sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device, input_range: str = UNIT
+    sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device, input_range: InputRange = "unit"
 ) -> Iterator[EmbeddedCase]:
     """Yield the cases in their order, encoded in batches; the encoder is already on the device.
 
     The next batch is read and resized while one is encoded.
     """
-    size = max(1, PIXELS_AT_ONCE // sam.image_size**2)
+    size = max(1, PIXELS_AT_ONCE // sam.frame.input_size**2)
     batches = [cases[start : start + size] for start in range(0, len(cases), size)]
     read = partial(_read_batch, sam, root, input_range)
     for batch, (images, masks) in zip(batches, make_ahead(read, batches), strict=True):
         embeddings = encode_images(sam, images.to(device), input_range).to(torch.float16).cpu().numpy()
         for case, embedding, mask in zip(batch, embeddings, masks, strict=True):
-            yield EmbeddedCase(case.case_id, embedding, mask, scale_box(case, sam.image_size))
+            box = sam.frame.scale_box(case.box_xyxy, case.height, case.width)
+            yield EmbeddedCase(case.case_id, embedding, mask, box)
 
 
 def _read_batch(
-    sam: FrozenSam, root: Path, input_range: str, cases: Sequence[Case]
+    sam: FrozenSam, root: Path, input_range: InputRange, cases: Sequence[Case]
 ) -> tuple[Tensor, list[NDArray[np.uint8]]]:
     """Return images (B, 3, S, S) and their references at low resolution."""
-    images = torch.stack([preprocess_image(load_image(root, case), sam.image_size, input_range) for case in cases])
-    return images, [compute_mask_low_res(load_mask(root, case), LOW_RES_FACTOR * sam.grid) for case in cases]
+    how = sam.entry.interpolation
+    images = [preprocess_image(load_image(root, case), sam.frame, how, input_range) for case in cases]
+    return torch.stack(images), [compute_mask_low_res(load_mask(root, case), sam.frame) for case in cases]
 
 
-def compute_mask_low_res(mask: NDArray[np.bool_], side: int) -> NDArray[np.uint8]:
-    """Return (side, side): the share of each low-resolution pixel that the mask (H, W) covers, times 255."""
-    height, width = mask.shape
-    tensor = torch.from_numpy(mask).float()[None, None]
-    rows, columns = -(-height // side) * side, -(-width // side) * side  # whole multiples, then exact area averages
-    enlarged = functional.interpolate(tensor, size=(rows, columns), mode="bilinear", align_corners=False)
-    shares = functional.avg_pool2d(enlarged, (rows // side, columns // side))[0, 0]
+def compute_mask_low_res(mask: NDArray[np.bool_], frame: Frame) -> NDArray[np.uint8]:
+    """Return (L, L): the share of each low-resolution pixel that the mask (H, W) covers, times 255, 0 in padding."""
+    if frame.fit == "stretch":
+        shares = _compute_shares(mask, (frame.low_res_size, frame.low_res_size))
+    else:
+        rows, columns = frame.fit_image(*mask.shape)
+        right, below = frame.input_size - columns, frame.input_size - rows
+        padded = functional.pad(_compute_shares(mask, (rows, columns)), (0, right, 0, below))
+        shares = functional.avg_pool2d(padded[None, None], frame.input_size // frame.low_res_size)[0, 0]
     low_res: NDArray[np.uint8] = (shares * 255).round().to(torch.uint8).numpy()
     return low_res
 
 
-def scale_box(case: Case, image_size: int) -> NDArray[np.float32]:
-    """Return the case's box (4,) in pixels of the encoder's square input."""
-    scale = np.array([image_size / case.width, image_size / case.height] * 2)
-    box_xyxy: NDArray[np.float32] = (np.array(case.box_xyxy) * scale).astype(np.float32)
-    return box_xyxy
+def _compute_shares(mask: NDArray[np.bool_], size: tuple[int, int]) -> Tensor:
+    """Return the share of each pixel of a grid of this size that a mask over the same ground covers."""
+    tensor = torch.from_numpy(mask).float()[None, None]
+    whole = [-(-old // new) * new for old, new in zip(mask.shape, size, strict=True)]  # then area averages are exact
+    enlarged = functional.interpolate(tensor, size=whole, mode="bilinear", align_corners=False)
+    shares: Tensor = functional.avg_pool2d(enlarged, (whole[0] // size[0], whole[1] // size[1]))[0, 0]
+    return shares

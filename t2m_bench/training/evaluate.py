@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2m_bench.config import TIGHT
-from t2m_bench.data.boxes import Boxes, scale_to_square
+from t2m_bench.data.boxes import Boxes
 from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_mask
 from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.arm import Arm, Segmenter
-from t2m_bench.models.segmenter import compute_mask_probability
+from t2m_bench.models.segmenter import restore_mask
 from t2m_bench.training.batches import CaseSource, share_positions
 from t2m_bench.training.conditions import Exam, Question
 from t2m_bench.training.overlays import CROP_SIDE, cut_out
@@ -122,14 +123,14 @@ class Evaluator:
 
     Attributes:
         root: the dataset folder, for reference masks.
-        input_size: side of the encoder's square input, pixels.
+        frame: of the boxes that the segmenter takes and of its logits.
         boxes: those other than the tight ones, in original pixels.
     """
 
     root: Path
     source: CaseSource
     segmenter: Segmenter
-    input_size: int
+    frame: Frame
     boxes: Boxes
     ranks: ExamGroup
 
@@ -200,8 +201,8 @@ class Evaluator:
         references = {case_id: load_mask(self.root, case) for case_id, case in cases.items()}
         answered = []
         for question, logits in zip(questions, torch.cat(low_res_logits), strict=True):
-            probability = compute_mask_probability(logits, question.case.height, question.case.width)
-            answered.append((question, (probability > 0.5).cpu().numpy(), references[question.case.case_id]))
+            mask = restore_mask(logits, self.frame, question.case.height, question.case.width)
+            answered.append((question, mask.cpu().numpy(), references[question.case.case_id]))
         return answered
 
     def _decode(self, arm: Arm | None, image_embedding: Tensor, text_embedding: Tensor, box_xyxy: Tensor) -> Tensor:
@@ -216,7 +217,7 @@ class Evaluator:
         if question.box == TIGHT:
             return tight
         case = question.case
-        return scale_to_square(self.boxes[question.box][case.case_id], case.height, case.width, self.input_size)
+        return self.frame.scale_box(self.boxes[question.box][case.case_id], case.height, case.width)
 
     def compute_mean_dice(self, arm: Arm, exam: Exam) -> float:
         """Return the mean Dice over an exam's questions."""

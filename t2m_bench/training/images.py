@@ -8,29 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_image, load_mask
 from t2m_bench.models.sam import preprocess_image
 from t2m_bench.shards.reader import EmbeddedBatch
-from t2m_bench.training.embed import compute_mask_low_res, scale_box
-
-IMAGE_SIZE = 256
-"""Side of the square that images are brought to, pixels."""
+from t2m_bench.training.embed import compute_mask_low_res
 
 KEPT = 2048
 """Images kept in memory, 0.3 GB in all."""
 
 
 class ImageSource:
-    """Reads cases as an `EmbeddedBatch` whose image_embedding is the grey image, (B, 1, IMAGE_SIZE, IMAGE_SIZE).
+    """Reads cases as an `EmbeddedBatch` whose image_embedding is the grey image, (B, 1, S, S) of a frame."""
 
-    Args:
-        low_res_side: side of the reference masks.
-    """
-
-    def __init__(self, root: Path, cases: Sequence[Case], low_res_side: int) -> None:
+    def __init__(self, root: Path, cases: Sequence[Case], frame: Frame) -> None:
         self._root = root
         self._case_of = {case.case_id: case for case in cases}
-        self._side = low_res_side
+        self._frame = frame
         self._load = lru_cache(maxsize=KEPT)(self._load_case)
 
     def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
@@ -44,6 +38,7 @@ class ImageSource:
 
     def _load_case(self, case_id: str) -> tuple[NDArray[np.float16], NDArray[np.uint8], NDArray[np.float32]]:
         case = self._case_of[case_id]
-        image = preprocess_image(load_image(self._root, case), IMAGE_SIZE)[1:2]  # of three slices the annotated one
-        mask = compute_mask_low_res(load_mask(self._root, case), self._side)
-        return image.numpy().astype(np.float16), mask, scale_box(case, IMAGE_SIZE)
+        image = preprocess_image(load_image(self._root, case), self._frame)[1:2]  # of three slices the annotated one
+        mask = compute_mask_low_res(load_mask(self._root, case), self._frame)
+        box = self._frame.scale_box(case.box_xyxy, case.height, case.width)
+        return image.numpy().astype(np.float16), mask, box

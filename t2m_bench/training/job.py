@@ -67,7 +67,7 @@ def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_sto
         micro_batch_size=optim.micro_batch_size,
         text_dropout=recipe.prompts.text_dropout,
         box_jitter=optim.box_jitter,
-        input_size=bench.input_size,
+        input_size=bench.frame.input_size,
     )
     return Trainer(
         recipe,

@@ -41,8 +41,8 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     use_gpu = job.recipe.cluster.use_gpu and torch.cuda.is_available()  # the workers may lie elsewhere
     ranks = Ranks("no", use_gpu)
     frozen = load_frozen(job, ranks)
-    size = frozen.sam.image_size
-    probes = run_probe(training, test_cases, job.fields, frozen.source, size)
+    frame = frozen.sam.frame
+    probes = run_probe(training, test_cases, job.fields, frozen.source, frame.input_size)
     found = describe_probe(probes, compute_same_class_share(test_cases, job.fields))
     found["wordings_at_home"] = job.texts.count_homes()
     write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
@@ -50,7 +50,7 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     rows = score_floors(job, training, test_cases, drawn)
     exam = ask_without_text(test_cases, [TIGHT, *drawn])
     shown = find_shown(exam.questions)
-    evaluator = Evaluator(job.root, frozen.source, frozen.segmenter, size, drawn, ranks)
+    evaluator = Evaluator(job.root, frozen.source, frozen.segmenter, frame, drawn, ranks)
     answers = evaluator.answer(None, exam, list(shown.values()))
     rows += answers.to_rows(exam.questions, untrained("baseline", dataset.kind, dataset.test_fold), job.fields)
     crops = {}

@@ -13,10 +13,11 @@ import torch
 from t2m_bench.config import Recipe
 from t2m_bench.data.boxes import Boxes
 from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
 from t2m_bench.models.arm import Arm, Segmenter
-from t2m_bench.models.box_unet import LOW_RES_SIDE, BoxUnetSegmenter, build_box_unet
+from t2m_bench.models.box_unet import FRAME, BoxUnetSegmenter, build_box_unet
 from t2m_bench.models.fusion import build_adapter
 from t2m_bench.models.sam import FrozenSam, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter
@@ -28,7 +29,7 @@ from t2m_bench.training.compiling import NOT_ASKED
 from t2m_bench.training.conditions import Asking
 from t2m_bench.training.embed import check_weights
 from t2m_bench.training.evaluate import Evaluator
-from t2m_bench.training.images import IMAGE_SIZE, ImageSource
+from t2m_bench.training.images import ImageSource
 from t2m_bench.training.ranks import Ranks
 from t2m_bench.training.run_folder import load_json
 
@@ -123,14 +124,14 @@ class Bench:
     """What a process builds of a job to train and evaluate it.
 
     Attributes:
-        source: of embeddings, or of images where the arm reads those. input_size: side of the square its boxes lie in.
+        source: of embeddings, or of images where the arm reads those. frame: of its boxes and logits.
         texts: as the arm reads them. compiled: what became of torch.compile.
     """
 
     job: Job
     arm: Arm
     source: CaseSource
-    input_size: int
+    frame: Frame
     texts: TextTable
     evaluator: Evaluator
     ranks: Ranks
@@ -161,11 +162,11 @@ def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
     texts = job.make_texts()
     arm, segmenter = _build_arm(job, frozen, texts)
     source: CaseSource = frozen.source
-    input_size = frozen.sam.image_size
+    frame = frozen.sam.frame
     if isinstance(segmenter, BoxUnetSegmenter):
-        source, input_size = ImageSource(job.root, job.cases, LOW_RES_SIDE), IMAGE_SIZE
-    evaluator = Evaluator(job.root, source, segmenter, input_size, {}, ranks)
-    return Bench(job, arm.to(ranks.device), source, input_size, texts, evaluator, ranks)
+        source, frame = ImageSource(job.root, job.cases, FRAME), FRAME
+    evaluator = Evaluator(job.root, source, segmenter, frame, {}, ranks)
+    return Bench(job, arm.to(ranks.device), source, frame, texts, evaluator, ranks)
 
 
 def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> tuple[Arm, Segmenter]:

@@ -13,7 +13,7 @@ from real_runs import make_recipe
 
 from t2m_bench.cluster.embed_job import embed_with_ray
 from t2m_bench.errors import WorkersLostError
-from t2m_bench.models.sam import get_preprocessing_id, load_sam
+from t2m_bench.models.sam import load_sam
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.shards.schema import Signature
 from t2m_bench.shards.writer import ShardPlan
@@ -25,7 +25,8 @@ from t2m_bench.training.embed import EmbedTask
 def task(root: Path, tmp_path_factory: pytest.TempPathFactory) -> EmbedTask:
     folder = tmp_path_factory.mktemp("embed")
     prepared = prepare(make_recipe(root), folder, Terminal())
-    signature = Signature("mini", load_sam("mini").weights_sha256, get_preprocessing_id("mini"), "m" * 64)
+    sam = load_sam("mini")
+    signature = Signature("mini", sam.weights_sha256, sam.entry.get_preprocessing_id(), "m" * 64)
     plan = ShardPlan("shard-00000.h5", tuple(case.case_id for case in prepared.cases))
     return EmbedTask("mini", None, prepared.root.resolve(), folder / "shards", plan, signature, tuple(prepared.cases))
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from t2m_bench.data.boxes import draw_box, draw_boxes, round_box, scale_to_square
+from t2m_bench.data.boxes import draw_box, draw_boxes, round_box
 from t2m_bench.data.case import Case
 
 
@@ -37,6 +37,5 @@ def test_boxes_stay_inside_the_image() -> None:
     assert draw_box(make_case(0, (0, 0, 200, 100)), "loose_50", 0) == (0, 0, 200, 100)
 
 
-def test_frames() -> None:
+def test_whole_pixels() -> None:
     assert round_box((1.4, 2.6, 1.4, 9.5)) == (1, 3, 2, 10)
-    assert scale_to_square((40, 30, 60, 70), 100, 200, 256).tolist() == pytest.approx([51.2, 76.8, 76.8, 179.2])

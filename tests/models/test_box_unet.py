@@ -5,7 +5,7 @@ import torch
 from messages import raises_naming
 
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.box_unet import LOW_RES_SIDE, MARGIN, OUTSIDE, BoxUnetSegmenter, build_box_unet
+from t2m_bench.models.box_unet import FRAME, MARGIN, OUTSIDE, BoxUnetSegmenter, build_box_unet
 
 
 class Show(torch.nn.Module):
@@ -29,8 +29,8 @@ def test_a_crop_comes_back_to_where_it_was_taken() -> None:
     rows = torch.linspace(0, 1, 256)[None, None, :, None].expand(2, 1, 256, 256)
     box = torch.tensor([[64.0, 32.0, 192.0, 96.0], [0.0, 0.0, 64.0, 64.0]])
     logits = segment_with(0, rows, box)
-    assert logits.shape == (2, LOW_RES_SIDE, LOW_RES_SIDE)
-    scale = LOW_RES_SIDE / 256
+    assert logits.shape == (2, FRAME.low_res_size, FRAME.low_res_size)
+    scale = FRAME.low_res_size / 256
     middle = logits[0, int(64 * scale), int(128 * scale)]
     assert float(middle) == pytest.approx(64 / 255, abs=0.01)
     assert float(logits[0, int(40 * scale), int(128 * scale)]) == pytest.approx(40 / 255, abs=0.01)
@@ -41,7 +41,7 @@ def test_the_network_is_told_the_box() -> None:
     box = torch.tensor([[64.0, 32.0, 192.0, 96.0]])
     logits = segment_with(1, torch.zeros(1, 1, 256, 256), box)
     inside = torch.nonzero(logits[0] > 0.5)
-    scale = LOW_RES_SIDE / 256
+    scale = FRAME.low_res_size / 256
     assert inside.min(dim=0).values.tolist() == pytest.approx([32 * scale, 64 * scale], abs=1.5)
     assert (inside.max(dim=0).values + 1).tolist() == pytest.approx([96 * scale, 192 * scale], abs=1.5)
     shown = torch.nonzero(logits[0] > OUTSIDE + 1)  # with the margin

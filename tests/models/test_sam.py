@@ -7,8 +7,10 @@ import torch
 from messages import raises_naming
 from PIL import Image
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import build_sam, encode_images, get_preprocessing_id, load_sam, preprocess_image
+from t2m_bench.models.sam import build_sam, encode_images, load_sam, preprocess_image
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def vit_b_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_medsam_file_is_loaded_frozen(vit_b_file: Path) -> None:
     sam = load_sam("vit_b", vit_b_file)
-    assert (sam.image_size, sam.grid) == (1024, 64)
+    assert sam.frame == Frame(1024, 64)
     modules = (sam.image_encoder, sam.prompt_encoder, sam.mask_decoder)
     assert not any(p.requires_grad for module in modules for p in module.parameters())
     saved = torch.load(vit_b_file, weights_only=True)
@@ -90,13 +92,38 @@ def test_a_damaged_file_of_torchs_older_format_is_one_message(tmp_path: Path) ->
 
 def test_preprocessing_is_bicubic_then_min_max_and_does_not_keep_the_aspect() -> None:
     image = np.random.default_rng(0).integers(20, 90, (30, 50), dtype=np.uint8)
-    got = preprocess_image(image, 64)
+    got = preprocess_image(image, Frame(64, 4))
     resized = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.BICUBIC), dtype=np.float64)
     want = (resized - resized.min()) / (resized.max() - resized.min())
     assert got.shape == (3, 64, 64)
     for channel in got:
         np.testing.assert_allclose(channel, want, atol=1e-6)
-    assert float(preprocess_image(np.full((9, 9), 7, np.uint8), 16).abs().max()) == 0.0
+    assert float(preprocess_image(np.full((9, 9), 7, np.uint8), Frame(16, 1)).abs().max()) == 0.0
+
+
+def test_padding_keeps_the_aspect_and_is_zero_after_min_max() -> None:
+    image = np.random.default_rng(0).integers(20, 90, (30, 50), dtype=np.uint8)
+    got = preprocess_image(image, Frame(256, 64, "pad"), "bilinear")
+    resized = np.asarray(Image.fromarray(image).resize((256, 154), Image.Resampling.BILINEAR), dtype=np.float64)
+    want = (resized - resized.min()) / (resized.max() - resized.min())  # 30 * 256 / 50 = 153.6
+    np.testing.assert_allclose(got[1, :154], want, atol=1e-6)
+    assert float(got[:, 154:].abs().max()) == 0.0
+
+
+def test_signatures_of_earlier_embeddings_stay() -> None:
+    found = {entry.name: entry.get_preprocessing_id() for entry in IMAGE_ENCODERS}
+    assert found["mini"] == "bicubic-minmax-256-v1"
+    assert found["vit_b"] == "bicubic-minmax-1024-v1"
+    assert len({found["mini"], found["vit_b"], found["lite_medsam"]}) == 3
+
+
+def test_a_pinned_file_is_taken_and_no_other(tmp_path: Path) -> None:
+    other = tmp_path / "lite_medsam.pth"
+    other.write_bytes(b"of another model")
+    with pytest.raises(WeightsError) as raised:
+        load_sam("lite_medsam", other)
+    assert str(other) in str(raised.value)
+    assert IMAGE_ENCODERS.find("lite_medsam").sha256 in str(raised.value)
 
 
 def test_images_outside_zero_to_one_never_enter_the_encoder(vit_b_file: Path) -> None:
@@ -107,9 +134,10 @@ def test_images_outside_zero_to_one_never_enter_the_encoder(vit_b_file: Path) ->
 
 def test_published_input_range_has_a_signature_of_its_own_and_is_let_through_only_when_asked() -> None:
     image = np.arange(64 * 64, dtype=np.uint32).reshape(64, 64).astype(np.uint8)
-    raw = preprocess_image(image, 256, "byte")
+    raw = preprocess_image(image, Frame(256, 16), input_range="byte")
     assert float(raw.max()) == 255
-    assert get_preprocessing_id("vit_b", "byte") != get_preprocessing_id("vit_b")
+    vit_b = IMAGE_ENCODERS.find("vit_b")
+    assert vit_b.get_preprocessing_id("byte") != vit_b.get_preprocessing_id()
     sam = load_sam("mini")
     with raises_naming(ValueError, 0, 255, "[0, 1]"):
         encode_images(sam, raw[None])

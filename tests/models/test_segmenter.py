@@ -1,8 +1,13 @@
+import numpy as np
 import pytest
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
-from t2m_bench.models.segmenter import BoxSegmenter, compute_mask_probability
+from t2m_bench.data.frame import Frame
+from t2m_bench.data.images import compute_tight_box
+from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
+from t2m_bench.recipe.encoders import Resized
+from t2m_bench.training.embed import compute_mask_low_res
 
 
 @pytest.fixture
@@ -42,10 +47,33 @@ def test_it_stays_frozen_and_in_evaluation_mode(parts: tuple[PromptEncoder, Mask
     assert not any(parameter.requires_grad for parameter in segmenter.parameters())
 
 
-def test_probability_is_resized_to_the_original_shape() -> None:
-    logits = torch.full((4, 4), -20.0)
-    logits[:, 2:] = 20.0
-    probability = compute_mask_probability(logits, 6, 8)
-    assert probability.shape == (6, 8)
-    assert (probability > 0.5)[:, :4].sum() == 0
-    assert (probability > 0.5)[:, 4:].all()
+HALF = torch.cat([torch.full((4, 2), -20.0), torch.full((4, 2), 20.0)], dim=1)
+
+
+@pytest.mark.parametrize("resized", ["probability", "logits"])
+def test_a_mask_comes_back_in_the_original_shape(resized: Resized) -> None:
+    mask = restore_mask(HALF, Frame(16, 1, "stretch", resized), 6, 8)
+    assert mask.shape == (6, 8)
+    assert mask[:, 4:].all()
+    assert not mask[:, :4].any()
+
+
+def test_logits_and_probabilities_are_cut_at_other_places() -> None:
+    """Probabilities saturate: a weak yes beside a strong no wins more ground among them than among logits."""
+    logits = torch.tensor([[-20.0, 2.0]]).expand(4, -1).repeat_interleave(2, dim=1)
+    by_probability = restore_mask(logits, Frame(16, 1, "stretch", "probability"), 400, 400)
+    by_logits = restore_mask(logits, Frame(16, 1, "stretch", "logits"), 400, 400)
+    assert by_probability.float().mean() > by_logits.float().mean() + 0.05
+
+
+@pytest.mark.parametrize(("input_size", "grid"), [(256, 64), (1024, 64)])
+@pytest.mark.parametrize(("height", "width"), [(300, 200), (200, 300), (77, 301), (256, 256)])
+def test_a_mask_goes_into_a_padded_frame_and_comes_back(input_size: int, grid: int, height: int, width: int) -> None:
+    frame = Frame(input_size, grid, "pad", "logits")
+    mask = np.zeros((height, width), dtype=bool)
+    mask[height // 4 : height // 2, width // 3 : 2 * width // 3] = True
+    shares = torch.from_numpy(compute_mask_low_res(mask, frame)).float() / 255.0
+    back = restore_mask(torch.logit(shares.clamp(1e-4, 1 - 1e-4)), frame, height, width).numpy()
+    found, wanted = compute_tight_box(back), compute_tight_box(mask)
+    coarse = max(1.0, max(height, width) / frame.low_res_size)
+    assert np.abs(np.array(found) - np.array(wanted)).max() <= coarse

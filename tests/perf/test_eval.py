@@ -2,7 +2,8 @@ import pytest
 from messages import check_names
 from torch import Tensor
 
-from t2m_bench.models.segmenter import compute_mask_probability
+from t2m_bench.data.frame import Frame
+from t2m_bench.models.segmenter import restore_mask
 from t2m_bench.perf.eval import measure_one
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN
 
@@ -17,9 +18,9 @@ def test_all_conditions_are_compared_at_equal_dice_with_both_ways_of_asking_one(
 
 
 def test_other_answers_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def turn_round(low_res_logits: Tensor, height: int, width: int) -> Tensor:
-        return compute_mask_probability(-low_res_logits, height, width)
+    def turn_round(low_res_logits: Tensor, frame: Frame, height: int, width: int) -> Tensor:
+        return restore_mask(-low_res_logits, frame, height, width)
 
-    monkeypatch.setattr("t2m_bench.training.evaluate.compute_mask_probability", turn_round)
+    monkeypatch.setattr("t2m_bench.training.evaluate.restore_mask", turn_round)
     with pytest.raises(AssertionError):
         measure_one("cpu", num_cases=2, grid=4, repeats=1)

@@ -21,6 +21,7 @@ from ranks_bench import (
 
 from t2m_bench.data.boxes import draw_boxes
 from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
 from t2m_bench.metrics.measures import MEASURES
 from t2m_bench.training.conditions import Asking, Exam, Question, ask_all
 from t2m_bench.training.evaluate import Evaluator
@@ -51,7 +52,7 @@ def make_asking(cases: list[Case], boxes: tuple[str, ...] = ("tight",)) -> Askin
 
 def make_evaluator(root: Path, cases: list[Case]) -> Evaluator:
     boxes = draw_boxes(cases, ["loose_20"])
-    return Evaluator(root, RandomSource(), make_segmenter(), 64, boxes, Ranks("no", use_gpu=False))
+    return Evaluator(root, RandomSource(), make_segmenter(), Frame(64, 4), boxes, Ranks("no", use_gpu=False))
 
 
 def answer_here(root: Path, cases: list[Case]) -> dict[str, torch.Tensor]:

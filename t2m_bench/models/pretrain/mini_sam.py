@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.data.hidden_shape import draw_mask
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box
 from t2m_bench.data.phantom import CLASS_EXPONENTS, LOOKS, draw_image, draw_outline
@@ -27,9 +28,11 @@ from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.models.losses import compute_bce_loss, compute_dice_loss
 from t2m_bench.models.pretrain.rich_phantoms import draw_rich_phantom
 from t2m_bench.models.sam import MINI_IMAGE_SIZE, build_sam, preprocess_image
-from t2m_bench.models.segmenter import BoxSegmenter, compute_mask_probability
+from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 
-LOW_RES = MINI_IMAGE_SIZE // 4
+MINI_FRAME = Frame.of(IMAGE_ENCODERS.find("mini"))
+LOW_RES = MINI_FRAME.low_res_size
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def sample_batch(drawn: Sequence[Drawn], training: Training, rng: np.random.Gene
     images, masks, boxes = [], [], []
     for phantom in (drawn[int(position)] for position in rng.integers(len(drawn), size=training.batch_size)):
         flip = -1 if rng.random() < 0.5 else 1
-        image = preprocess_image(np.ascontiguousarray(phantom.image[:, ::flip]), MINI_IMAGE_SIZE)
+        image = preprocess_image(np.ascontiguousarray(phantom.image[:, ::flip]), MINI_FRAME)
         images.append(image ** float(np.exp(rng.normal(0.0, 0.25))))  # scanners differ in contrast
         mask = np.ascontiguousarray(phantom.mask[:, ::flip])
         masks.append(shrink(mask))
@@ -145,9 +148,9 @@ def evaluate(model: nn.ModuleDict, drawn: Sequence[Drawn]) -> float:
     model.eval()
     decode, dices = build_decode(model), []
     for phantom in drawn:
-        embedding = model["image_encoder"](preprocess_image(phantom.image, MINI_IMAGE_SIZE)[None])
+        embedding = model["image_encoder"](preprocess_image(phantom.image, MINI_FRAME)[None])
         logits = decode(embedding, torch.from_numpy(scale_box(phantom.mask)).float()[None])[0]
-        mask = compute_mask_probability(logits, *phantom.mask.shape).numpy() > 0.5
+        mask = restore_mask(logits, MINI_FRAME, *phantom.mask.shape).numpy()
         dices.append(compute_dice(mask, phantom.mask))
     return float(np.mean(dices))
 

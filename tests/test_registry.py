@@ -1,0 +1,71 @@
+"""Tables that packages outside may add to, with real installed metadata."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.registry import Registry, load_object
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    value: int = 0
+
+
+def make_table() -> Registry[Entry]:
+    return Registry("thing", "t2m_bench.test_things", (Entry("apple"), Entry("pear", 2)))
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, points: str, code: str) -> None:
+    """Put a package with entry points on the path, as an installer does."""
+    (folder / "added_things.py").write_text(code)
+    info = folder / "added_things-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: added-things\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[t2m_bench.test_things]\n{points}\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "added_things", raising=False)
+
+
+def test_ours_keep_their_order_and_unknown_names_get_the_nearest() -> None:
+    table = make_table()
+    assert table.names == ("apple", "pear")
+    assert [entry.value for entry in table] == [0, 2]
+    with pytest.raises(RecipeError) as raised:
+        table.find("aple")
+    assert {"aple", "apple?"} <= set(str(raised.value).split())
+
+
+def test_an_installed_package_adds_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from tests_entry import Entry\nPLUM = Entry('plum', 7)\n"
+    monkeypatch.setitem(sys.modules, "tests_entry", sys.modules[__name__])
+    install(tmp_path, monkeypatch, "plum = added_things:PLUM", code)
+    table = make_table()
+    assert table.names == ("apple", "pear", "plum")
+    assert "plum" in table
+    assert table.find("plum") == Entry("plum", 7)
+
+
+def test_ours_cannot_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "pear = added_things:PEAR", "raise RuntimeError('never imported')")
+    assert make_table().find("pear") == Entry("pear", 2)
+
+
+@pytest.mark.parametrize("code", ["raise RuntimeError('broken')", "PLUM = 'no entry'", ""])
+def test_a_package_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    install(tmp_path, monkeypatch, "plum = added_things:PLUM", code)
+    with pytest.raises(RecipeError) as raised:
+        make_table().find("plum")
+    assert "plum" in str(raised.value)
+    assert "added_things:PLUM" in str(raised.value)
+
+
+def test_every_encoder_names_code_that_exists() -> None:
+    for entry in IMAGE_ENCODERS:
+        for code in (entry.build, entry.rename, entry.finish):
+            assert not code or callable(load_object(code))
