@@ -6,7 +6,7 @@ INSTALLED = $(VENV)/.installed
 FOR_DEVELOPERS = $(VENV)/.installed-for-developers
 RUNS ?= runs
 
-.PHONY: demo test check perf soak clean
+.PHONY: demo test test-cluster check perf soak clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -27,7 +27,11 @@ demo: $(INSTALLED)
 	$(BIN)/t2m-bench demo --runs $(RUNS)
 
 test: $(FOR_DEVELOPERS)
-	$(BIN)/python -m pytest -m 'not soak'
+	$(BIN)/python -m pytest -m 'not soak and not cluster'
+
+# Slurm, kills, lost nodes, object storage, fresh environments and pseudo-terminals.
+test-cluster: $(FOR_DEVELOPERS)
+	$(BIN)/python -m pytest -m 'cluster and not soak'
 
 check: $(FOR_DEVELOPERS)
 	$(BIN)/ruff check .

@@ -24,6 +24,9 @@ from real_runs import (
 VICTIMS = ("worker", "driver", "raylet", "raylet and-spare")
 KILLS = 50
 
+STEP_VARIABLE = "T2M_KILL_STEP"
+"""Names the environment variable that repeats a kill at the step of an earlier run, where one is drawn otherwise."""
+
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[LocalRay]:
@@ -82,8 +85,13 @@ def trial(root: Path, undisturbed: Path, request: pytest.FixtureRequest) -> Tria
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_a_kill_costs_nothing_but_time(trial: Trial, tmp_path: Path, victim: str) -> None:
-    trial.run(victim, draw_step(random.Random(victim)), tmp_path / "a")
+def test_a_kill_costs_nothing_but_time(
+    trial: Trial, tmp_path: Path, victim: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = int(os.environ.get(STEP_VARIABLE, draw_step(random.Random())))
+    with capsys.disabled():
+        print(f"\n{victim} is killed at step {step}; repeat with {STEP_VARIABLE}={step}")
+    trial.run(victim, step, tmp_path / "a")
 
 
 @pytest.mark.soak

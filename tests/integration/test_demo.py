@@ -41,6 +41,7 @@ def test_text_that_decides_helps_and_wrong_text_costs(tmp_path: Path) -> None:
     assert str(tmp_path) not in processes, "nothing of the demo may go on after it"
 
 
+@pytest.mark.cluster
 def test_text_that_decides_nothing_neither_helps_nor_costs(tmp_path: Path) -> None:
     here = ["cluster.num_train_workers=0", "cluster.num_embed_workers=0", "bench.arms=[text_free,hierarchical]"]
     summary, _ = run_demo(tmp_path, "dataset.phantom.cases=360", "dataset.phantom.text_effect=0", *here)

@@ -125,6 +125,7 @@ def test_embedding_stores_what_the_plain_way_stores() -> None:
     assert {row.way for row in found.rows} == {PLAIN, OURS, LIMIT}
 
 
+@pytest.mark.cluster
 def test_two_workers_train_beside_one_to_the_same_loss() -> None:
     found = measure_scaling("cpu", grid=4, batch_size=4, num_steps=1, repeats=1)
     assert [row.way for row in found.rows] == [PLAIN, OURS, LIMIT, LIMIT]

@@ -32,6 +32,7 @@ def test_verbs_without_training(tmp_path: Path, columns: int) -> None:
         ["--help"],
         ["recipe", "launch/demo.yaml"],
         ["phantom", "bus-bra", "own", "--cases", "10"],
+        ["init", "copied"],
         ["prepare", "launch/demo.yaml", *SMALL],
     ):
         check(run_on_pty(arguments, tmp_path, columns), columns)

@@ -243,6 +243,7 @@ def count_kept_epochs(store: fs.FileSystem, base: str, tmp_path: Path) -> int:
         return int(json.loads(file.metadata()["note"])["epoch"])
 
 
+@pytest.mark.cluster
 def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, small_recipe: Recipe, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(make_recipe(small_recipe).model_dump(mode="json")))
@@ -285,6 +286,7 @@ def test_a_killed_run_goes_on_elsewhere_from_the_url_alone(url: str, small_recip
     assert store.get_file_info(f"{base}/{folder.parent.name}/report/report.html").size > 0
 
 
+@pytest.mark.cluster
 def test_no_bucket_and_no_credentials_are_one_message(make_url: MakeUrl, small_recipe: Recipe, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(make_recipe(small_recipe).model_dump(mode="json")))
