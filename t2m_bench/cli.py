@@ -549,7 +549,7 @@ def _find(given: Path, folder: str = "launch") -> Path:
     from t2m_bench.shipped import find_file
 
     found = find_file(given, folder)
-    if found != given:
+    if found != given and given is not DEMO:  # which a verb reads by itself, where nothing was typed
         _say(f"reading {found}", sys.stderr)
     return found
 

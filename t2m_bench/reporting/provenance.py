@@ -69,9 +69,8 @@ def _explain_class_shape(results: Results) -> list[str]:
     if best != CLASS_SHAPE:
         return []
     return [
-        f"The best row is no model: {CLASS_SHAPE} (Dice {dice[best]:.3f}) draws the mean mask of the class into the "
-        "box. On these phantoms that is right: the class that the text tells fixes the outline inside the box, so that "
-        "the text says nearly all, and a model can at best learn to draw the same."
+        f"The best row is no model: {CLASS_SHAPE} (Dice {dice[best]:.3f}) draws the class's mean mask into the box. On "
+        "these phantoms that is right: the class alone fixes the outline, and the text tells it."
     ]
 
 
