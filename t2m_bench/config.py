@@ -6,13 +6,24 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from t2m_bench.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
-from t2m_bench.typed_yaml import DISTINCT, Section, Seed, apply_override, load_mapping, set_dotted, validate
+from t2m_bench.typed_yaml import (
+    DISTINCT,
+    Section,
+    Seed,
+    apply_override,
+    list_values,
+    load_mapping,
+    set_dotted,
+    validate,
+)
 
 Zero = Literal["zero1", "zero2"]
 AdapterKind = Literal[
@@ -28,6 +39,15 @@ IMAGE_WIDTH = 256
 
 NOT_DECISIVE = ("root", "clinical", "strict")
 """Of the dataset section: where it lies and whether it is refused; what it holds stands in the manifest's hash."""
+
+UNDECIDING = (
+    *(f"dataset.{name}" for name in NOT_DECISIVE),
+    "image_encoder.checkpoint",
+    "bench",
+    "cluster",
+    "deviations",
+)
+"""Fields that decide no result; a checkpoint's content enters the hashes of embeddings."""
 
 LEVELS = frozenset({"gated", "coarse", "fine"})
 
@@ -271,6 +291,12 @@ class BenchSection(Section):
         return self
 
 
+def list_default_suite() -> dict[str, list[str]]:
+    """Return the conditions and boxes that a run is asked where its recipe names none."""
+    defaults = BenchSection()
+    return {"conditions": list(defaults.conditions), "boxes": list(defaults.boxes)}
+
+
 class ClusterSection(Section):
     """Where it runs; results do not depend on it beyond rounding."""
 
@@ -405,7 +431,8 @@ class Recipe(Section):
         Raises:
             RecipeError: a field or a value is not allowed.
         """
-        raw = self.model_dump(mode="json") | {"adapter": self.adapter.list_said(), "deviations": {}}
+        bench = self.bench.model_dump(mode="json", exclude_unset=True)  # what is not said stays so
+        raw = self.model_dump(mode="json") | {"adapter": self.adapter.list_said(), "bench": bench, "deviations": {}}
         for dotted, value in values.items():
             set_dotted(raw, dotted, value)
         return parse_recipe(raw, source=self.name)
@@ -423,21 +450,33 @@ class Recipe(Section):
         Args:
             dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
         """
-        shared = self.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
-        shared["adapter"].pop("kind")
-        for name in (*NOT_DECISIVE, "test_fold"):
-            shared["dataset"].pop(name)
-        shared["image_encoder"].pop("checkpoint")
-        tuned = {name: arm.model_dump(mode="json") for name, arm in self.bench.named.items() if _is_kind(name)}
+        shared = self.list_decisive("seed", "adapter.kind", "dataset.test_fold")
+        tuned = {name: self._list_named(arm) for name, arm in self.bench.named.items() if _is_kind(name)}
         return _hash8([dataset_hash, shared, tuned] if tuned else [dataset_hash, shared])
 
     def compute_run_hash(self) -> str:
         """Return 8 hex digits of all that decides a run's result on its data."""
-        decides = self.model_dump(mode="json", exclude={"bench", "cluster", "deviations"})
-        for name in NOT_DECISIVE:
-            decides["dataset"].pop(name)
-        decides["image_encoder"].pop("checkpoint")
-        return _hash8(decides)
+        return _hash8(self.list_decisive())
+
+    def list_decisive(self, *without: str) -> dict[str, Any]:
+        """Return what decides a result, without some dotted fields; later fields count unless at their default."""
+        decisive = keep_decisive(list_values(self), load_defaults("recipe"))
+        for dotted in (*UNDECIDING, *without):
+            *parents, leaf = dotted.split(".")
+            reduce(dict.__getitem__, parents, decisive).pop(leaf, None)
+        return decisive
+
+    def _list_named(self, arm: NamedArm) -> dict[str, Any]:
+        """Return what makes a named arm another one; its sections may repeat fields of the recipe."""
+        kept, frozen = keep_decisive(list_values(arm), load_defaults("arm")), load_defaults("recipe")
+        for shared in list_values(self):
+            *parents, leaf = shared.path
+            place = reduce(lambda found, parent: found.get(parent, {}), parents, kept)
+            if leaf in place and place[leaf] == shared.value and not frozen.decides(shared):
+                place.pop(leaf)
+            elif leaf in place and shared.field in frozen.renamed:
+                set_dotted(kept, frozen.renamed[shared.field], place.pop(leaf))
+        return kept
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -2,13 +2,15 @@
 
 import difflib
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticUndefined, to_jsonable_python
 
+from t2m_bench.defaults import REQUIRED, Value
 from t2m_bench.errors import RecipeError
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -53,6 +55,37 @@ class Section(BaseModel):
 
 
 Whole = TypeVar("Whole", bound=Section)
+
+
+def list_values(
+    section: Section, like: Section | None = None, path: tuple[str, ...] = (), field: str = ""
+) -> Iterator[Value]:
+    """Yield the values of a section and of the sections in it, field by field, as JSON.
+
+    Args:
+        like: the default of the section itself, whose values are its fields' defaults. path, field: the way to it.
+    """
+    for name, described in type(section).model_fields.items():
+        default = getattr(like, name, described.get_default(call_default_factory=True))
+        yield from _list_value(getattr(section, name), default, (*path, name), f"{field}{name}")
+
+
+def _list_value(value: Any, default: Any, path: tuple[str, ...], field: str) -> Iterator[Value]:
+    is_mapping = isinstance(value, Mapping) and any(isinstance(part, Section) for part in value.values())
+    if isinstance(value, Section) or is_mapping:
+        if not isinstance(default, Section):  # that it is given says something, even where each field has its default
+            yield Value(path, field, {}, _to_json(default))
+    else:
+        yield Value(path, field, to_jsonable_python(value), _to_json(default))
+    if isinstance(value, Section):
+        yield from list_values(value, default if isinstance(default, Section) else None, path, f"{field}.")
+    elif is_mapping:
+        for key, part in value.items():
+            yield from _list_value(part, None, (*path, key), f"{field}.*")
+
+
+def _to_json(default: Any) -> Any:
+    return REQUIRED if default is PydanticUndefined else to_jsonable_python(default)
 
 
 def load_mapping(path: Path, what: str, folder: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A case: one lesion in one image, with the text fields known about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -22,6 +22,8 @@ class Case:
         mask_sha256: of the reference mask's pixels, so that another mask makes another data set.
         channels: 1 of a grey image, 3 of neighbouring CT slices, of which the middle one is annotated.
         source: what the image was made from, in the source's identifiers; stays in the manifest.
+        strata: name of a grouping, such as the scanner, to the case's group.
+        text: a sentence of the case's own, as the source has it; stays in the manifest.
     """
 
     case_id: str
@@ -39,3 +41,5 @@ class Case:
     mask_sha256: str
     channels: int = 1
     source: str = ""
+    strata: dict[str, str] = field(default_factory=dict)
+    text: str = ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from t2m_bench.atomic import write_text
 from t2m_bench.data.case import Case
+from t2m_bench.defaults import keep_decisive, list_dataclass, load_defaults
 from t2m_bench.errors import DatasetError
 
 
@@ -47,13 +48,15 @@ def load_manifest(path: Path) -> list[Case]:
 
 
 def compute_manifest_hash(cases: Sequence[Case]) -> str:
-    """Return the sha256 of what the cases are, wherever their folder lies."""
+    """Return the sha256 of what the cases are, wherever their folder lies; strata and text count where given."""
     lines = [json.dumps(_to_json(case), sort_keys=True) for case in cases]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _to_json(case: Case) -> dict[str, Any]:
-    return asdict(case) | {"image_path": case.image_path.as_posix(), "mask_path": case.mask_path.as_posix()}
+    """Return a case's line, without attributes added later that it does not have."""
+    values = asdict(case) | {"image_path": case.image_path.as_posix(), "mask_path": case.mask_path.as_posix()}
+    return keep_decisive(list_dataclass(case, values), load_defaults("case"))
 
 
 def _from_json(raw: dict[str, Any]) -> Case:

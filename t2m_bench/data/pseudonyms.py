@@ -67,11 +67,11 @@ def load_or_create_pseudonyms(path: Path) -> Pseudonyms:
 
 
 def pseudonymise(cases: Iterable[Case], pseudonyms: Pseudonyms) -> list[Case]:
-    """Return the cases with pseudonyms for their own and their patients' identifiers, and without their source."""
+    """Return the cases with pseudonyms for their own and their patients' identifiers, without their source and text."""
     cases = list(cases)
     case_names = pseudonyms.of_all({case.case_id for case in cases}, "case")
     patient_names = pseudonyms.of_all({case.patient_id for case in cases}, "patient")
     return [
-        replace(case, case_id=case_names[case.case_id], patient_id=patient_names[case.patient_id], source="")
+        replace(case, case_id=case_names[case.case_id], patient_id=patient_names[case.patient_id], source="", text="")
         for case in cases
     ]

@@ -77,6 +77,9 @@ RANGES = {
 }
 ALWAYS_MEASURED = ("dice", "iou")
 
+MAY_BE_MISSING = tuple(name for name, kind in COLUMNS.items() if kind == "float64" and name not in ALWAYS_MEASURED)
+"""Measures that a table may have no column of: it was written before they were added."""
+
 
 def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as Parquet by atomic rename.
@@ -84,13 +87,13 @@ def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     Raises:
         ValueError: a column is missing or a key stands twice.
     """
-    table = _check(pd.DataFrame(list(rows)), str(path))
+    table = _check(pd.DataFrame(list(rows)), str(path), may_be_missing=())
     with write_atomically(path) as partial:
         table.to_parquet(partial, index=False)
 
 
 def load_results(path: Path) -> pd.DataFrame:
-    """Read a results table.
+    """Read a results table; a measure that it has no column of is missing (NaN) in every row.
 
     Raises:
         RunFolderError: the file is absent or not such a table; says what is wrong with it.
@@ -105,15 +108,17 @@ def load_results(path: Path) -> pd.DataFrame:
             f"{path}: not a Parquet file ({reason}). Run `t2m-bench evaluate {path.parent}`."
         ) from None
     try:
-        return _check(table, str(path))
+        return _check(table, str(path), MAY_BE_MISSING)
     except ValueError as error:
         raise RunFolderError(f"{error}. Run `t2m-bench evaluate {path.parent}`.") from None
 
 
-def _check(table: pd.DataFrame, source: str) -> pd.DataFrame:
+def _check(table: pd.DataFrame, source: str, may_be_missing: Sequence[str]) -> pd.DataFrame:
     lacking = [name for name in COLUMNS if name not in table.columns]
-    if lacking:
-        raise ValueError(f"{source}: column {lacking[0]} is absent")
+    required = [name for name in lacking if name not in may_be_missing]
+    if required:
+        raise ValueError(f"{source}: column {required[0]} is absent")
+    table = table.assign(**dict.fromkeys(lacking, float("nan")))
     try:
         table = table[list(COLUMNS)].astype(COLUMNS)
     except (ValueError, TypeError) as error:

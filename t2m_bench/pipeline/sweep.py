@@ -14,7 +14,8 @@ import yaml
 
 from t2m_bench.atomic import write_json, write_text
 from t2m_bench.cluster.tune_job import run_trials
-from t2m_bench.config import NOT_DECISIVE, AdapterKind, Recipe, parse_recipe
+from t2m_bench.config import AdapterKind, Recipe, parse_recipe
+from t2m_bench.defaults import keep_decisive, load_defaults
 from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.preflight import check_folders, check_packages
@@ -27,7 +28,7 @@ from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, override_re
 from t2m_bench.terminal import Terminal
 from t2m_bench.training.run_folder import load_json, lock_run
 from t2m_bench.training.trial import TrialData, hide_test_cases
-from t2m_bench.typed_yaml import set_dotted
+from t2m_bench.typed_yaml import list_values, set_dotted
 
 SWEEP_NAME = "sweep.json"
 BEST_NAME = "best.yaml"
@@ -213,12 +214,11 @@ def check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]
 
 
 def _identify(loaded: LoadedSweep, hashes: Mapping[str, str]) -> dict[str, Any]:
-    sweep = loaded.sweep.model_dump(mode="json", exclude={*FREELY_CHANGED})
+    sweep = keep_decisive(list_values(loaded.sweep), load_defaults("sweep"))
+    for name in FREELY_CHANGED:
+        sweep.pop(name, None)
     sweep["objectives"] = list(loaded.sweep.objectives.items())  # a study's values have places, not names
-    recipe = loaded.recipe.model_dump(mode="json", exclude={"seed", "bench", "cluster", "deviations"})
-    for name in (*NOT_DECISIVE, "split_seed"):
-        recipe["dataset"].pop(name)
-    recipe["image_encoder"].pop("checkpoint")
+    recipe = loaded.recipe.list_decisive("seed", "dataset.split_seed")
     workers = loaded.recipe.cluster.min_train_workers
     return {"sweep": sweep, "recipe": recipe, "data": dict(hashes), "wide": workers > 1}
 
@@ -268,10 +268,11 @@ def make_refit_recipe(
         refitted = override_refit(sweep, recipe.model_dump(mode="json"), source)
         own = refitted.model_dump(mode="json", include={"adapter", "optim", "loss", "prompts"})
         named[arm] = own | {"differently_tuned": True, "trials": trials.get(arm, 1)}
-    raw = override_refit(sweep, best.model_dump(mode="json"), source).model_dump(mode="json")
+    said = {"bench": best.bench.model_dump(mode="json", exclude_unset=True)}  # what is not said stays so
+    refitted = override_refit(sweep, best.model_dump(mode="json") | said, source)
     changed = {"arms": list(recipes), "named": named, "seeds": list(sweep.refit.seeds), "folds": []}
-    raw |= {"bench": raw["bench"] | changed, "deviations": {}}
-    return parse_recipe(raw, source)
+    bench_said = refitted.bench.model_dump(mode="json", exclude_unset=True) | changed
+    return parse_recipe(refitted.model_dump(mode="json") | {"bench": bench_said, "deviations": {}}, source)
 
 
 def _refit(

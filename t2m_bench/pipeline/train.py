@@ -17,6 +17,7 @@ import torch
 from t2m_bench.atomic import wait_for_lock, write_json
 from t2m_bench.config import TIGHT, Recipe, parse_recipe
 from t2m_bench.data.prompts import UNKNOWN, Use
+from t2m_bench.defaults import load_first_suite
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.datasets import find_phantom
@@ -239,12 +240,20 @@ def train(experiment: Experiment, arm: str, seed: int, terminal: Terminal, stop:
 
 
 def is_finished(job: Job) -> bool:
-    """Return whether the run is trained and has answered all that it is asked now."""
+    """Return whether the run is trained and has answered all that it is asked now.
+
+    Where the recipe names no conditions or boxes, those that became a default after the run are not asked of it.
+    """
     if not ((job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file()):
         return False
     noted = load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
-    asked = {*job.asking.boxes, *job.asking.conditions}
-    return asked <= {*noted.get("boxes", ()), *noted.get("conditions", ())}
+    default_then = noted.get("default_suite", load_first_suite())
+    for name, asked in (("conditions", job.asking.conditions), ("boxes", job.asking.boxes)):
+        is_named = name in job.suite.bench.model_fields_set
+        wanted = set(asked) if is_named else set(asked) & set(default_then[name])
+        if not wanted <= set(noted.get(name, ())):
+            return False
+    return True
 
 
 @contextmanager

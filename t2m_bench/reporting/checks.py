@@ -1,13 +1,13 @@
 """What must hold before any number is computed: whole cells, one recipe, no identifiers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from t2m_bench.config import NOT_DECISIVE
+from t2m_bench.config import UNDECIDING
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import KEY
 from t2m_bench.reporting.arms import FLOORS
@@ -22,6 +22,9 @@ OF_AN_ARM = ("seed", "bench", "cluster")
 
 OF_A_RUN = (*OF_AN_ARM, "adapter")
 """What runs of one experiment may differ in."""
+
+NOT_COMPARED = (*UNDECIDING, "dataset.test_fold")
+"""Fields that runs of one experiment may have otherwise: where things lie, and the fold."""
 
 TUNED = ("optim", "loss", "prompts")
 """What an arm that says so may have of its own."""
@@ -125,18 +128,18 @@ def _check_same_arm(
 
 
 def _find_difference(one: Mapping[str, Any], other: Mapping[str, Any], own: tuple[str, ...]) -> tuple[str, str] | None:
-    """Return the first field in which two recipes differ as ("field = value", the other's value); `own` may differ."""
-    found, wanted = _flatten(one, own), _flatten(other, own)
-    differing = sorted(key for key in found.keys() & wanted.keys() if found[key] != wanted[key])
-    return (f"{differing[0]} = {found[differing[0]]}", wanted[differing[0]]) if differing else None
+    """Return the first field in which two recipes differ as ("field = value", the other's value); `own` may differ.
+
+    A field that only one of them names came later than the other.
+    """
+    found, wanted = ({name: part for name, part in recipe.items() if name not in own} for recipe in (one, other))
+    return next(iter(sorted(_list_differences(found, wanted))), None)
 
 
-def _flatten(recipe: Mapping[str, Any], own: tuple[str, ...]) -> dict[str, str]:
-    """Return dotted field -> value of what is compared; paths and the test fold are not."""
-    shared = {name: section for name, section in recipe.items() if name not in own}
-    flat = {}
-    for name, section in shared.items():
-        for key, value in section.items() if isinstance(section, dict) else [("", section)]:
-            if key not in {*NOT_DECISIVE, "checkpoint", "test_fold"}:
-                flat[f"{name}.{key}" if key else name] = json.dumps(value, sort_keys=True)
-    return flat
+def _list_differences(one: Mapping[str, Any], other: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, str]]:
+    for key in one.keys() & other.keys():
+        field, found, wanted = f"{section}{key}", one[key], other[key]
+        if isinstance(found, dict) and isinstance(wanted, dict):
+            yield from _list_differences(found, wanted, f"{field}.")
+        elif found != wanted and field not in NOT_COMPARED:
+            yield f"{field} = {json.dumps(found)}", json.dumps(wanted)

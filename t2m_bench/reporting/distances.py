@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import (
+    ABSENT,
     BOXES,
     Table,
     make_table,
@@ -34,13 +34,14 @@ def make_measures_table(results: Results) -> Table | None:
     for arm in results.arms:
         found = _summarise_measures(results, arm, dices)
         numbers.append({"arm": arm, **found})
-        share = f" ({100 * found['hd95_share']:.1f} %)" if unit == "px" else ""
+        share = f" ({show_percent(found['hd95_share'], signed=False)})" if unit == "px" else ""
+        quartiles = f"[{found['hd95_q1']:.2f}, {found['hd95_q3']:.2f}]"
         rows.append(
             (
                 results.name_arm(arm),
-                f"{found['hd95']:.2f} [{found['hd95_q1']:.2f}, {found['hd95_q3']:.2f}]{share}",
+                ABSENT if math.isnan(found["hd95"]) else f"{found['hd95']:.2f} {quartiles}{share}",
                 show_p(found["hd95_p"]),
-                f"{found['assd']:.2f}",
+                show_number(found["assd"], 2),
                 *(show_number(found[name], 3) for name in dices),
                 show_number(found["precision"], 3),
                 show_number(found["recall"], 3),
@@ -88,7 +89,7 @@ def _summarise_measures(results: Results, arm: str, dices: Sequence[str]) -> dic
     if arm != REFERENCE and is_trained(arm) and len(free):
         paired = pd.concat([hd95, compute_patient_means(free, "hd95")], axis=1, join="inner").dropna()
         p = tests.rank_signs(paired.iloc[:, 0].to_numpy() - paired.iloc[:, 1].to_numpy()) if len(paired) else math.nan
-    q1, median, q3 = np.nanpercentile(hd95, [25, 50, 75])
+    q1, median, q3 = hd95.quantile([0.25, 0.5, 0.75])
     averaged = (*dices, "precision", "recall", "area_error")
     means = {name: float(compute_patient_means(rows, name).mean()) for name in averaged}
     return {

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.atomic import write_atomically, write_json
+from t2m_bench.defaults import keep_decisive, list_dataclass, load_defaults
 from t2m_bench.errors import ShardError
 
 INDEX_NAME = "index.json"
@@ -35,7 +36,8 @@ class Signature:
 
     def compute_hash(self) -> str:
         """Return 12 hex digits that name a folder of shards."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        decisive = keep_decisive(list_dataclass(self, asdict(self)), load_defaults("shards"))
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)

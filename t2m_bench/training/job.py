@@ -10,6 +10,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from t2m_bench.atomic import write_json
+from t2m_bench.config import list_default_suite
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.models.fusion import count_trainable_parameters
 from t2m_bench.training.batches import BatchMaker
@@ -139,6 +140,7 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "trials": named.trials if named else 1,
         "conditions": list(job.asking.conditions),
         "boxes": list(job.asking.boxes),
+        "default_suite": list_default_suite(),
         "evaluation": asdict(answers.cost),
         "run_hash": progress.run_hash,
         "recipe": recipe.model_dump(mode="json"),

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from messages import raises_naming
 
-from t2m_bench.data.pseudonyms import KEY_NAME, Pseudonyms, load_or_create_pseudonyms
+from t2m_bench.data.case import Case
+from t2m_bench.data.pseudonyms import KEY_NAME, Pseudonyms, load_or_create_pseudonyms, pseudonymise
 from t2m_bench.errors import DatasetError
 
 
@@ -28,6 +29,17 @@ def test_colliding_names_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("t2m_bench.data.pseudonyms.DIGITS", 1)
     with raises_naming(DatasetError, "case", KEY_NAME):
         Pseudonyms(b"1" * 32).of_all([str(number) for number in range(17)], "case")
+
+
+def test_strata_stay_with_the_case_and_its_own_text_does_not() -> None:
+    case = Case(
+        "c", "p", Path("i"), Path("m"), 9, 9, (1, 1, 5, 5), {"birads": "4"}, 1, None, (), "", "",
+        source="Mrs Doe", strata={"scanner": "A"}, text="Mrs Doe has a mass.",
+    )  # fmt: skip
+    (hidden,) = pseudonymise([case], Pseudonyms(b"1" * 32))
+    assert hidden.strata == {"scanner": "A"}
+    assert (hidden.text, hidden.source) == ("", "")
+    assert "Doe" not in repr(hidden)
 
 
 def test_a_damaged_key_is_refused(tmp_path: Path) -> None:

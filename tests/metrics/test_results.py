@@ -7,7 +7,16 @@ from messages import raises_naming
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.measures import MEASURES
-from t2m_bench.metrics.results import COLUMNS, KEY, load_results, write_results
+from t2m_bench.metrics.results import ALWAYS_MEASURED, COLUMNS, KEY, MAY_BE_MISSING, load_results, write_results
+
+FIRST_TABLE = Path(__file__).parent / "data" / "cases_v1.parquet"
+"""Rows of four cases of a run on phantoms, as they were written when the columns were those of FIRST_COLUMNS."""
+
+FIRST_COLUMNS = (
+    "case", "patient", "dataset", "text_class", "given_class", "arm", "seed", "fold", "condition", "box",
+    "distance_unit", "dice", "iou", "precision", "recall", "hd95", "assd", "surface_dice", "surface_dice_1",
+    "surface_dice_2", "surface_dice_5", "area_error", "box_diagonal", "pred_empty", "ref_empty",
+)  # fmt: skip
 
 
 def make_row(**changes: Any) -> dict[str, Any]:
@@ -23,6 +32,43 @@ def test_rows_come_back(tmp_path: Path) -> None:
     table = load_results(path)
     assert table["dice"].tolist() == [0.9, 0.7]
     assert [entry.name for entry in tmp_path.iterdir()] == ["cases.parquet"]
+
+
+def test_a_table_of_before_is_read() -> None:
+    assert tuple(pd.read_parquet(FIRST_TABLE).columns) == FIRST_COLUMNS
+    table = load_results(FIRST_TABLE)
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 32
+    assert set(table["condition"].str.split(":").str[0]) == {"right", "wrong", "swap", "paraphrase"}
+    assert table.loc[table["condition"] == "right", "hd95"].notna().any()
+    assert table[[name for name in COLUMNS if name not in FIRST_COLUMNS]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("name", MAY_BE_MISSING)
+def test_a_measure_without_a_column_is_missing(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "cases.parquet"
+    pd.DataFrame([make_row(), make_row(condition="wrong")]).drop(columns=name).to_parquet(path)
+    table = load_results(path)
+    assert list(table.columns) == list(COLUMNS)
+    assert table[name].isna().all()
+    assert table[name].dtype == "float64"
+
+
+@pytest.mark.parametrize("name", sorted(COLUMNS.keys() - set(MAY_BE_MISSING)))
+def test_all_other_columns_are_required(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "cases.parquet"
+    pd.DataFrame([make_row()]).drop(columns=name).to_parquet(path)
+    with pytest.raises(RunFolderError, match=f"{name} is absent"):
+        load_results(path)
+
+
+def test_what_is_measured_now_is_written_whole(tmp_path: Path) -> None:
+    """Old tables may lack a measure, new ones may not."""
+    assert set(MAY_BE_MISSING) == {*MEASURES} - {*ALWAYS_MEASURED, "pred_empty", "ref_empty"}
+    row = make_row()
+    row.pop("assd")
+    with raises_naming(ValueError, "assd"):
+        write_results(tmp_path / "cases.parquet", [row])
 
 
 def test_every_measure_has_its_column_in_the_same_order() -> None:

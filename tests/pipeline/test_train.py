@@ -6,22 +6,26 @@ import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from messages import check_names, raises_naming
 
 from t2m_bench.atomic import wait_for_lock
-from t2m_bench.config import Recipe
+from t2m_bench.config import Recipe, list_default_suite
+from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_mask
+from t2m_bench.data.manifest import load_manifest
 from t2m_bench.data.phantom import write_bus_bra_phantom
 from t2m_bench.errors import LeakageError, RunFolderError, WeightsError
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
+from t2m_bench.pipeline.datasets import read_cases
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train
+from t2m_bench.pipeline.train import Experiment, evaluate, is_finished, open_experiment, train
 from t2m_bench.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.terminal import Terminal
 from t2m_bench.training import job as run_job
@@ -36,9 +40,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
+# phrase: a text that must stand nowhere but in the manifest
+OWN_TEXT = "Frau Beispiel hat einen Knoten"
+
+
 @pytest.fixture(scope="module")
 def experiment(small_recipe: Recipe, runs: Path) -> Experiment:
-    return open_experiment(small_recipe, runs, Terminal())
+    """Of cases that have a text and a stratum of their own."""
+
+    def read_with_text(*arguments: Any) -> list[Case]:
+        return [replace(case, text=OWN_TEXT, strata={"scanner": "A"}) for case in read_cases(*arguments)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("t2m_bench.pipeline.prepare.read_cases", read_with_text)
+        return open_experiment(small_recipe, runs, Terminal())
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +155,53 @@ def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment,
     assert any(name in read_all(run / "masks.npz") for name in names)
     for path in files:
         assert not re.search(r"bus_\d", f"{path.relative_to(experiment.folder)} {read_all(path)}"), path
+
+
+def test_a_case_s_own_text_stays_in_the_manifest(experiment: Experiment, run: Path, runs: Path) -> None:
+    manifest = experiment.prepared.folder / "manifest.jsonl"
+    assert all(case.text == OWN_TEXT for case in load_manifest(manifest))
+    files = [path for path in runs.rglob("*") if path.is_file() and path != manifest]
+    assert {".h5", ".parquet", ".npz", ".json", ".safetensors"} <= {path.suffix for path in files}
+    for path in files:
+        assert OWN_TEXT not in read_all(path), path
+    assert all((case.text, case.strata) == ("", {"scanner": "A"}) for case in experiment.prepared.cases)
+
+
+def change_note(run: Path, **changes: Any) -> None:
+    """Change what run.json says; None takes a key out."""
+    noted = json.loads((run / "run.json").read_text()) | changes
+    kept = {name: value for name, value in noted.items() if value is not None}
+    (run / "run.json").write_text(json.dumps(kept))
+
+
+def test_a_run_is_unfinished_only_for_what_it_was_asked(experiment: Experiment, run: Path) -> None:
+    job = experiment.make_job("gated", 0)
+    kept = (run / "run.json").read_text()
+    raw = experiment.recipe.model_dump(mode="json", exclude={"bench"})
+    default = list_default_suite()
+    named = replace(job, suite=Recipe.model_validate(raw | {"bench": default}))
+    fewer = {"conditions": default["conditions"][:-1], "boxes": default["boxes"][:-1]}
+    try:
+        assert json.loads(kept)["default_suite"] == default
+        assert is_finished(job)
+        assert is_finished(named)
+        change_note(run, **fewer, default_suite=fewer)  # of a version that knew one condition and one box less
+        assert is_finished(job), "what became a default after it is not asked of it"
+        assert not is_finished(named), "what the recipe names is"
+        change_note(run, **fewer, default_suite=default)  # of a recipe that named fewer
+        assert not is_finished(job)
+        change_note(run, **fewer, default_suite=None)  # the same, before run.json said what the defaults were
+        assert not is_finished(job)
+        change_note(run, conditions=default["conditions"], boxes=fewer["boxes"])
+        assert not is_finished(job)
+    finally:
+        (run / "run.json").write_text(kept)
+
+
+def test_a_changed_recipe_leaves_unsaid_what_was(experiment: Experiment) -> None:
+    changed = experiment.recipe.with_values({"bench.margin": 0.01})
+    assert changed.bench.margin == 0.01
+    assert changed.bench.model_fields_set == {"margin"}
 
 
 def test_other_weights_than_those_of_the_embeddings_are_refused(experiment: Experiment) -> None:

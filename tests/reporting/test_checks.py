@@ -76,6 +76,24 @@ def test_two_recipes_in_one_table_are_refused_naming_the_field(experiment: Path)
         load_experiment(experiment)
 
 
+def change_section(experiment: Path, run: str, **values: object) -> None:
+    path = experiment / run / "run.json"
+    summary = json.loads(path.read_text())
+    summary["recipe"]["dataset"]["ct"] = values
+    path.write_text(json.dumps(summary))
+
+
+def test_a_field_of_an_inner_section_that_came_later_is_no_difference(experiment: Path) -> None:
+    others = [path.parent.name for path in experiment.glob("hierarchical-*/run.json") if path.parent.name != RUN]
+    for run in others:
+        change_section(experiment, run, window="lung")
+    change_section(experiment, RUN, window="lung", thickness=1)
+    assert "hierarchical" in load_experiment(experiment).arms
+    change_section(experiment, RUN, window="mediastinal", thickness=1)
+    with raises_naming(RunFolderError, RUN, "dataset.ct.window", "mediastinal"):
+        load_experiment(experiment)
+
+
 def test_an_arm_that_says_it_is_differently_tuned_is_let_in(experiment: Path) -> None:
     change_recipe(experiment, "hierarchical-*", differently_tuned=True)
     results = load_experiment(experiment)

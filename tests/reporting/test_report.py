@@ -55,6 +55,18 @@ def written(whole_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo
     return write_report(load_experiment(folder))
 
 
+def test_a_measure_that_an_arm_s_tables_have_no_column_of_is_missing_in_the_report(experiment: Path) -> None:
+    lacking = ["hd95", "recall", "surface_dice_1", "area_error"]
+    for path in experiment.glob("hierarchical-*/cases.parquet"):
+        pd.read_parquet(path).drop(columns=lacking).to_parquet(path)
+    tables = {table.name: table for table in write_report(load_experiment(experiment), ["csv"]).tables}
+    is_missing = tables["measures"].numbers.set_index("arm")[lacking].isna()
+    assert is_missing.loc["hierarchical"].all()
+    assert not is_missing.drop("hierarchical").any(axis=None)
+    assert "nan" not in " ".join(cell for row in tables["measures"].rows for cell in row)
+    assert (tables["arms"].numbers.set_index("arm").loc["hierarchical", "dice"] > 0).all()
+
+
 def test_every_part_and_format_is_written(written: Report) -> None:
     page, reader = written.paths["html"].read_text(), Reader()
     reader.feed(page)
