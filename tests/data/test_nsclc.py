@@ -102,8 +102,8 @@ def test_processes_make_what_one_makes(
         return nullcontext(lambda done, total: told.append((what, done, total)))
 
     assert read_nsclc(phantom, None, tmp_path, RULE, watch) == made[1:]
-    assert told[-1] == ("reading patients", 8, 8)
-    assert ("reading headers", 100, 153) in told
+    assert told[-1] == ("patients read", 8, 8)
+    assert ("files looked at", 100, 153) in told
 
 
 def test_the_choice_is_spread_never_too_small_and_apart_for_each_patient() -> None:
