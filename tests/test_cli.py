@@ -9,7 +9,7 @@ import torch
 import yaml
 from messages import check_names
 
-from t2m_bench.config import PUBLISHED_ADAPTER
+from t2m_bench.recipe.schema import PUBLISHED_ADAPTER
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

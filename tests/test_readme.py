@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from t2m_bench.cli import app
-from t2m_bench.config import load_recipe
-from t2m_bench.pipeline.fetch import FETCHERS, MEDSAM_WEIGHTS
+from t2m_bench.fetching.fetch import FETCHERS, MEDSAM_WEIGHTS
+from t2m_bench.recipe.schema import load_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ import pytest
 
 from t2m_bench import shipped
 from t2m_bench.cli import main
-from t2m_bench.config import load_recipe
 from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.schema import load_recipe
 from t2m_bench.search.sweep import load_sweep
 from t2m_bench.shipped import copy_shipped, find_file, find_folder, list_names
 

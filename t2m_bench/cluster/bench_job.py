@@ -8,9 +8,9 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
-from t2m_bench.config import ClusterSection
-from t2m_bench.training.cell import attempt, train_in_process
-from t2m_bench.training.setup import Job
+from t2m_bench.recipe.schema import ClusterSection
+from t2m_bench.runs.cell import attempt, train_in_process
+from t2m_bench.runs.setup import Job
 
 POLL_SECONDS = 1.0
 

@@ -14,12 +14,12 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.train_job import build_trainer, fit_apart
-from t2m_bench.config import Recipe
+from t2m_bench.embedding.shards.reader import check_locking
 from t2m_bench.errors import UserError, WorkersLostError
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
-from t2m_bench.shards.reader import check_locking
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.recipe.schema import Recipe
+from t2m_bench.training.process_group import Ranks
 
 PACKAGES = ("t2m-bench", "torch", "ray", "accelerate", "transformers", "segment-anything", "h5py", "numpy")
 SECONDS = 60.0

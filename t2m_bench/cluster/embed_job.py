@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from t2m_bench.cluster.session import ray_session
-from t2m_bench.config import ClusterSection
+from t2m_bench.embedding.encode import EmbedTask
 from t2m_bench.errors import UserError, WorkersLostError
-from t2m_bench.training.embed import EmbedTask
+from t2m_bench.recipe.schema import ClusterSection
 
 
 def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases: Callable[[int], None]) -> None:

@@ -16,11 +16,11 @@ import torch
 
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
-from t2m_bench.config import ClusterSection
 from t2m_bench.errors import UserError, WorkersLostError
-from t2m_bench.training import job as run_job
-from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.setup import Job
+from t2m_bench.recipe.schema import ClusterSection
+from t2m_bench.runs import job as run_job
+from t2m_bench.runs.setup import Job
+from t2m_bench.training.process_group import Ranks
 
 LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """A full disk, a folder that cannot be written."""

@@ -16,11 +16,11 @@ import optuna
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
 from t2m_bench.errors import WorkersLostError
+from t2m_bench.runs.trial import TrialData
 from t2m_bench.saved import tell_saved
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import list_counted
 from t2m_bench.search.sweep import LoadedSweep
-from t2m_bench.training.trial import TrialData
 
 LOG_NAME = "ray.log"
 

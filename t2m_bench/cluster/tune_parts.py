@@ -14,17 +14,17 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 
-from t2m_bench.atomic import write_json
 from t2m_bench.cluster.train_job import build_trainer
 from t2m_bench.cluster.tune_job import Demand, IsSet, OnChange
-from t2m_bench.config import Recipe
 from t2m_bench.errors import UserError
+from t2m_bench.files import write_json
+from t2m_bench.recipe.schema import Recipe
+from t2m_bench.runs.run_folder import load_json
+from t2m_bench.runs.trial import FrozenParts, TrialData, TrialReport, describe_failure, name_failure
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import complete, fail, list_counted, prune
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params
-from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import load_json
-from t2m_bench.training.trial import FrozenParts, TrialData, TrialReport, describe_failure, name_failure
+from t2m_bench.training.process_group import Ranks
 
 ERROR_NAME = "error.json"
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from t2m_bench.config import BOX_NAME, TIGHT
 from t2m_bench.data.case import Case
+from t2m_bench.recipe.schema import BOX_NAME, TIGHT
 
 DRAW_SEED = 20
 """Of the draws; apart from training seeds, so that all of them share the boxes."""

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from t2m_bench.atomic import write_atomically
 from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
+from t2m_bench.files import write_atomically
 
 
 def load_image(root: Path, case: Case) -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.atomic import write_text
 from t2m_bench.data.case import Case
-from t2m_bench.defaults import keep_decisive, list_dataclass, load_defaults
 from t2m_bench.errors import DatasetError
+from t2m_bench.files import write_text
+from t2m_bench.recipe.defaults import keep_decisive, list_dataclass, load_defaults
 
 
 def write_manifest(path: Path, cases: Sequence[Case]) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from t2m_bench.config import DatasetSection
 from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
+from t2m_bench.recipe.schema import DatasetSection
 
 TEST_SHARE = 0.2
 NUM_DERIVED_FOLDS = 5

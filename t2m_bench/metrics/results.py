@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import RunFolderError
+from t2m_bench.files import write_atomically
 
 RESULTS_NAME = "cases.parquet"
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from t2m_bench.config import IMAGE_WIDTH, AdapterSection, LevelSection
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.arm import Arm, Fused
 from t2m_bench.models.products import compare, lay_out_tokens
+from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LevelSection
 
 BOTTLENECK = 64
 """Hidden width of the default text projection; keeps the hierarchical adapter below 500,000 parameters."""

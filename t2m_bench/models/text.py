@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from t2m_bench.config import PUBMEDBERT
 from t2m_bench.errors import WeightsError
 from t2m_bench.models.torchvision_ops import declare_missing_operators
+from t2m_bench.recipe.schema import PUBMEDBERT
 
 STAND_IN = "stand-in"
 STAND_IN_FOLDER = Path(__file__).parent / "weights" / "stand-in-text"

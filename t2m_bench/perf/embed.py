@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from t2m_bench.data.bus_bra import read_bus_bra
+from t2m_bench.data.datasets.bus_bra import read_bus_bra
 from t2m_bench.data.images import load_image
-from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
+from t2m_bench.embedding.encode import count_bytes_per_case, embed_cases
+from t2m_bench.embedding.shards.reader import ShardReader
+from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.shards.writer import finish_shards, plan_shards, write_shard
 from t2m_bench.models.sam import encode_images, load_sam, preprocess_image
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
-from t2m_bench.shards.reader import ShardReader
-from t2m_bench.shards.schema import Signature
-from t2m_bench.shards.writer import finish_shards, plan_shards, write_shard
-from t2m_bench.training.embed import count_bytes_per_case, embed_cases
 
 NUM_CASES, SHARD_MIB, REPEATS, AT_ONCE = 64, 256, 5, 16
 

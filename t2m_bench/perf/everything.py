@@ -5,8 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryFile
 
-from t2m_bench.atomic import write_json, write_text
 from t2m_bench.errors import UserError
+from t2m_bench.files import write_json, write_text
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement
 from t2m_bench.terminal import print_sentence
 

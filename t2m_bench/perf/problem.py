@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from t2m_bench.config import IMAGE_WIDTH, AdapterSection
 from t2m_bench.models.fusion import FusionAdapter, build_adapter
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.torchvision_ops import declare_missing_operators
+from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection
 from t2m_bench.training.batches import MicroBatch
 
 FULL_GRID, TOKEN_PX, TEXT_WIDTH, NUM_CLASSES = 64, 16, 768, 4

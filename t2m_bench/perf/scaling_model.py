@@ -9,7 +9,7 @@ import numpy as np
 
 NUM_CASES = 1_500_000
 CASE_BYTES = 2 * 2**20
-"""64x64x256 in float16 (training/embed.py, without mask and box)."""
+"""64x64x256 in float16 (embedding/encode.py, without mask and box)."""
 
 TRAINED_BYTES = 4 * 412_802
 """Gradients of the default hierarchical adapter in float32."""

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from t2m_bench.config import IMAGE_WIDTH
+from t2m_bench.embedding.shards.reader import ShardReader
+from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
 from t2m_bench.errors import UserError
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.perf.problem import FULL_GRID
-from t2m_bench.shards.reader import ShardReader
-from t2m_bench.shards.schema import Signature
-from t2m_bench.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
+from t2m_bench.recipe.schema import IMAGE_WIDTH
 
 NUM_CASES, BATCH_SIZE, SHARD_MIB, REPEATS = 128, 16, 64, 7
 

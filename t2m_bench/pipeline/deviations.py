@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.config import Recipe
 from t2m_bench.errors import RecipeError
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.signals import StopRequest
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.reporting.deviations import Deviations, ProtocolRow, measure_protocol, write_deviations
 from t2m_bench.terminal import Terminal
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from t2m_bench.cluster.doctor import Finding, Place
 from t2m_bench.cluster.doctor import examine as examine_cluster
-from t2m_bench.config import Recipe
+from t2m_bench.data.datasets.registry import count_images
+from t2m_bench.embedding.encode import count_bytes_per_case
+from t2m_bench.embedding.shards.reader import verify_files
+from t2m_bench.embedding.shards.schema import INDEX_NAME, load_index
 from t2m_bench.errors import ClusterError, DatasetError, ShardError
-from t2m_bench.pipeline.datasets import count_images
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
-from t2m_bench.shards.reader import verify_files
-from t2m_bench.shards.schema import INDEX_NAME, load_index
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
-from t2m_bench.training.embed import count_bytes_per_case
-from t2m_bench.training.ranks import find_device
+from t2m_bench.training.process_group import find_device
 
 
 def examine(recipe: Recipe, runs: Path) -> list[Finding]:

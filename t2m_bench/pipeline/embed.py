@@ -5,22 +5,22 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from t2m_bench.atomic import clear_partial, wait_for_lock
-from t2m_bench.config import Recipe
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.data.prompts import PromptBook, load_prompts
+from t2m_bench.embedding.encode import EmbedTask, count_bytes_per_case
+from t2m_bench.embedding.prompt_bank import BankSignature, PromptBank, load_bank, write_bank
+from t2m_bench.embedding.shards.reader import ShardReader
+from t2m_bench.embedding.shards.schema import INDEX_NAME, Signature
+from t2m_bench.embedding.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
 from t2m_bench.errors import RunFolderError
+from t2m_bench.files import clear_partial, wait_for_lock
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.pipeline.prepare import Prepared
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
-from t2m_bench.shards.prompt_bank import BankSignature, PromptBank, load_bank, write_bank
-from t2m_bench.shards.reader import ShardReader
-from t2m_bench.shards.schema import INDEX_NAME, Signature
-from t2m_bench.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Advance, Terminal
-from t2m_bench.training.embed import EmbedTask, count_bytes_per_case
-from t2m_bench.training.ranks import find_device
+from t2m_bench.training.process_group import find_device
 
 LOCK_NAME = ".lock"
 

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
-from t2m_bench.config import Recipe
 from t2m_bench.errors import RunFolderError, UserError
 from t2m_bench.models.box_unet import check_monai
 from t2m_bench.models.sam import check_checkpoint
 from t2m_bench.models.text import find_text_folder
 from t2m_bench.pipeline.embed import Texts, embed_texts
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 TRIAL_BYTES = 2**20

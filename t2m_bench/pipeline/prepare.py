@@ -3,18 +3,18 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from t2m_bench.atomic import write_json
-from t2m_bench.config import Recipe
 from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case
+from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, load_exclusions, open_dataset, read_cases
 from t2m_bench.data.exclusions import check_exclusions
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
 from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
 from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
+from t2m_bench.files import write_json
 from t2m_bench.models.sam import load_seen_image_hashes
-from t2m_bench.pipeline.datasets import EXCLUSIONS_NAME, load_exclusions, open_dataset, read_cases
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 MANIFEST_NAME = "manifest.jsonl"

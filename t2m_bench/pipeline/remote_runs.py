@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
-from t2m_bench.atomic import write_atomically, write_json
 from t2m_bench.data.pseudonyms import KEY_NAME
 from t2m_bench.errors import StorageError
+from t2m_bench.files import write_atomically, write_json
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.terminal import Terminal
 

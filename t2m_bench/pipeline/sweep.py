@@ -12,23 +12,23 @@ from typing import Any
 import optuna
 import yaml
 
-from t2m_bench.atomic import write_json, write_text
 from t2m_bench.cluster.tune_job import run_trials
-from t2m_bench.config import AdapterKind, Recipe, parse_recipe
-from t2m_bench.defaults import keep_decisive, load_defaults
 from t2m_bench.errors import RecipeError, RunFolderError
+from t2m_bench.files import write_json, write_text
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.preflight import check_folders, check_packages
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import Experiment, gather
+from t2m_bench.recipe.defaults import keep_decisive, load_defaults
+from t2m_bench.recipe.schema import AdapterKind, Recipe, parse_recipe
+from t2m_bench.recipe.typed_yaml import list_values, set_dotted
+from t2m_bench.runs.run_folder import load_json, lock_run
+from t2m_bench.runs.trial import TrialData, hide_test_cases
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import count_states, find_best, has_trials, list_counted, open_study, remove_studies
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params, override_refit
 from t2m_bench.terminal import Terminal
-from t2m_bench.training.run_folder import load_json, lock_run
-from t2m_bench.training.trial import TrialData, hide_test_cases
-from t2m_bench.typed_yaml import list_values, set_dotted
 
 SWEEP_NAME = "sweep.json"
 BEST_NAME = "best.yaml"

@@ -15,10 +15,10 @@ from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.sweep import search
 from t2m_bench.pipeline.train import gather
+from t2m_bench.runs.trial import FrozenParts, TrialData, hide_test_cases
 from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
 from t2m_bench.terminal import Terminal
-from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.trial import FrozenParts, TrialData, hide_test_cases
+from t2m_bench.training.process_group import Ranks
 
 PLAIN_TRIALS, OUR_TRIALS = 3, 8
 TOLERANCE = 2e-3

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.config import UNDECIDING
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import KEY
+from t2m_bench.recipe.schema import UNDECIDING
 from t2m_bench.reporting.arms import FLOORS
 
 CELL = ["arm", "seed", "fold", "condition", "box"]

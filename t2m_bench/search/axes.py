@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from t2m_bench.config import LEVELS, Recipe
+from t2m_bench.recipe.schema import LEVELS, Recipe
 from t2m_bench.search.sweep import Sweep
 
 LEVELS_OF = {"gated": ("gated",), "tuned_decoder": (), "unet": ()}

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
-from t2m_bench.typed_yaml import Section
+from t2m_bench.recipe.typed_yaml import Section
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
 

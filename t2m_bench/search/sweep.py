@@ -8,11 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from t2m_bench.config import Positive, Recipe, parse_recipe
 from t2m_bench.errors import RecipeError
-from t2m_bench.search.space import Axis
-from t2m_bench.shipped import find_file
-from t2m_bench.typed_yaml import (
+from t2m_bench.recipe.schema import Positive, Recipe, parse_recipe
+from t2m_bench.recipe.typed_yaml import (
     DISTINCT,
     Section,
     Seed,
@@ -23,6 +21,8 @@ from t2m_bench.typed_yaml import (
     set_dotted,
     validate,
 )
+from t2m_bench.search.space import Axis
+from t2m_bench.shipped import find_file
 
 Seeds = Annotated[tuple[Seed, ...], *DISTINCT]
 Direction = Literal["maximize", "minimize"]

@@ -1,1 +1,1 @@
-"""The training loop, its state on disk, and evaluation."""
+"""The training loop."""

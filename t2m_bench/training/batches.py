@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from t2m_bench.data.prompts import UNKNOWN
-from t2m_bench.shards.reader import EmbeddedBatch
+from t2m_bench.embedding.shards.reader import EmbeddedBatch
 
 RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from t2m_bench.atomic import write_atomically
 from t2m_bench.errors import RunFolderError
+from t2m_bench.files import write_atomically
 from t2m_bench.saved import tell_saved
 
 STATE_NAME = "state.safetensors"

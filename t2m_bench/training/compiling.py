@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from t2m_bench.models.arm import Arm
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 
 NOT_ASKED = "not asked"
 COMPILED = "compiled"

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from t2m_bench.config import Recipe
+from t2m_bench.data.prefetch import make_ahead
 from t2m_bench.errors import UserError
 from t2m_bench.models.arm import Arm, Segmenter
-from t2m_bench.training.ahead import make_ahead
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.batches import BatchMaker, MicroBatch
 from t2m_bench.training.checkpoint import Progress, check_state, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.step import StepLosses, accumulate_gradients
 from t2m_bench.training.updater import Updater, build_updater
 

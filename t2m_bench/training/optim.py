@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from t2m_bench.config import OptimSection
+from t2m_bench.recipe.schema import OptimSection
 
 
 def build_optimizer(module: nn.Module, optim: OptimSection) -> torch.optim.AdamW:

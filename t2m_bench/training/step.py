@@ -8,10 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from t2m_bench.config import IMAGE_WIDTH, LossSection
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.models.fusion import compute_lesion_features
 from t2m_bench.models.losses import compute_bce_loss, compute_contrastive_gradients, compute_dice_loss
+from t2m_bench.recipe.schema import IMAGE_WIDTH, LossSection
 from t2m_bench.training.batches import MicroBatch
 
 VALUES_AT_ONCE = 2**20

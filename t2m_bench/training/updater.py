@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from t2m_bench.config import OptimSection
 from t2m_bench.models.arm import Arm
+from t2m_bench.recipe.schema import OptimSection
 from t2m_bench.training.optim import build_optimizer, set_learning_rate
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 
 
 class Updater(Protocol):

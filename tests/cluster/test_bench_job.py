@@ -13,8 +13,8 @@ import yaml
 from messages import raises_naming
 from real_runs import make_recipe
 
-from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors
 
 BENCH = {"arms": ["text_free", "gated"], "seeds": [0, 1], "conditions": ["right"], "boxes": ["tight"]}

@@ -7,10 +7,10 @@ import torch
 from messages import check_names, is_named
 
 from t2m_bench.cluster.doctor import NodeView, Place, _check_equal, _check_gpus, _check_seen, check_space
-from t2m_bench.config import parse_recipe
 from t2m_bench.pipeline.doctor import _count_bytes_to_write, examine, verify_shards
 from t2m_bench.pipeline.embed import embed
 from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.recipe.schema import parse_recipe
 from t2m_bench.terminal import Terminal
 
 

@@ -12,13 +12,13 @@ from messages import raises_naming
 from real_runs import make_recipe
 
 from t2m_bench.cluster.embed_job import embed_with_ray
+from t2m_bench.embedding.encode import EmbedTask
+from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.shards.writer import ShardPlan
 from t2m_bench.errors import WorkersLostError
 from t2m_bench.models.sam import load_sam
 from t2m_bench.pipeline.prepare import prepare
-from t2m_bench.shards.schema import Signature
-from t2m_bench.shards.writer import ShardPlan
 from t2m_bench.terminal import Terminal
-from t2m_bench.training.embed import EmbedTask
 
 
 @pytest.fixture(scope="module")

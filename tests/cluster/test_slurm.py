@@ -282,7 +282,7 @@ def test_a_killed_test_run_leaves_no_process_and_the_next_lab_removes_its_names(
     script = "import sys, time; from pathlib import Path; from slurm_lab import SlurmLab\n"
     script += "lab = SlurmLab(Path(sys.argv[1]), 1); lab.start(); print(lab.tag, flush=True); time.sleep(60)"
     command = [sys.executable, "-c", script, tmp_path / "killed"]
-    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1] / "helpers")
     assert other.stdout is not None
     tag = other.stdout.readline().strip()
     assert f"{tag}-n1" in run("ip", "netns", "list"), "two labs run beside each other"

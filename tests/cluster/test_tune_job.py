@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from ray_nodes import ray_nodes
 
 from t2m_bench.cli import WORKERS_LOST_EXIT_CODE
-from t2m_bench.config import load_recipe
+from t2m_bench.recipe.schema import load_recipe
 from t2m_bench.search.study import MEMBERS, REASON, has_study, load_studies
 
 REPOSITORY = Path(__file__).resolve().parents[2]

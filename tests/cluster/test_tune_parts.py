@@ -10,9 +10,9 @@ import pytest
 import torch
 from messages import check_names
 
+from t2m_bench.recipe.typed_yaml import validate
 from t2m_bench.search.study import complete, open_study
 from t2m_bench.search.sweep import Sweep
-from t2m_bench.typed_yaml import validate
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # ray reads them when it is first imported; cluster/session.py too
 os.environ.setdefault("RAY_AUTH_TOKEN", "0" * 64)
@@ -183,10 +183,10 @@ def test_trials_beside_each_other_are_as_many_as_the_nodes_hold(
 def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
     from t2m_bench.cluster.tune_job import Demand
     from t2m_bench.cluster.tune_parts import TrialTrainable
-    from t2m_bench.config import parse_recipe
     from t2m_bench.pipeline.train import gather
+    from t2m_bench.recipe.schema import parse_recipe
+    from t2m_bench.runs.trial import TrialData, hide_test_cases
     from t2m_bench.terminal import Terminal
-    from t2m_bench.training.trial import TrialData, hide_test_cases
 
     recipe = parse_recipe(
         {

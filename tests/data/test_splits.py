@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import raises_naming
 
-from t2m_bench.config import DatasetSection
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import make_splits, split_cases
 from t2m_bench.errors import DatasetError
+from t2m_bench.recipe.schema import DatasetSection
 
 patients = st.lists(st.tuples(st.integers(1, 3), st.sampled_from("2345"), st.integers(1, 3)), min_size=12, max_size=60)
 

@@ -14,8 +14,8 @@ from messages import check_names, raises_naming
 from typer.testing import CliRunner
 
 from t2m_bench.cli import app
+from t2m_bench.data.datasets.nsclc.clinical import FIELDS
 from t2m_bench.data.exclusions import Reason
-from t2m_bench.data.nsclc_clinical import FIELDS
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.errors import DatasetError
 

@@ -13,7 +13,7 @@ import typer.main
 import yaml
 
 from t2m_bench.cli import app
-from t2m_bench.config import load_recipe
+from t2m_bench.recipe.schema import load_recipe
 
 LAUNCH = Path(__file__).resolve().parents[2] / "launch"
 KUBERNETES = "1.33.0"

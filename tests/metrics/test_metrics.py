@@ -6,7 +6,7 @@ import torch
 from monai.metrics import compute_iou as monai_iou
 from monai.metrics.meandice import compute_dice as monai_dice
 
-from t2m_bench.data.bus_bra import read_bus_bra
+from t2m_bench.data.datasets.bus_bra import read_bus_bra
 from t2m_bench.data.images import load_mask
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice, compute_iou

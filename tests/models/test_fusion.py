@@ -3,7 +3,6 @@ import torch
 from segment_anything.modeling.transformer import Attention
 from torch import nn
 
-from t2m_bench.config import AdapterSection
 from t2m_bench.models.fusion import (
     FusionAdapter,
     LowRankCrossAttention,
@@ -11,6 +10,7 @@ from t2m_bench.models.fusion import (
     compute_lesion_features,
     count_trainable_parameters,
 )
+from t2m_bench.recipe.schema import AdapterSection
 
 
 def adapter_section(**fields: object) -> AdapterSection:

@@ -5,9 +5,9 @@ from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransfor
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import compute_tight_box
+from t2m_bench.embedding.encode import compute_mask_low_res
 from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
 from t2m_bench.recipe.encoders import Resized
-from t2m_bench.training.embed import compute_mask_low_res
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from ranks_bench import make_batches, make_recipe, make_segmenter
 
 from t2m_bench.models.tuned_decoder import TunedDecoder
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.step import compute_gradients
 
 

@@ -21,6 +21,6 @@ def test_other_answers_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def turn_round(low_res_logits: Tensor, frame: Frame, height: int, width: int) -> Tensor:
         return restore_mask(-low_res_logits, frame, height, width)
 
-    monkeypatch.setattr("t2m_bench.training.evaluate.restore_mask", turn_round)
+    monkeypatch.setattr("t2m_bench.evaluation.evaluate.restore_mask", turn_round)
     with pytest.raises(AssertionError):
         measure_one("cpu", num_cases=2, grid=4, repeats=1)

@@ -5,10 +5,10 @@ import pytest
 from messages import raises_naming
 from numpy.typing import NDArray
 
+from t2m_bench.embedding.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.errors import UserError
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN
 from t2m_bench.perf.shards import measure_shards
-from t2m_bench.shards.reader import EmbeddedBatch, ShardReader
 
 
 def test_all_ways_read_the_same_values() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ import yaml
 from messages import check_names, raises_naming
 
 from t2m_bench.cli import main
-from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import RecipeError, StoppedError
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.bench import bench, note_suite
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import evaluate
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.terminal import Terminal
 
 NAMED = {

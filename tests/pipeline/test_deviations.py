@@ -10,10 +10,10 @@ import yaml
 from messages import check_names, is_named, raises_naming
 
 from t2m_bench.cli import main
-from t2m_bench.config import Recipe, load_recipe, parse_recipe
 from t2m_bench.errors import LeakageError
 from t2m_bench.pipeline.deviations import leaks, list_protocols
 from t2m_bench.pipeline.prepare import prepare
+from t2m_bench.recipe.schema import Recipe, load_recipe, parse_recipe
 from t2m_bench.terminal import Terminal
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "launch" / "published_bus_bra.yaml"

@@ -11,12 +11,12 @@ import numpy as np
 from messages import check_names, raises_naming
 from PIL import Image
 
-from t2m_bench.atomic import wait_for_lock
-from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.errors import ShardError, WeightsError
+from t2m_bench.files import wait_for_lock
 from t2m_bench.pipeline.embed import embed, embed_texts
 from t2m_bench.pipeline.prepare import prepare
-from t2m_bench.shards.reader import ShardReader
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.terminal import Terminal
 
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from messages import raises_naming
 
-from t2m_bench.config import Recipe, parse_recipe
+from t2m_bench.data.datasets import registry as datasets
+from t2m_bench.data.datasets.registry import open_dataset
 from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.manifest import load_manifest
-from t2m_bench.data.nsclc_phantom import write_nsclc_phantom
+from t2m_bench.data.phantoms.nsclc import write_nsclc_phantom
 from t2m_bench.errors import DatasetError, RecipeError
 from t2m_bench.metrics.results import load_results
-from t2m_bench.pipeline import datasets
-from t2m_bench.pipeline.datasets import open_dataset
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import Experiment, open_experiment, train
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.terminal import Terminal
 
 NUM_PATIENTS = 12

@@ -11,7 +11,7 @@ import yaml
 from messages import check_names
 
 from t2m_bench import cli
-from t2m_bench.config import Recipe
+from t2m_bench.recipe.schema import Recipe
 
 
 class Planted:

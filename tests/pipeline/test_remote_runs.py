@@ -19,9 +19,9 @@ from messages import check_names, raises_naming
 from pyarrow import fs
 from safetensors import safe_open
 
-from t2m_bench.config import Recipe, parse_recipe
 from t2m_bench.errors import StoppedError, StorageError
 from t2m_bench.pipeline.remote_runs import Mirror, locate, open_runs
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import STATE_NAME, load_tensors
 

@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 from messages import check_names, raises_naming
 
-from t2m_bench.atomic import wait_for_lock
-from t2m_bench.config import Recipe, list_default_suite
 from t2m_bench.data.case import Case
+from t2m_bench.data.datasets.registry import read_cases
 from t2m_bench.data.images import load_mask
 from t2m_bench.data.manifest import load_manifest
-from t2m_bench.data.phantom import write_bus_bra_phantom
+from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
+from t2m_bench.embedding.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.errors import LeakageError, RunFolderError, WeightsError
+from t2m_bench.evaluation.evaluate import Evaluator
+from t2m_bench.files import wait_for_lock
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
-from t2m_bench.pipeline.datasets import read_cases
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import Experiment, evaluate, is_finished, open_experiment, train
-from t2m_bench.shards.reader import EmbeddedBatch, ShardReader
+from t2m_bench.recipe.schema import Recipe, list_default_suite
+from t2m_bench.runs import job as run_job
+from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.terminal import Terminal
-from t2m_bench.training import job as run_job
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
-from t2m_bench.training.evaluate import Evaluator
-from t2m_bench.training.ranks import Ranks
-from t2m_bench.training.run_folder import lock_run
+from t2m_bench.training.process_group import Ranks
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from messages import check_names, is_named
 from optuna.trial import TrialState
 from PIL import Image
 
+from t2m_bench.recipe.typed_yaml import validate
 from t2m_bench.reporting.report import Report, write_sweep_report
 from t2m_bench.reporting.search import FEWEST_TRIALS, compute_noise, find_search, make_importance_table
 from t2m_bench.search.study import REASON, complete, fail, open_study, prune
 from t2m_bench.search.sweep import Sweep
-from t2m_bench.typed_yaml import validate
 
 KIND, GATE, RATE = "adapter.kind", "adapter.fine.gate_init", "optim.learning_rate"
 

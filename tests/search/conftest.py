@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from t2m_bench.recipe.typed_yaml import validate
 from t2m_bench.search.sweep import Sweep
-from t2m_bench.typed_yaml import validate
 
 MakeSweep = Callable[..., Sweep]
 

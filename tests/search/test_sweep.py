@@ -5,9 +5,9 @@ import yaml
 from messages import raises_naming
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.typed_yaml import load_mapping, validate
 from t2m_bench.search.samplers import build_distribution
 from t2m_bench.search.sweep import Sweep, apply_params, load_sweep
-from t2m_bench.typed_yaml import load_mapping, validate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEMO = REPOSITORY / "sweeps" / "demo.yaml"

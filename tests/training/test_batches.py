@@ -6,9 +6,9 @@ import pytest
 import torch
 from ranks_bench import CASE_IDS, RandomSource, make_batches, make_recipe
 
-from t2m_bench.shards.reader import ShardReader
-from t2m_bench.shards.schema import Signature
-from t2m_bench.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
+from t2m_bench.embedding.shards.reader import ShardReader
+from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
 from t2m_bench.training import batches as module
 from t2m_bench.training.batches import BatchMaker, jitter_box
 

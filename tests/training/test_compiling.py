@@ -9,13 +9,13 @@ import torch
 from ranks_bench import make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.training.compiling import COMPILED, compile_forward
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.step import compute_gradients
 
 IMAGE_SHAPE = (256, 4, 4)
 WITHOUT_COMPILER = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from test_compiling import compute_step
 losses, gradient, how = compute_step("gated", compiled=True)
 plain, wanted, _ = compute_step("gated", compiled=False)
@@ -52,7 +52,10 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path: Path) -> None
     environment = {"PATH": str(tmp_path), "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     here = Path(__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_COMPILER, here], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", WITHOUT_COMPILER, here, here.parent / "helpers"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("failed: ")

@@ -8,8 +8,8 @@ from full_disk import limit_file_size
 from messages import raises_naming
 from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_segmenter
 
-from t2m_bench.config import Recipe
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.batches import order_cases, share_positions
 from t2m_bench.training.checkpoint import (
     ADAPTER_NAME,
@@ -22,7 +22,7 @@ from t2m_bench.training.checkpoint import (
     save_tensors,
 )
 from t2m_bench.training.loop import Trainer
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 
 
 class StoppedError(Exception):

@@ -5,7 +5,7 @@ import torch
 from ranks_bench import make_adapter, make_recipe
 
 from t2m_bench.training.optim import compute_learning_rate
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.updater import build_updater
 
 

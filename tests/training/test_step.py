@@ -4,8 +4,8 @@ import pytest
 import torch
 from ranks_bench import compute_one_gradient, make_adapter, make_batches, make_recipe, make_segmenter, run_ranks
 
-from t2m_bench.config import LossSection
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.recipe.schema import LossSection
+from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.step import StepLosses, compute_gradients
 
 SPLITS = {"2x8": (2, 0, 16), "1x4x4": (1, 0, 4), "2x4x2": (2, 0, 4)}

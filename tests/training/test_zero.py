@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from ranks_bench import find_port, join_ranks, make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.training.loop import Trainer
-from t2m_bench.training.ranks import Ranks
+from t2m_bench.training.process_group import Ranks
 
 STEPS = 20
 
@@ -75,7 +75,7 @@ import sys
 from pathlib import Path
 import deepspeed
 from torch.utils.cpp_extension import _get_build_directory
-from t2m_bench.training.ranks import _compile_once
+from t2m_bench.training.process_group import _compile_once
 
 lock = Path(_get_build_directory("deepspeed_shm_comm", verbose=False)) / "lock"
 lock.touch()

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2m_bench.data.frame import Frame
-from t2m_bench.data.hidden_shape import draw_mask
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box
-from t2m_bench.data.phantom import CLASS_EXPONENTS, LOOKS, draw_image, draw_outline
+from t2m_bench.data.phantoms.bus_bra import CLASS_EXPONENTS, LOOKS, draw_image, draw_outline
+from t2m_bench.data.phantoms.hidden_shape import draw_mask
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.models.losses import compute_bce_loss, compute_dice_loss
 from t2m_bench.models.pretrain.rich_phantoms import draw_rich_phantom

@@ -1,0 +1,1 @@
+"""The readers of data sets, and which there are."""

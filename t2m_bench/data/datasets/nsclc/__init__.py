@@ -1,0 +1,1 @@
+"""NSCLC-Radiogenomics: CT series, segmentations and a clinical table."""

@@ -1,0 +1,1 @@
+"""Data sets drawn here, whose effect of the text is known."""

@@ -1,0 +1,1 @@
+"""From cases and sentences to what the frozen encoders make of them, stored."""

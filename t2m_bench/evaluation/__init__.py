@@ -1,0 +1,1 @@
+"""What a trained arm is asked, and how well it answers."""

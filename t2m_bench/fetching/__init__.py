@@ -1,0 +1,1 @@
+"""Downloads, continued where they were cut and checked."""

@@ -1,0 +1,526 @@
+"""The recipe: everything that decides a result, as typed data that refuses what it does not know."""
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from t2m_bench.recipe.defaults import keep_decisive, load_defaults
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
+from t2m_bench.recipe.typed_yaml import (
+    DISTINCT,
+    Section,
+    Seed,
+    apply_override,
+    list_values,
+    load_mapping,
+    set_dotted,
+    validate,
+)
+
+Zero = Literal["zero1", "zero2"]
+AdapterKind = Literal[
+    "text_free", "text_train_only", "label", "shuffled", "gated", "hierarchical", "tuned_decoder", "unet"
+]
+Condition = Literal["right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted"]
+Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+IMAGE_WIDTH = 256
+"""D, the width of SAM's image embedding in every preset (segment_anything/build_sam.py)."""
+
+NOT_DECISIVE = ("root", "clinical", "strict")
+"""Of the dataset section: where it lies and whether it is refused; what it holds stands in the manifest's hash."""
+
+UNDECIDING = (
+    *(f"dataset.{name}" for name in NOT_DECISIVE),
+    "image_encoder.checkpoint",
+    "bench",
+    "cluster",
+    "deviations",
+)
+"""Fields that decide no result; a checkpoint's content enters the hashes of embeddings."""
+
+LEVELS = frozenset({"gated", "coarse", "fine"})
+
+TIGHT = "tight"
+BOX_NAME = re.compile(r"tight|(jitter|loose|shift)_([1-9]\d?|100)")
+ARM_NAME = re.compile(r"[a-z][a-z0-9_]*")
+REFERENCE_ARMS = frozenset({"baseline", "floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask"})
+
+PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+
+
+class PhantomSection(Section):
+    """Phantoms written into `dataset.root` when it does not exist yet; `cases` are images, or patients with CT."""
+
+    cases: Annotated[int, Field(ge=5)]
+    seed: Seed = 0
+    text_effect: Fraction = 1.0
+    text_visible: bool = False
+
+
+class CtSection(Section):
+    """Which slices of a CT become cases, and the window in Hounsfield units that becomes 0 to 255."""
+
+    window: Literal["lung", "mediastinal"] | tuple[Annotated[float, Field(gt=0.0)], float] = "lung"
+    """A preset, or [width, level]."""
+    slices_per_patient: Positive = 5
+    min_pixels: Positive = 16
+    """Slices on which fewer are marked are never chosen."""
+    slice_seed: Seed = 0
+
+
+class DatasetSection(Section):
+    """Which cases, and how they are split by patient."""
+
+    kind: Literal["bus_bra", "nsclc"] = "bus_bra"
+    root: Path
+    clinical: Path | None = None
+    """The clinical table of `nsclc`; looked for in `root` where it is not named."""
+    ct: CtSection = CtSection()
+    strict: bool = False
+    """Refuse a data set of which anything is left out."""
+    test_fold: Annotated[int, Field(ge=1, le=10)] = 1
+    val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
+    fold_seed: Seed = 0
+    """Of the folds derived where there are no official ones; the test patients of a fold depend on nothing else."""
+    split_seed: Seed = 0
+    """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
+    split_by: Literal["patient", "image"] = "patient"
+    """`image` draws images, as was published: patients then stand on both sides. test_fold then numbers the draw."""
+    validation: Literal["apart", "test"] = "apart"
+    """`test` chooses the best epoch on the test cases, as was published; those set apart for it are trained on."""
+    phantom: PhantomSection | None = None
+
+
+class PromptsSection(Section):
+    """Which sentences stand for the text fields."""
+
+    file: str = "birads"
+    family: str = "category"
+    text_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class ImageEncoderSection(Section):
+    """The frozen SAM: the weights of `mini` are shipped, the others need a checkpoint file."""
+
+    preset: str = "mini"
+    """An entry of the table of image encoders."""
+    checkpoint: Path | None = None
+    input_range: InputRange = "unit"
+    """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
+
+    @model_validator(mode="after")
+    def _fits_its_table(self) -> "ImageEncoderSection":
+        if self.preset not in IMAGE_ENCODERS:
+            raise ValueError(f"image_encoder.preset: {IMAGE_ENCODERS.describe_unknown(self.preset)}")
+        allowed = IMAGE_ENCODERS.find(self.preset).input_ranges
+        if self.input_range not in allowed:
+            raise ValueError(
+                f"image_encoder.input_range = {self.input_range} means nothing for the weights of {self.preset}; "
+                f"set {' or '.join(allowed)}"
+            )
+        return self
+
+
+class TextEncoderSection(Section):
+    """The frozen text encoder: `stand-in` is shipped, others are Hugging Face names or folders."""
+
+    name: str = PUBMEDBERT
+    pooling: Literal["cls", "mean"] = "cls"
+
+
+def _sigmoid(raw: float) -> float:
+    return 1.0 / (1.0 + math.exp(-raw))
+
+
+PUBLISHED_ADAPTER: dict[str, Any] = {
+    "norm": "output",
+    "inner_width": IMAGE_WIDTH,
+    "gated": {"tokens": 1, "heads": 1, "gate_init": _sigmoid(1.0)},
+    "coarse": {"tokens": 1, "heads": 4, "gate_init": _sigmoid(0.5)},
+    "fine": {"tokens": 2, "heads": 8, "gate_init": _sigmoid(0.8)},
+}
+"""What `adapter.preset: published` stands for wherever the recipe says nothing else (Talk2MedSAM's code)."""
+
+
+class LevelSection(Section):
+    """One level of an adapter: K text tokens, H heads, the gate's opening at the start."""
+
+    tokens: Positive
+    heads: Positive
+    gate_init: Opening
+
+
+class AdapterSection(Section):
+    """The trainable adapter; an arm of the benchmark differs from another here alone."""
+
+    kind: AdapterKind = "hierarchical"
+    preset: Literal["default", "published"] = "default"
+    norm: Literal["branch", "output"] = "branch"
+    inner_width: Positive = IMAGE_WIDTH // 2
+    gated: LevelSection = LevelSection(tokens=1, heads=1, gate_init=0.5)
+    coarse: LevelSection = LevelSection(tokens=1, heads=4, gate_init=0.5)
+    fine: LevelSection = LevelSection(tokens=2, heads=8, gate_init=0.8)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, raw: Any) -> Any:
+        """Let a recipe name one key of a level and keep the level's other defaults, which the preset decides."""
+        if not isinstance(raw, dict):
+            return raw
+        published = raw.get("preset") == "published"
+        filled = (PUBLISHED_ADAPTER if published else {}) | raw
+        for name in LEVELS & filled.keys():
+            if isinstance(filled[name], dict):
+                default = cls.model_fields[name].get_default().model_dump()
+                filled[name] = default | (PUBLISHED_ADAPTER[name] if published else {}) | filled[name]
+        return filled
+
+    def list_said(self) -> dict[str, Any]:
+        """Return the preset and what is said otherwise than it stands for, so that another may take its place."""
+        return {"preset": self.preset} | _subtract(self.model_dump(), AdapterSection(preset=self.preset).model_dump())
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "AdapterSection":
+        width = IMAGE_WIDTH if self.preset == "published" else self.inner_width
+        for name in ("gated", "coarse", "fine"):
+            heads = getattr(self, name).heads
+            if width % heads:
+                raise ValueError(f"adapter.{name}.heads = {heads} does not divide the inner width {width}")
+        return self
+
+
+class LossSection(Section):
+    """L = dice_weight * dice + bce_weight * bce + contrastive_weight * contrastive (the method's lambda)."""
+
+    dice_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    bce_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    contrastive_weight: Annotated[float, Field(ge=0.0)] = 2.0
+    temperature: Annotated[float, Field(gt=0.0)] = 0.07
+
+
+class OptimSection(Section):
+    """AdamW with linear warm-up and a cosine to zero."""
+
+    epochs: Positive = 20
+    global_batch_size: Positive = 16
+    micro_batch_size: Positive = 16
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    patience: Positive = 5
+    box_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
+    """Each side of a training box moves by a uniform share of the box's size up to this, in or out."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+class NamedArm(Section):
+    """An arm of a recipe's own: what differs from the shared recipe.
+
+    All arms share the recipe but the adapter block; one whose optim, loss or prompts differ too is compared fairly only
+    with arms given as many trials, so it must say that it is `differently_tuned`.
+    """
+
+    adapter: dict[str, Any] = Field(default_factory=dict)
+    optim: dict[str, Any] = Field(default_factory=dict)
+    loss: dict[str, Any] = Field(default_factory=dict)
+    prompts: dict[str, Any] = Field(default_factory=dict)
+    differently_tuned: bool = False
+    trials: Positive = 1
+    """Trials of the sweep that chose it; the report prints them."""
+
+    @model_validator(mode="after")
+    def _says_what_it_is(self) -> "NamedArm":
+        tuned = [name for name in ("optim", "loss", "prompts") if getattr(self, name)]
+        if tuned and not self.differently_tuned:
+            raise ValueError(
+                f"bench.named: an arm changes {tuned[0]}, which all arms share; say differently_tuned: true there, and "
+                "trials: how many its sweep had"
+            )
+        if self.differently_tuned and "trials" not in self.model_fields_set:
+            raise ValueError("bench.named: an arm is differently_tuned; say trials: how many its sweep had")
+        return self
+
+
+class BenchSection(Section):
+    """What `bench` runs, and which questions a trained arm is asked."""
+
+    arms: Annotated[tuple[str, ...], *DISTINCT] = ("text_free", "gated", "hierarchical")
+    named: dict[str, NamedArm] = Field(default_factory=dict)
+    seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
+    margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
+    """Dice within which a difference counts as negligible; fix it before looking at results."""
+    folds: tuple[Annotated[int, Field(ge=1, le=10)], ...] = ()
+    """Test folds in turn; none means dataset.test_fold alone."""
+    conditions: tuple[Condition, ...] = get_args(Condition)
+    boxes: tuple[str, ...] = (TIGHT, "jitter_20", "loose_20")
+
+    @model_validator(mode="after")
+    def _knows_its_names(self) -> "BenchSection":
+        kinds = get_args(AdapterKind)
+        for name, named in self.named.items():
+            is_tuned = named.differently_tuned and named.adapter.get("kind", name) == name
+            if not ARM_NAME.fullmatch(name) or name in REFERENCE_ARMS or (_is_kind(name) and not is_tuned):
+                raise ValueError(
+                    f"bench.named.{name}: choose a name of a-z, 0-9 and _ that no arm has yet, or tune an arm of that "
+                    "name: differently_tuned: true, and no other kind"
+                )
+        for arm in self.arms:
+            if arm not in kinds and arm not in self.named:
+                near = difflib.get_close_matches(arm, [*kinds, *self.named], n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join([*kinds, *self.named])}"
+                raise ValueError(f"bench.arms: {arm} is no arm; {hint}")
+        for box in self.boxes:
+            if not BOX_NAME.fullmatch(box):
+                raise ValueError(
+                    f"bench.boxes: {box} is no box; write tight, jitter_P, loose_P or shift_P, P in percent"
+                )
+        if "right" not in self.conditions or TIGHT not in self.boxes:
+            raise ValueError("bench.conditions needs right and bench.boxes needs tight: all else is compared with them")
+        return self
+
+
+def list_default_suite() -> dict[str, list[str]]:
+    """Return the conditions and boxes that a run is asked where its recipe names none."""
+    defaults = BenchSection()
+    return {"conditions": list(defaults.conditions), "boxes": list(defaults.boxes)}
+
+
+class ClusterSection(Section):
+    """Where it runs; results do not depend on it beyond rounding."""
+
+    num_train_workers: Annotated[int, Field(ge=0)] | tuple[Positive, Positive] = 0
+    """Ray Train workers; 0 trains in the calling process, [min, max] takes as many as the cluster has meanwhile."""
+    deepspeed: Zero | None = None
+    """AdamW's state (zero1), and the summed gradients too (zero2), spread over the workers."""
+    cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    use_gpu: bool = False
+    compile: bool = False
+    """Adapter and decoder through torch.compile; where that fails training goes on without, saying so."""
+    num_embed_workers: Annotated[int, Field(ge=0)] = 0
+    num_bench_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes of `bench` that train a run each, side by side; 0 trains one run after the other."""
+    checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    shard_mib: Positive = 256
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """How many GPUs each worker has: one or none."""
+        return 1 if self.use_gpu else 0
+
+    @property
+    def min_train_workers(self) -> int:
+        """The fewest workers that train; with fewer the run waits, then gives up."""
+        return self.num_train_workers if isinstance(self.num_train_workers, int) else self.num_train_workers[0]
+
+    @field_validator("num_train_workers", mode="before")
+    @classmethod
+    def _is_number_or_range(cls, raw: Any) -> Any:
+        """Say in one sentence what may be written; pydantic would say it once for each form."""
+        low, high = raw if isinstance(raw, list | tuple) and len(raw) == 2 else (raw, raw)
+        are_counts = all(isinstance(count, int) and not isinstance(count, bool) for count in (low, high))
+        if not are_counts or low < (0 if low is raw else 1) or low > high:
+            shown = list(raw) if isinstance(raw, tuple) else raw
+            raise ValueError(
+                f"cluster.num_train_workers = {shown}: write a number of workers (0 trains in the calling process), or "
+                "[min, max] with 1 <= min <= max"
+            )
+        return raw
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> "ClusterSection":
+        if self.num_bench_workers > 0 and self.num_train_workers != 0:
+            raise ValueError(
+                f"cluster.num_bench_workers = {self.num_bench_workers} trains each run in one process; set "
+                "cluster.num_train_workers to 0, or num_bench_workers to 0"
+            )
+        if self.deepspeed is not None and self.min_train_workers == 0:
+            raise ValueError(f"cluster.deepspeed = {self.deepspeed} needs workers; set cluster.num_train_workers")
+        return self
+
+
+class Recipe(Section):
+    """A whole recipe; see `launch/` for examples."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    seed: Seed = 0
+    allow_leakage: bool = False
+    dataset: DatasetSection
+    prompts: PromptsSection = PromptsSection()
+    image_encoder: ImageEncoderSection = ImageEncoderSection()
+    text_encoder: TextEncoderSection = TextEncoderSection()
+    adapter: AdapterSection = AdapterSection()
+    loss: LossSection = LossSection()
+    optim: OptimSection = OptimSection()
+    bench: BenchSection = BenchSection()
+    cluster: ClusterSection = ClusterSection()
+    deviations: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What this recipe does otherwise than a clean protocol: name -> dotted field -> its clean value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published_drops_no_text(cls, raw: Any) -> Any:
+        """Show in the resolved recipe that the published adapter trained without text dropout."""
+        sections = [raw.get(name) or {} for name in ("adapter", "prompts")] if isinstance(raw, dict) else []
+        if not sections or not all(isinstance(section, dict) for section in sections):
+            return raw
+        adapter, prompts = sections
+        return raw | {"prompts": {"text_dropout": 0.0} | prompts} if adapter.get("preset") == "published" else raw
+
+    @model_validator(mode="after")
+    def _half_precision_has_a_gpu(self) -> "Recipe":
+        if self.optim.mixed_precision == "fp16" and not self.cluster.use_gpu:
+            raise ValueError("optim.mixed_precision = fp16 needs a GPU (cluster.use_gpu=true); on a CPU use bf16")
+        if self.optim.mixed_precision == "fp16" and self.cluster.deepspeed is not None:
+            raise ValueError("optim.mixed_precision = fp16 is not offered with cluster.deepspeed; use bf16 or no")
+        return self
+
+    @model_validator(mode="after")
+    def _named_arms_are_recipes(self) -> "Recipe":
+        for name in self.bench.named:
+            try:
+                self.with_arm(name, self.seed)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(map(str, problem["loc"]))
+                raise ValueError(f"bench.named.{name}: {where}: {problem['msg']}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _deviations_are_recipes(self) -> "Recipe":
+        for clean in self.deviations.values():
+            self.with_values(clean)
+        return self
+
+    def with_arm(self, arm: str, seed: int) -> "Recipe":
+        """Return this recipe for one arm and training seed of a benchmark."""
+        named = self.bench.named.get(arm)
+        if named is None:
+            return self.model_copy(update={"adapter": self.adapter.model_copy(update={"kind": arm}), "seed": seed})
+        own = {"adapter": {**named.adapter, "kind": arm}} if _is_kind(arm) else {}
+        changed = {
+            name: type(section).model_validate(_merge(shared, own.get(name, getattr(named, name))))
+            for name, section, shared in (
+                ("adapter", self.adapter, self.adapter.list_said()),
+                ("optim", self.optim, self.optim.model_dump(mode="json")),
+                ("loss", self.loss, self.loss.model_dump(mode="json")),
+                ("prompts", self.prompts, self.prompts.model_dump(mode="json")),
+            )
+        }
+        return self.model_copy(update={**changed, "seed": seed})
+
+    def with_fold(self, fold: int) -> "Recipe":
+        """Return this recipe with another test fold."""
+        return self.model_copy(update={"dataset": self.dataset.model_copy(update={"test_fold": fold})})
+
+    def with_values(self, values: dict[str, Any]) -> "Recipe":
+        """Return this recipe with values of dotted fields.
+
+        Raises:
+            RecipeError: a field or a value is not allowed.
+        """
+        bench = self.bench.model_dump(mode="json", exclude_unset=True)  # what is not said stays so
+        raw = self.model_dump(mode="json") | {"adapter": self.adapter.list_said(), "bench": bench, "deviations": {}}
+        for dotted, value in values.items():
+            set_dotted(raw, dotted, value)
+        return parse_recipe(raw, source=self.name)
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The test folds of a benchmark."""
+        return self.bench.folds or (self.dataset.test_fold,)
+
+    def compute_experiment_hash(self, dataset_hash: str) -> str:
+        """Return 8 hex digits of what all runs of one experiment share: all but arm, test fold, seed and cluster.
+
+        An arm of a kind's name that is tuned makes another experiment: its runs bear the name of those that are not.
+
+        Args:
+            dataset_hash: stands for data and weights in place of their paths, so that a moved folder changes nothing.
+        """
+        shared = self.list_decisive("seed", "adapter.kind", "dataset.test_fold")
+        tuned = {name: self._list_named(arm) for name, arm in self.bench.named.items() if _is_kind(name)}
+        return _hash8([dataset_hash, shared, tuned] if tuned else [dataset_hash, shared])
+
+    def compute_run_hash(self) -> str:
+        """Return 8 hex digits of all that decides a run's result on its data."""
+        return _hash8(self.list_decisive())
+
+    def list_decisive(self, *without: str) -> dict[str, Any]:
+        """Return what decides a result, without some dotted fields; later fields count unless at their default."""
+        decisive = keep_decisive(list_values(self), load_defaults("recipe"))
+        for dotted in (*UNDECIDING, *without):
+            *parents, leaf = dotted.split(".")
+            reduce(dict.__getitem__, parents, decisive).pop(leaf, None)
+        return decisive
+
+    def _list_named(self, arm: NamedArm) -> dict[str, Any]:
+        """Return what makes a named arm another one; its sections may repeat fields of the recipe."""
+        kept, frozen = keep_decisive(list_values(arm), load_defaults("arm")), load_defaults("recipe")
+        for shared in list_values(self):
+            *parents, leaf = shared.path
+            place = reduce(lambda found, parent: found.get(parent, {}), parents, kept)
+            if leaf in place and place[leaf] == shared.value and not frozen.decides(shared):
+                place.pop(leaf)
+            elif leaf in place and shared.field in frozen.renamed:
+                set_dotted(kept, frozen.renamed[shared.field], place.pop(leaf))
+        return kept
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a YAML recipe and apply dotted overrides such as `adapter.fine.heads=4`.
+
+    Raises:
+        RecipeError: the file is absent or no YAML mapping, or a key or value is not allowed; names the field.
+    """
+    raw = load_mapping(path, "recipe", "launch")
+    for override in overrides:
+        apply_override(raw, override)
+    return parse_recipe(raw, source=str(path))
+
+
+def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Validate a mapping as a recipe; `source` names it in messages.
+
+    Raises:
+        RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
+    """
+    return validate(Recipe, raw, "recipe", source)
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return base with changes, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        is_section = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if is_section else value
+    return merged
+
+
+def _subtract(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    """Return what of values is not the default's, section by section."""
+    return {
+        key: _subtract(value, default[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value != default[key]
+    }
+
+
+def _is_kind(arm: str) -> bool:
+    return arm in get_args(AdapterKind)
+
+
+def _hash8(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,0 +1,200 @@
+"""YAML files as typed data: dotted overrides, unknown keys refused with the nearest known name."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, PydanticUndefined, to_jsonable_python
+
+from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.defaults import REQUIRED, Value
+
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What torch's generators take."""
+
+
+def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    repeated = [value for value, count in Counter(values).items() if count > 1]
+    if repeated:
+        raise PydanticCustomError("repeated", "{value} stands more than once", {"value": str(repeated[0])})
+    return values
+
+
+DISTINCT = (Field(min_length=1), AfterValidator(_refuse_repeats))
+"""At least one value, none twice."""
+
+
+class Section(BaseModel):
+    """A part of a file: immutable, unknown keys refused, numbers finite, true and false no numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read `a,b` as the list [a, b] where a field takes a list: that is how one writes it on a command line."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        takes_list = get_origin(annotation) is tuple
+        may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
+        if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
+            return [yaml.safe_load(part) for part in value.split(",")]
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python takes true for 1, and so would pydantic."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
+            raise PydanticCustomError("truth", "true and false mean nothing here")
+        return value
+
+
+Whole = TypeVar("Whole", bound=Section)
+
+
+def list_values(
+    section: Section, like: Section | None = None, path: tuple[str, ...] = (), field: str = ""
+) -> Iterator[Value]:
+    """Yield the values of a section and of the sections in it, field by field, as JSON.
+
+    Args:
+        like: the default of the section itself, whose values are its fields' defaults. path, field: the way to it.
+    """
+    for name, described in type(section).model_fields.items():
+        default = getattr(like, name, described.get_default(call_default_factory=True))
+        yield from _list_value(getattr(section, name), default, (*path, name), f"{field}{name}")
+
+
+def _list_value(value: Any, default: Any, path: tuple[str, ...], field: str) -> Iterator[Value]:
+    is_mapping = isinstance(value, Mapping) and any(isinstance(part, Section) for part in value.values())
+    if isinstance(value, Section) or is_mapping:
+        if not isinstance(default, Section):  # that it is given says something, even where each field has its default
+            yield Value(path, field, {}, _to_json(default))
+    else:
+        yield Value(path, field, to_jsonable_python(value), _to_json(default))
+    if isinstance(value, Section):
+        yield from list_values(value, default if isinstance(default, Section) else None, path, f"{field}.")
+    elif is_mapping:
+        for key, part in value.items():
+            yield from _list_value(part, None, (*path, key), f"{field}.*")
+
+
+def _to_json(default: Any) -> Any:
+    return REQUIRED if default is PydanticUndefined else to_jsonable_python(default)
+
+
+def load_mapping(path: Path, what: str, folder: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        what: the kind of file in messages, such as "recipe". folder: where examples of it lie.
+
+    Raises:
+        RecipeError: the file is absent or no YAML mapping.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(
+            f"{path}: there is no such {what}. A {what} is a YAML file; see those in {folder}/."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a {what} is a mapping of names to values, found {type(raw).__name__}.")
+    return raw
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set a value of a nested mapping from `field.name=value`; the value is YAML.
+
+    Raises:
+        RecipeError: it is not of this form, or passes through a value.
+    """
+    dotted, separator, value = override.partition("=")
+    if not separator or not dotted:
+        raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
+    try:
+        set_dotted(raw, dotted, yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"override {override!r}: the value is not YAML: {error}") from None
+    except RecipeError as error:
+        raise RecipeError(f"override {override!r}: {error}") from None
+
+
+def set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set `a.b.c` of a nested mapping, making the sections that lack.
+
+    Raises:
+        RecipeError: the way there passes through a value.
+    """
+    *parents, leaf = dotted.split(".")
+    place = raw
+    for parent in parents:
+        child = place.setdefault(parent, {})
+        if child is None:
+            child = place[parent] = {}
+        if not isinstance(child, dict):
+            raise RecipeError(f"{parent} is a value, not a section")
+        place = child
+    place[leaf] = value
+
+
+def validate(model: type[Whole], raw: dict[str, Any], what: str, source: str) -> Whole:
+    """Validate a mapping as a model; `what` names its kind and `source` the file in messages.
+
+    Raises:
+        RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
+    """
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = [_describe(problem, model, what) for problem in error.errors()]
+        raise RecipeError(f"{source}: " + "; ".join(lines)) from None
+
+
+def find_near(name: str, known: list[str]) -> str:
+    """Return the words that point from an unknown name to a known one, or list those there are."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
+def _describe(problem: Any, model: type[BaseModel], what: str) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or what
+    if problem["type"] == "extra_forbidden":
+        hint = find_near(str(problem["loc"][-1]), list_fields(model, problem["loc"][:-1]))
+        return f"{field} is not a field of the {what}; {hint}"
+    if problem["type"] == "missing":
+        return f"{field} is required and absent"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        return message
+    return f"{field}: {message} (found {problem['input']!r})"
+
+
+def list_fields(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Return the names of the fields of the section at a place inside a model; none where it is no section."""
+    section: Any = model
+    for part in location:
+        if part not in section.model_fields:  # a key of a mapping: the section is the mapping's value
+            continue
+        found = _find_section(section.model_fields[part].annotation)
+        if found is None:
+            return []
+        section = found
+    return list(section.model_fields)
+
+
+def _find_section(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        found = _find_section(part)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,1 @@
+"""A run as data, and from its recipe to its results."""

@@ -1,0 +1,174 @@
+"""One run, from its recipe to its results, in whatever processes it is given."""
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from t2m_bench.evaluation.conditions import Exam, Question, ask_all, ask_right, ask_without_text
+from t2m_bench.evaluation.crops import choose_shown, write_crops
+from t2m_bench.evaluation.evaluate import Answers
+from t2m_bench.files import write_json
+from t2m_bench.metrics.results import RESULTS_NAME, write_results
+from t2m_bench.models.fusion import count_trainable_parameters
+from t2m_bench.recipe.schema import list_default_suite
+from t2m_bench.runs.run_folder import RUN_NAME, write_history
+from t2m_bench.runs.setup import Bench, Job, set_up
+from t2m_bench.training.batches import BatchMaker
+from t2m_bench.training.checkpoint import Progress, load_best_adapter
+from t2m_bench.training.compiling import compile_forward
+from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
+from t2m_bench.training.process_group import Ranks
+
+MASKS_NAME = "masks.npz"
+
+
+def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Progress:
+    """Train to the end, or from where it was stopped, then evaluate the best epoch on the test cases.
+
+    Asked to stop, it saves and returns a progress that is not `finished`.
+    """
+    bench = set_up(job, ranks)
+    if job.recipe.cluster.compile:
+        bench = replace(bench, compiled=_compile(bench))
+    validation = ask_to_validate(bench)
+    log = _EpochLog(job.run_folder) if ranks.is_first else None
+    progress = make_trainer(
+        bench,
+        validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
+        on_epoch=log.write if log else lambda history: None,
+        should_stop=should_stop,
+    ).fit()
+    if log:
+        log.close()
+    if progress.finished:
+        evaluate(bench, progress)
+    return progress
+
+
+def _compile(bench: Bench) -> str:
+    image_shape = bench.source.read(bench.job.splits.train[:1]).image_embedding.shape[1:]
+    text_width, num_cases = bench.texts.embeddings.shape[1], bench.job.recipe.optim.micro_batch_size
+    return compile_forward(bench.arm, bench.evaluator.segmenter, text_width, image_shape, num_cases, bench.ranks)
+
+
+def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_stop: ShouldStop) -> Trainer:
+    """Return the training of a bench's arm on its training cases."""
+    job, recipe, optim = bench.job, bench.job.recipe, bench.job.recipe.optim
+    batches = BatchMaker(
+        source=bench.source,
+        texts=bench.texts,
+        case_ids=job.splits.train,
+        seed=recipe.seed,
+        global_batch_size=optim.global_batch_size,
+        micro_batch_size=optim.micro_batch_size,
+        text_dropout=recipe.prompts.text_dropout,
+        box_jitter=optim.box_jitter,
+        input_size=bench.frame.input_size,
+    )
+    return Trainer(
+        recipe,
+        job.run_folder,
+        bench.arm,
+        bench.evaluator.segmenter,
+        batches,
+        bench.ranks,
+        validate=validate,
+        on_epoch=on_epoch,
+        should_stop=should_stop,
+    )
+
+
+def ask_to_validate(bench: Bench) -> Exam:
+    """Return the questions by which the best epoch is chosen: right text, or for `shuffled` the text it trains with."""
+    cases = bench.job.select(bench.job.splits.val)
+    if bench.arm.uses_text:
+        return ask_right(cases, bench.texts)
+    return ask_without_text(cases, text_width=bench.texts.embeddings.shape[1])
+
+
+def evaluate(bench: Bench, progress: Progress) -> None:
+    """Answer the test questions with the best epoch's adapter and write the run's results."""
+    job, ranks = bench.job, bench.ranks
+    load_best_adapter(job.run_folder, bench.arm, progress)
+    asking, boxes = job.load_asking()
+    cases = job.select(job.splits.test)
+    if bench.arm.uses_text:
+        exam = ask_all(cases, bench.texts, asking)
+    else:
+        exam = ask_without_text(cases, asking.boxes, bench.texts.embeddings.shape[1])
+    shown = find_shown(exam.questions)
+    answers = replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam, list(shown.values()))
+    num_nodes = ranks.num_nodes  # every rank takes part in the count
+    if ranks.is_first:
+        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.fields))
+        write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
+        summary = summarise(bench, progress, exam.questions, answers)
+        write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
+    ranks.wait()
+
+
+def find_shown(questions: Sequence[Question]) -> dict[str, int]:
+    """Return case -> position of its main question, for the cases that pictures show."""
+    asked = {q.case.case_id: position for position, q in enumerate(questions) if q.is_main}
+    return {list(asked)[place]: list(asked.values())[place] for place in choose_shown(len(asked))}
+
+
+def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], answers: Answers) -> dict[str, Any]:
+    """Return the content of run.json."""
+    job, recipe = bench.job, bench.job.recipe
+    named = job.suite.bench.named.get(job.arm)
+    return {
+        "run": job.run_folder.name,
+        **job.describe(),
+        "status": "finished",
+        "trainable_parameters": count_trainable_parameters(bench.arm),
+        "val_dice": progress.best_val_dice,
+        "test_dice": float(answers.select("dice")[[question.is_main for question in questions]].mean()),
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "seconds": round(progress.seconds, 2),
+        "world_size": bench.ranks.world_size,
+        "peak_memory_mib": measure_peak_memory(bench.ranks.device),
+        "mixed_precision": recipe.optim.mixed_precision,
+        "compiled": bench.compiled,
+        "differently_tuned": named.differently_tuned if named else False,
+        "trials": named.trials if named else 1,
+        "conditions": list(job.asking.conditions),
+        "boxes": list(job.asking.boxes),
+        "default_suite": list_default_suite(),
+        "evaluation": asdict(answers.cost),
+        "run_hash": progress.run_hash,
+        "recipe": recipe.model_dump(mode="json"),
+        "suite": job.suite.model_dump(mode="json"),
+    }
+
+
+def measure_peak_memory(device: torch.device) -> int:
+    """Return MiB: the most that this process had on the GPU, or without one in memory, earlier runs of it included."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) / 2**20)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # Linux gives KiB
+
+
+class _EpochLog:
+    """history.jsonl and TensorBoard events of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, history: Sequence[Mapping[str, Any]]) -> None:
+        write_history(self._folder, history)
+        row = history[-1]
+        for name, value in {**row, **{f"gate/{level}": gate for level, gate in row["gates"].items()}}.items():
+            if isinstance(value, float):
+                self._board.add_scalar(name, value, row["step"])
+        self._board.flush()
+
+    def close(self) -> None:
+        self._board.close()

@@ -1,0 +1,183 @@
+"""What a run is, as data, and what each of its processes builds of it."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from t2m_bench.data.boxes import Boxes
+from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
+from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.data.splits import Splits
+from t2m_bench.embedding.encode import check_weights
+from t2m_bench.embedding.image_source import ImageSource
+from t2m_bench.embedding.shards.reader import ShardReader
+from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.evaluation.conditions import Asking
+from t2m_bench.evaluation.evaluate import Evaluator
+from t2m_bench.models.arm import Arm, Segmenter
+from t2m_bench.models.box_unet import FRAME, BoxUnetSegmenter, build_box_unet
+from t2m_bench.models.fusion import build_adapter
+from t2m_bench.models.sam import FrozenSam, load_sam
+from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.models.tuned_decoder import TunedDecoder
+from t2m_bench.recipe.schema import Recipe
+from t2m_bench.runs.run_folder import load_json
+from t2m_bench.training.batches import CaseSource, TextTable
+from t2m_bench.training.compiling import NOT_ASKED
+from t2m_bench.training.process_group import Ranks
+
+BOXES_NAME = "boxes.json"
+PROBE_NAME = "probe.json"
+
+SHUFFLE_STREAM = 3
+"""Tells the draw of shuffled texts from a seed's other draws."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as every process of it needs it; all paths are absolute.
+
+    Attributes:
+        arm: the benchmark's name of this run's adapter. recipe: as this arm is trained; suite: as all arms share it.
+        checkpoint: of the image encoder, None for the shipped one.
+        cases: under pseudonyms. fields: text fields in the order of the prompt file; results are told apart by them.
+        asking: what the arm is asked, but for the probe's predictions, which lie in the reference folder.
+        reference: the folder of the fold's boxes, probe, floors and baseline.
+    """
+
+    arm: str
+    recipe: Recipe
+    suite: Recipe
+    root: Path
+    checkpoint: Path | None
+    cases: tuple[Case, ...]
+    splits: Splits
+    shards: Path
+    signature: Signature
+    texts: TextTable
+    fields: tuple[str, ...]
+    asking: Asking
+    reference: Path
+    run_folder: Path
+
+    def select(self, case_ids: Sequence[str]) -> list[Case]:
+        """Return the cases of a split."""
+        by_id = {case.case_id: case for case in self.cases}
+        return [by_id[case_id] for case_id in case_ids]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the constant columns of this run's results."""
+        dataset = self.recipe.dataset
+        return {"arm": self.arm, "dataset": dataset.kind, "fold": dataset.test_fold, "seed": self.recipe.seed}
+
+    def make_texts(self) -> TextTable:
+        """Return the texts as the arm's kind reads them."""
+        kind = self.recipe.adapter.kind
+        if kind == "label":
+            return self.texts.as_labels()
+        if kind == "shuffled":
+            trained = self.select(self.splits.outside_test)
+            patient_of = {case.case_id: case.patient_id for case in trained}
+            return self.texts.shuffle(patient_of, np.random.default_rng([self.recipe.seed, SHUFFLE_STREAM]))
+        return self.texts
+
+    def load_asking(self) -> tuple[Asking, Boxes]:
+        """Return what the arm is asked and the boxes, with what the reference folder holds.
+
+        Raises:
+            RunFolderError: the folder lacks them.
+        """
+        command = "Remove the folder and run the same command."
+        probe = load_json(self.reference / PROBE_NAME, command)
+        boxes = load_json(self.reference / BOXES_NAME, command)
+        by_field = {name: found["predicted"] for name, found in probe["fields"].items()}
+        # a field that could not be predicted is given as unknown: its own value is what the image does not tell
+        predicted = {
+            case.case_id: {
+                **dict.fromkeys(case.text_fields, UNKNOWN),
+                **{name: of[case.case_id] for name, of in by_field.items()},
+            }
+            for case in self.select(self.splits.test)
+            if by_field
+        }
+        return replace(self.asking, predicted=predicted), boxes
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """The parts that no run trains, on this rank's device, and where embeddings come from."""
+
+    sam: FrozenSam
+    segmenter: BoxSegmenter
+    source: ShardReader
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a process builds of a job to train and evaluate it.
+
+    Attributes:
+        source: of embeddings, or of images where the arm reads those. frame: of its boxes and logits.
+        texts: as the arm reads them. compiled: what became of torch.compile.
+    """
+
+    job: Job
+    arm: Arm
+    source: CaseSource
+    frame: Frame
+    texts: TextTable
+    evaluator: Evaluator
+    ranks: Ranks
+    compiled: str = NOT_ASKED
+
+
+@lru_cache(maxsize=1)
+def _load_once(preset: str, checkpoint: Path | None) -> FrozenSam:
+    """Load once a process: the runs of a benchmark follow one another in it."""
+    return load_sam(preset, checkpoint)
+
+
+def load_frozen(job: Job, ranks: Ranks) -> Frozen:
+    """Load the frozen parts and open the shards."""
+    sam = _load_once(job.recipe.image_encoder.preset, job.checkpoint)
+    check_weights(sam, job.signature)
+    segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
+    return Frozen(sam, segmenter, ShardReader(job.shards, job.signature))
+
+
+def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
+    """Build a fresh arm on this rank's device, and the frozen parts where they are not given.
+
+    Raises:
+        RecipeError: the arm needs a package that is not installed.
+    """
+    frozen = frozen or load_frozen(job, ranks)
+    texts = job.make_texts()
+    arm, segmenter = _build_arm(job, frozen, texts)
+    source: CaseSource = frozen.source
+    frame = frozen.sam.frame
+    if isinstance(segmenter, BoxUnetSegmenter):
+        source, frame = ImageSource(job.root, job.cases, FRAME), FRAME
+    evaluator = Evaluator(job.root, source, segmenter, frame, {}, ranks)
+    return Bench(job, arm.to(ranks.device), source, frame, texts, evaluator, ranks)
+
+
+def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> tuple[Arm, Segmenter]:
+    """Build the arm, its start depending on the training seed alone, and what decodes for it."""
+    generator = torch.Generator().manual_seed(job.recipe.seed)
+    kind = job.recipe.adapter.kind
+    if kind == "unet":
+        unet = build_box_unet(generator)
+        return unet, BoxUnetSegmenter(unet)
+    if kind == "tuned_decoder":
+        own = deepcopy(frozen.segmenter)  # it is changed in place, and other runs of this process need the frozen one
+        return TunedDecoder(own), own
+    text_width = job.texts.embeddings.shape[1]
+    return build_adapter(job.recipe.adapter, text_width, generator, len(texts.embeddings)), frozen.segmenter

@@ -1,0 +1,123 @@
+import errno
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom
+import pytest
+from messages import check_names, raises_naming
+from scans import make_scan
+
+from t2m_bench.data.datasets.nsclc.dicom_series import find_patients, list_files, read_header
+from t2m_bench.data.exclusions import Reason
+from t2m_bench.data.phantoms.nsclc_dicom import Style, write_scan
+from t2m_bench.errors import DatasetError
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scan")
+    write_scan(folder, make_scan(), Style())
+    return folder
+
+
+def count(folder: Path) -> dict[str, tuple[list[int], int]]:
+    patients, _ = find_patients(folder)
+    return {name: (sorted(map(len, files.ct.values())), len(files.segs)) for name, files in patients.items()}
+
+
+def test_the_layout_of_the_folder_does_not_matter(written: Path, tmp_path: Path) -> None:
+    assert count(written) == {"R01-001": ([18], 1)}
+    for number, path in enumerate(sorted(written.rglob("*.dcm"))):
+        shutil.copy(path, tmp_path / f"{number:04d}")  # all in one folder, without an ending
+    assert count(tmp_path) == count(written)
+
+
+def test_what_is_no_slice_is_told_by_its_reason_and_stops_nothing(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(written, folder)
+    (folder / "LICENSE.txt").write_text("beside the folders of images, no defect\n" * 20)
+    paths = sorted(folder.rglob("1-*.dcm"), key=lambda path: path.name)
+    slices = [path for path in paths if read_header(path).modality == "CT"]
+    (slices[0].parent / "notes.txt").write_text("among the images\n" * 20)
+    os.truncate(slices[1], slices[1].stat().st_size - 2)
+    os.truncate(slices[2], 200)
+    for path, keyword, value in (
+        (slices[3], "BurnedInAnnotation", "YES"),
+        (slices[4], "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+        (slices[5], "Modality", "SR"),
+        (slices[6], "ImagePositionPatient", None),
+    ):
+        dataset = pydicom.dcmread(path)
+        setattr(dataset, keyword, value)
+        dataset.save_as(path)
+    patients, excluded = find_patients(folder)
+    assert sorted(exclusion.reason for exclusion in excluded) == sorted(
+        [Reason.NOT_DICOM, Reason.UNREADABLE, Reason.UNREADABLE, Reason.BURNED_IN, Reason.UNUSABLE_CT]
+    )
+    ((series,),) = (files.ct.values() for files in patients.values())
+    assert len(series) == 18 - 6
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PixelSpacing", [0, 1.25]),
+        ("PixelSpacing", [1.25, -1.25]),
+        ("PixelSpacing", ["nan", "1.25"]),
+        ("PixelSpacing", ["inf", "1.25"]),
+        ("ImagePositionPatient", ["0", "0", "nan"]),
+        ("ImageOrientationPatient", [1, 0, 0, 1, 0, 0]),
+        ("ImageOrientationPatient", [0, 0, 0, 0, 1, 0]),
+        ("ImageOrientationPatient", ["1", "0", "nan", "0", "1", "0"]),
+        ("ImageOrientationPatient", ["1e200", "0", "0", "0", "1e200", "0"]),
+    ],
+)
+def test_numbers_that_give_no_place_are_told(written: Path, tmp_path: Path, keyword: str, value: list) -> None:
+    path = next(path for path in sorted(written.rglob("1-*.dcm")) if read_header(path).modality == "CT")
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, keyword, value)
+    dataset.save_as(tmp_path / "slice.dcm")
+    assert read_header(tmp_path / "slice.dcm") == Reason.UNUSABLE_CT
+
+
+def test_links_to_folders_are_followed_once_each(written: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    shutil.copytree(written, tmp_path / "disk")
+    (folder / "R01-001").symlink_to(tmp_path / "disk", target_is_directory=True)
+    assert count(folder) == count(written)
+    (folder / "again").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "back").symlink_to(folder, target_is_directory=True)  # round in a circle
+    assert count(folder) == count(written)
+    assert {path.relative_to(folder).parts[0] for path in list_files(folder)} == {"R01-001"}, "the first by name"
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with raises_naming(DatasetError, tmp_path / "absent", os.strerror(errno.ENOENT)):
+        list_files(tmp_path / "absent")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "closed").mkdir(mode=0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    is_root = os.geteuid() == 0
+    if is_root:  # whom no mode keeps out
+        os.seteuid(65534)
+    try:
+        with raises_naming(DatasetError, "closed", os.strerror(errno.EACCES)):
+            list_files(Path())
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_without_pydicom_the_extra_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['pydicom'] = None\n"
+        "from pathlib import Path; from t2m_bench.data.datasets.nsclc.dicom_series import find_patients\n"
+        f"find_patients(Path({str(tmp_path)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    check_names(done.stderr.splitlines()[-1], "DatasetError", "pydicom", ".[nsclc]")

@@ -1,0 +1,173 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t2m_bench.data.case import Case
+from t2m_bench.data.prompts import load_prompts
+from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all, ask_right, compute_same_class_share
+from t2m_bench.training.batches import TextTable
+
+BOOK = load_prompts("nsclc", "category")
+FIELDS = BOOK.fields
+CLASSES = {field: BOOK.classes(field) for field in FIELDS}
+EVERY = ("right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted")
+
+
+def make_case(number: int, t_stage: str, histology: str, patient: int | None = None) -> Case:
+    fields = {"t_stage": t_stage, "histology": histology}
+    patient_id = f"p{number if patient is None else patient}"
+    return Case(f"case-{number}", patient_id, Path("x"), Path("x"), 50, 50, (1, 1, 9, 9), fields, 1, None, (), "", "")
+
+
+CASES = [
+    make_case(0, "T1a", "Adenocarcinoma"),
+    make_case(1, "T4", "NSCLC NOS"),
+    make_case(2, "unknown", "Squamous cell carcinoma"),
+    make_case(3, "T1a", "Adenocarcinoma"),
+]
+
+
+def make_texts(cases: list[Case] = CASES) -> TextTable:
+    sentences = BOOK.all_sentences()
+
+    def find(use: str) -> dict[str, dict[str, tuple[int, ...]]]:
+        return {
+            field: {
+                value: tuple(sentences.index(sentence) for sentence in BOOK.sentences(field, value, use))
+                for value in (*BOOK.classes(field), "unknown")
+            }
+            for field in FIELDS
+        }
+
+    embeddings = torch.randn(len(sentences), 6, generator=torch.Generator().manual_seed(0))
+    return TextTable(embeddings, find("training"), {case.case_id: case.text_fields for case in cases}, find("held_out"))
+
+
+def ask(cases: list[Case] = CASES, **changes: object) -> Exam:
+    wrong = {field: BOOK.wrong(field) for field in FIELDS}
+    places = {case.case_id: place for place, case in enumerate(CASES)}
+    predicted = {"case-1": {"t_stage": "T4", "histology": "Adenocarcinoma"}}
+    asking = Asking(EVERY, ("tight", "jitter_20"), wrong, CLASSES, predicted, places)
+    return ask_all(cases, make_texts(), replace(asking, **changes))
+
+
+def find(exam: Exam, case_id: str, condition: str) -> Question:
+    (found,) = (q for q in exam.questions if (q.case.case_id, q.condition, q.box) == (case_id, condition, "tight"))
+    return found
+
+
+def list_conditions(exam: Exam, case_id: str) -> list[str]:
+    return [q.condition for q in exam.questions if q.case.case_id == case_id and q.box == "tight"]
+
+
+def test_fields_go_wrong_together_and_one_by_one() -> None:
+    exam = ask()
+    both = find(exam, "case-0", "wrong").given
+    # phrase: the other class of histology in the published table
+    assert both == {"t_stage": "T4", "histology": "Squamous cell carcinoma"}
+    assert find(exam, "case-0", "wrong:t_stage").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
+    assert find(exam, "case-0", "wrong:histology").given["t_stage"] == "T1a"
+    # a field that is not known has no wrong value, so neither have all fields together
+    assert [name for name in list_conditions(exam, "case-2") if name.startswith("wrong")] == ["wrong:histology"]
+
+
+def test_the_swap_matrix_names_every_other_class_of_every_field_once() -> None:
+    swaps = [name for name in list_conditions(ask(), "case-0") if name.startswith("swap")]
+    expected = [f"swap:t_stage={name}" for name in CLASSES["t_stage"] if name != "T1a"]
+    expected += [f"swap:histology={name}" for name in CLASSES["histology"] if name != "Adenocarcinoma"]
+    assert swaps == expected
+    given = find(ask(), "case-0", "swap:t_stage=T2b").given
+    assert given == {"t_stage": "T2b", "histology": "Adenocarcinoma"}
+
+
+def test_other_patients_differ_in_class_and_are_known() -> None:
+    exam = ask()
+    donors = {find(exam, case_id, "other_patient").given["t_stage"] for case_id in ("case-0", "case-3")}
+    assert donors == {"T4"}, "the only known other class among other patients"
+    assert "other_patient" not in list_conditions(exam, "case-2")
+    assert compute_same_class_share(CASES, FIELDS) == pytest.approx(2 / 12)
+
+
+def test_what_is_given_is_what_the_condition_says() -> None:
+    exam, texts = ask(), make_texts()
+    sentences = BOOK.all_sentences()
+
+    def read(question: Question) -> list[str]:
+        return [sentences[row] for row in question.prompt]
+
+    assert read(find(exam, "case-1", "right")) == [
+        BOOK.sentences("t_stage", "T4", "training")[0],
+        BOOK.sentences("histology", "NSCLC NOS", "training")[0],
+    ]
+    assert read(find(exam, "case-1", "paraphrase")) == [
+        BOOK.sentences("t_stage", "T4", "held_out")[0],
+        BOOK.sentences("histology", "NSCLC NOS", "held_out")[0],
+    ]
+    assert read(find(exam, "case-1", "unknown")) == [
+        BOOK.sentences(field, "unknown", "training")[0] for field in FIELDS
+    ]
+    assert find(exam, "case-1", "predicted").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
+    assert "predicted" not in list_conditions(exam, "case-0"), "nothing was predicted for it"
+    guessed = ask(predicted={"case-2": {"t_stage": "T4", "histology": "Adenocarcinoma"}})
+    assert "predicted" not in list_conditions(guessed, "case-2"), "its own text is unknown: no class to compare with"
+
+    random, right = find(exam, "case-1", "random"), find(exam, "case-1", "right")
+    vector, text = exam.vectors[list(random.prompt)].mean(dim=0), texts.embeddings[list(right.prompt)].mean(dim=0)
+    assert float(vector.norm()) == pytest.approx(float(text.norm()), rel=1e-5)
+    assert random.given is None
+    assert abs(float(torch.cosine_similarity(vector, text, dim=0))) < 0.999
+
+
+def test_wordings_are_counted_where_the_encoder_puts_them() -> None:
+    rows = {"z": {"a": (0, 1), "b": (2,)}}
+    embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [5.0, 1.0], [3.0, 1.0]])
+    table = TextTable(embeddings, rows, {}, held_out={"z": {"a": (3,), "b": (4,)}})
+    assert table.count_homes() == {"z": (1, 2)}, "b's held-out sentence lies nearest to one of a's"
+    assert table.as_labels().count_homes() == {}
+
+
+def test_boxes_are_crossed_with_right_and_wrong_alone() -> None:
+    crossed = {q.condition for q in ask().questions if q.box == "jitter_20"}
+    assert crossed == {"right", "wrong"}
+
+
+def test_draws_are_the_same_whoever_else_is_asked() -> None:
+    alone, among = ask([CASES[1]]), ask()
+    one, other = (find(exam, "case-1", "random") for exam in (alone, among))
+    assert torch.equal(alone.vectors[list(one.prompt)], among.vectors[list(other.prompt)])
+
+
+def test_labels_have_neither_paraphrases_nor_random_vectors() -> None:
+    labels = make_texts().as_labels()
+    places = {case.case_id: place for place, case in enumerate(CASES)}
+    wrong = {field: BOOK.wrong(field) for field in FIELDS}
+    exam = ask_all(CASES, labels, Asking(EVERY, ("tight",), wrong, CLASSES, {}, places))
+    assert {"paraphrase", "random"}.isdisjoint({q.condition for q in exam.questions})
+    mean = labels.embed(CASES[0].text_fields)
+    assert mean.sum() == 1
+    assert mean.max() == 0.5
+    assert len(labels.embeddings) == sum(len(names) + 1 for names in CLASSES.values())
+
+
+def test_shuffled_texts_are_a_permutation_over_patients_and_leave_others_alone() -> None:
+    cases = [make_case(number, CLASSES["t_stage"][number % 7], "NSCLC NOS", number // 2) for number in range(40)]
+    texts = make_texts(cases)
+    trained = {case.case_id: case.patient_id for case in cases[:30]}
+    shuffled = texts.shuffle(trained, np.random.default_rng(0))
+    assert texts.shuffle(trained, np.random.default_rng(0)).fields_of == shuffled.fields_of
+    own = [texts.fields_of[f"case-{number}"]["t_stage"] for number in range(0, 30, 2)]
+    given = [shuffled.fields_of[f"case-{number}"]["t_stage"] for number in range(0, 30, 2)]
+    assert sorted(own) == sorted(given)
+    assert own != given
+    assert all(shuffled.fields_of[f"case-{n}"] == shuffled.fields_of[f"case-{n + 1}"] for n in range(0, 30, 2))
+    assert all(shuffled.fields_of[case.case_id] == case.text_fields for case in cases[30:])
+
+
+def test_validation_asks_with_the_text_of_training() -> None:
+    shuffled = make_texts().shuffle({"case-0": "p0", "case-1": "p1"}, np.random.default_rng(1))
+    exam = ask_right(CASES, shuffled)
+    given = [question.given for question in exam.questions]
+    assert given == [shuffled.fields_of[case.case_id] for case in CASES]

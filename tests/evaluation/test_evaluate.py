@@ -1,0 +1,138 @@
+"""Every question is answered once, on any number of real processes that talk by gloo."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from PIL import Image
+from ranks_bench import (
+    CASE_IDS,
+    RandomSource,
+    find_port,
+    join_ranks,
+    make_adapter,
+    make_batches,
+    make_recipe,
+    make_segmenter,
+)
+
+from t2m_bench.data.boxes import draw_boxes
+from t2m_bench.data.case import Case
+from t2m_bench.data.frame import Frame
+from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all
+from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
+from t2m_bench.evaluation.evaluate import Evaluator
+from t2m_bench.metrics.measures import MEASURES
+from t2m_bench.training.process_group import Ranks
+
+WRONG = {"birads": {"2": "5", "3": "5", "4": "2", "5": "2"}}
+
+
+def make_cases(root: Path) -> list[Case]:
+    cases = []
+    for number, case_id in enumerate(CASE_IDS[:11]):
+        mask = np.zeros((40, 50 + number), np.uint8)
+        if number:  # the first reference is empty
+            mask[5 : 10 + number, 7:30] = 255
+        Image.fromarray(mask).save(root / f"{case_id}.png")
+        fields = {"birads": str(2 + number % 4) if number != 5 else "unknown"}
+        path = Path(f"{case_id}.png")
+        box = (7, 5, 30, 10 + number)
+        cases.append(Case(case_id, f"p{number // 2}", path, path, 40, 50 + number, box, fields, 1, None, (), "", ""))
+    return cases
+
+
+def make_asking(cases: list[Case], boxes: tuple[str, ...] = ("tight",)) -> Asking:
+    places = {case.case_id: place for place, case in enumerate(cases)}
+    return Asking(("right", "wrong"), boxes, WRONG, {"birads": ("2", "3", "4", "5")}, {}, places)
+
+
+def make_evaluator(root: Path, cases: list[Case]) -> Evaluator:
+    boxes = draw_boxes(cases, ["loose_20"])
+    return Evaluator(root, RandomSource(), make_segmenter(), Frame(64, 4), boxes, Ranks("no", use_gpu=False))
+
+
+def answer_here(root: Path, cases: list[Case]) -> dict[str, torch.Tensor]:
+    recipe = make_recipe()
+    exam = ask_all(cases, make_batches(recipe).texts, make_asking(cases))
+    found = make_evaluator(root, cases).answer(make_adapter(recipe), exam, shown=[0, 7, 20])
+    return {"scores": torch.from_numpy(found.scores), "crops": torch.from_numpy(found.crops)}
+
+
+def _run(rank: int, world_size: int, port: int, root: Path, cases: list[Case]) -> None:
+    join_ranks(rank, world_size, port)
+    torch.set_num_threads(1)
+    result = answer_here(root, cases)
+    torch.save(result, root / f"rank-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_each_distinct_text_and_box_is_decoded_once(tmp_path: Path) -> None:
+    recipe, cases = make_recipe(), make_cases(tmp_path)
+    texts, asking = make_batches(recipe).texts, make_asking(cases, ("tight", "loose_20"))
+    asking = replace(asking, conditions=("right", "wrong", "swap", "predicted"))
+    asking = replace(asking, predicted={case.case_id: case.text_fields for case in cases})
+    exam, decoded = ask_all(cases, texts, asking), []
+    segmenter = make_segmenter()
+    segmenter.register_forward_hook(lambda module, given, logits: decoded.append(len(logits)))
+    evaluator = replace(make_evaluator(tmp_path, cases), segmenter=segmenter)
+    answers = evaluator.answer(make_adapter(recipe), exam)
+    # wrong is one of the three others and predicted is right here; the unknown case has no other text
+    assert sum(decoded) == answers.cost.decodes == 10 * (1 + 3 + 2) + 2
+    assert answers.cost.decodes_one == len(cases)
+    assert 0 < answers.cost.seconds_one <= answers.cost.seconds
+    names = [(question.case.case_id, question.condition, question.box) for question in exam.questions]
+    dice = dict(zip(names, answers.select("dice"), strict=True))
+    for case in cases:
+        if case.text_fields["birads"] != "unknown":
+            assert dice[case.case_id, "predicted", "tight"] == dice[case.case_id, "right", "tight"]
+        one = evaluator.answer(
+            make_adapter(recipe),
+            Exam((Question(case, "right", "loose_20", None, texts.pick(case.text_fields)),), texts.embeddings),
+        )
+        assert one.select("dice")[0] == pytest.approx(dice[case.case_id, "right", "loose_20"], abs=1e-3)
+    hd95 = dict(
+        zip(((q.case.case_id, q.condition, q.box) for q in exam.questions), answers.select("hd95"), strict=True)
+    )
+    measured = {key[1:] for key, value in hd95.items() if not np.isnan(value)}
+    assert measured == {("right", "tight"), ("wrong", "tight")}
+
+
+def test_decoding_a_few_questions_at_a_time_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = make_cases(tmp_path)
+    whole = answer_here(tmp_path, cases)
+    monkeypatch.setattr("t2m_bench.training.step.VALUES_AT_ONCE", 3 * 256 * 4 * 4)  # 16 questions: 3, 3, 3, 3, 3, 1
+    parts = answer_here(tmp_path, cases)
+    torch.testing.assert_close(parts["scores"], whole["scores"], atol=1e-3, rtol=1e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_answer_every_question_once(tmp_path: Path, world_size: int) -> None:
+    cases = make_cases(tmp_path)
+    alone = answer_here(tmp_path, cases)
+    assert alone["scores"].shape == (21, len(MEASURES))
+    ref_empty = alone["scores"][:, MEASURES.index("ref_empty")].tolist()
+    assert ref_empty == [1, 1] + [0] * 19
+    assert alone["scores"][2:, MEASURES.index("hd95")].isfinite().all()
+    mp.spawn(_run, (world_size, find_port(), tmp_path, cases), nprocs=world_size)
+    for rank in range(world_size):
+        shared = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
+        torch.testing.assert_close(shared["scores"], alone["scores"], atol=1e-3, rtol=1e-3, equal_nan=True)
+        assert (shared["crops"] != alone["crops"]).float().mean() < 1e-3
+
+
+def test_a_crop_shows_the_box_in_the_middle_with_its_margin() -> None:
+    mask = np.zeros((100, 120), bool)
+    mask[30:50, 10:50] = True  # 40 wide: the square is 60 pixels, from x = 0 and y = 10
+    crop = cut_out(mask, (10, 30, 50, 50))
+    assert crop.shape == (CROP_SIDE, CROP_SIDE)
+    rows, columns = np.nonzero(crop)
+    scale = CROP_SIDE / 60
+    assert (rows.min(), rows.max() + 1) == pytest.approx((20 * scale, 40 * scale), abs=1)
+    assert (columns.min(), columns.max() + 1) == pytest.approx((10 * scale, 50 * scale), abs=1)
+    outside = cut_out(np.full((10, 10), 200, np.uint8), (0, 0, 10, 10))
+    assert outside[0, 0] == 0
+    assert outside[CROP_SIDE // 2, CROP_SIDE // 2] == 200
