@@ -1,15 +1,22 @@
-"""Files that are whole or not there, and the locks of those who write them."""
+"""Files that are whole or not there, their names, and the locks of those who write them."""
 
 import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from t2m_bench.errors import RunFolderError
+
 SUFFIX = ".partial"
+
+SAVED_VARIABLE = "T2M_SAVED"
+"""Names the file that slurm/ray.sh looks at; absent where no such script waits."""
+
+EXPERIMENT_NAME = "experiment.json"
 
 
 @contextmanager
@@ -51,6 +58,23 @@ def write_json(path: Path, content: Any, private: bool = False) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n", private)
 
 
+def load_json(path: Path, command: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunFolderError: it is absent or no such object; names the command that makes it.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunFolderError(f"{path}: absent. {command}") from None
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read as JSON ({error}). {command}") from None
+    if not isinstance(content, dict):
+        raise RunFolderError(f"{path}: holds no JSON object. {command}")
+    return content
+
+
 def clear_partial(folder: Path) -> None:
     """Remove what killed writers left; call it only where nobody else writes in the folder."""
     for partial in folder.glob(f".*{SUFFIX}"):
@@ -72,3 +96,10 @@ def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
             on_wait()
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def tell_saved() -> None:
+    """Touch the job's file, by which its script knows a loss after saved work; work never fails for it."""
+    if path := os.environ.get(SAVED_VARIABLE):
+        with suppress(OSError):
+            Path(path).touch()

@@ -5,19 +5,19 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import optuna
 
-from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
+from t2m_bench.cluster.session import list_node_resources, ray_session
 from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
+from t2m_bench.cluster.tune_demand import Demand, IsSet, OnChange, find_demand
 from t2m_bench.errors import WorkersLostError
+from t2m_bench.files import tell_saved
 from t2m_bench.runs.trial import TrialData
-from t2m_bench.saved import tell_saved
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import list_counted
 from t2m_bench.search.sweep import LoadedSweep
@@ -32,46 +32,6 @@ QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
-
-IsSet = Callable[[], bool]
-OnChange = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What one trial takes.
-
-    Attributes:
-        cpus, gpus: of each of its processes, which lies on one node.
-        workers: of its group; 0 trains in its own Tune process.
-    """
-
-    cpus: float
-    gpus: float
-    workers: int
-
-    @property
-    def is_wide(self) -> bool:
-        """Whether a trial is a group of workers."""
-        return self.workers > 0
-
-    @property
-    def processes(self) -> int:
-        """How many a trial has."""
-        return max(1, self.workers)
-
-    def count_fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:
-        """Return how many trials fit beside each other; a group may lie on several nodes, a process may not."""
-        return count_room(nodes, self.cpus, self.gpus) // self.processes
-
-
-def find_demand(loaded: LoadedSweep) -> Demand:
-    """Return what a trial of a sweep takes."""
-    cluster, resources = loaded.recipe.cluster, loaded.sweep.resources
-    workers = cluster.min_train_workers
-    if workers > 0:
-        return Demand(cluster.cpus_per_worker, cluster.gpus_per_worker, workers)
-    return Demand(resources.cpus, resources.gpus, 0)
 
 
 class Shortage:

@@ -15,11 +15,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianSt
 from ray.tune.search import Searcher
 
 from t2m_bench.cluster.train_job import build_trainer
-from t2m_bench.cluster.tune_job import Demand, IsSet, OnChange
+from t2m_bench.cluster.tune_demand import Demand, IsSet, OnChange
 from t2m_bench.errors import UserError
-from t2m_bench.files import write_json
+from t2m_bench.files import load_json, write_json
 from t2m_bench.recipe.schema import Recipe
-from t2m_bench.runs.run_folder import load_json
 from t2m_bench.runs.trial import FrozenParts, TrialData, TrialReport, describe_failure, name_failure
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import complete, fail, list_counted, prune

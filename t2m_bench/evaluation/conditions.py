@@ -10,8 +10,8 @@ from torch import Tensor
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.recipe.schema import TIGHT, Condition
-from t2m_bench.training.batches import TextTable
 
 DRAW_SEED = 10
 """Of other patients and random vectors; apart from training seeds, so that all arms and seeds are asked the same."""

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from t2m_bench.evaluation.conditions import Question
 from t2m_bench.files import write_atomically
 
 CROP_SIDE = 160
@@ -22,6 +23,12 @@ MAX_SHOWN = 512
 def choose_shown(count: int) -> list[int]:
     """Return the positions of the cases that may be shown: all, or as many evenly spread, not picked by result."""
     return sorted({round(position) for position in np.linspace(0, count - 1, min(MAX_SHOWN, count))})
+
+
+def find_shown(questions: Sequence[Question]) -> dict[str, int]:
+    """Return case -> position of its main question, for the cases that pictures show."""
+    asked = {q.case.case_id: position for position, q in enumerate(questions) if q.is_main}
+    return {list(asked)[place]: list(asked.values())[place] for place in choose_shown(len(asked))}
 
 
 def cut_out(image: NDArray[np.uint8] | NDArray[np.bool_], box_xyxy: Sequence[int]) -> NDArray[np.uint8]:

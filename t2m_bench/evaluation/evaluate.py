@@ -16,15 +16,15 @@ from t2m_bench.data.boxes import Boxes
 from t2m_bench.data.case import Case
 from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_mask
+from t2m_bench.embedding.shards.reader import CaseSource
 from t2m_bench.evaluation.conditions import Exam, Question
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
 from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.arm import Arm, Segmenter
-from t2m_bench.models.segmenter import restore_mask
+from t2m_bench.models.segmenter import restore_mask, split_for_cache
 from t2m_bench.recipe.schema import TIGHT
-from t2m_bench.training.batches import CaseSource, share_positions
-from t2m_bench.training.step import split_for_cache
+from t2m_bench.training.shares import share_positions
 
 AT_ONCE = 16
 """Questions whose cases are read together."""

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import UNKNOWN
-from t2m_bench.training.batches import CaseSource
+from t2m_bench.embedding.shards.reader import CaseSource
 
 NUM_FOLDS = 5
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)

@@ -1,8 +1,11 @@
 """What every arm of the benchmark is to the code that trains and evaluates it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,3 +44,16 @@ class Arm(nn.Module):
     def gates(self) -> dict[str, float]:
         """Return each level's opening in (0, 1); none where there are no levels."""
         return {}
+
+
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Let torch's own initialisation draw from a generator inside this context."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        yield
+
+
+def count_trainable_parameters(module: nn.Module) -> int:
+    """Return the number of scalars that training moves."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.arm import Arm, Fused
-from t2m_bench.models.fusion import seeded
+from t2m_bench.models.arm import Arm, Fused, seeded
 
 CROP_SIDE = 64
 """Side of the square that a box with its margin is stretched to, pixels."""

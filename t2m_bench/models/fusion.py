@@ -4,15 +4,13 @@ Letters: B cases, N image tokens, D visual width, E text width, K text tokens, H
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.arm import Arm, Fused
+from t2m_bench.models.arm import Arm, Fused, seeded
 from t2m_bench.models.products import compare, lay_out_tokens
 from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LevelSection
 
@@ -180,19 +178,6 @@ def build_adapter(
     """
     with seeded(generator):
         return FusionAdapter(text_width, adapter, num_labels)
-
-
-@contextmanager
-def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Let torch's own initialisation draw from a generator inside this context."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
-        yield
-
-
-def count_trainable_parameters(module: nn.Module) -> int:
-    """Return the number of scalars that training moves."""
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
 def compute_lesion_features(image_embedding: Tensor, mask_low_res: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.models.fusion import build_adapter
 from t2m_bench.models.sam import build_sam
 from t2m_bench.models.segmenter import BoxSegmenter
@@ -17,7 +18,7 @@ from t2m_bench.perf.plain import PlainSegmentation, compute_plain_loss
 from t2m_bench.perf.problem import TEXT_WIDTH, Alone
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LossSection
-from t2m_bench.training.batches import BatchMaker, MicroBatch, TextTable
+from t2m_bench.training.batches import BatchMaker, MicroBatch
 from t2m_bench.training.step import accumulate_gradients
 
 REPEATS = 2

@@ -15,18 +15,17 @@ from t2m_bench.data.images import load_mask, write_png
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all
 from t2m_bench.evaluation.evaluate import Answers, Evaluator
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
-from t2m_bench.models.segmenter import restore_mask
+from t2m_bench.models.segmenter import restore_mask, split_for_cache
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Seconds, measure
 from t2m_bench.perf.metrics import HEIGHT, WIDTH
 from t2m_bench.perf.plain import PlainSegmentation
 from t2m_bench.perf.problem import FULL_GRID, MINI_GRID, TEXT_WIDTH, TOKEN_PX, Alone, Problem, make_problem
 from t2m_bench.recipe.schema import IMAGE_WIDTH, TIGHT, Condition
-from t2m_bench.training.batches import TextTable
-from t2m_bench.training.step import split_for_cache
 
 NUM_CASES, MINI_NUM_CASES, REPEATS = 4, 16, 5
 CLASSES = ("2", "3", "4", "5")

@@ -22,8 +22,9 @@ from t2m_bench.errors import UserError
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds, measure
 from t2m_bench.perf.problem import MINI_GRID, make_problem
 from t2m_bench.recipe.schema import LossSection, OptimSection
-from t2m_bench.training.batches import MicroBatch, share_positions
+from t2m_bench.training.batches import MicroBatch
 from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.shares import share_positions
 from t2m_bench.training.step import accumulate_gradients
 from t2m_bench.training.updater import build_updater
 

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from t2m_bench.models.fusion import FusionAdapter
+from t2m_bench.models.segmenter import split_for_cache
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.perf.plain import PlainLevel, PlainSegmentation, compute_plain_loss
 from t2m_bench.perf.problem import FULL_GRID, MINI_GRID, Alone, make_problem
 from t2m_bench.recipe.schema import IMAGE_WIDTH, LossSection
-from t2m_bench.training.step import accumulate_gradients, split_for_cache
+from t2m_bench.training.step import accumulate_gradients
 
 REPEATS, BATCH_SIZE, MINI_BATCH_SIZE = 5, 4, 16
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t2m_bench.errors import RecipeError, WorkersLostError
+from t2m_bench.files import EXPERIMENT_NAME, load_json
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.preflight import check_setting
 from t2m_bench.pipeline.signals import StopRequest
@@ -24,10 +25,9 @@ from t2m_bench.pipeline.train import (
     write_reference_once,
 )
 from t2m_bench.recipe.schema import Recipe
-from t2m_bench.reporting.results import EXPERIMENT_NAME
 from t2m_bench.reporting.suite import join_suites
 from t2m_bench.runs.cell import attempt
-from t2m_bench.runs.run_folder import RUN_NAME, load_json
+from t2m_bench.runs.run_folder import RUN_NAME
 from t2m_bench.runs.setup import Job
 from t2m_bench.terminal import Advance, Terminal, show_seconds
 

@@ -14,7 +14,7 @@ import yaml
 
 from t2m_bench.cluster.tune_job import run_trials
 from t2m_bench.errors import RecipeError, RunFolderError
-from t2m_bench.files import write_json, write_text
+from t2m_bench.files import load_json, write_json, write_text
 from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.preflight import check_folders, check_packages
 from t2m_bench.pipeline.signals import StopRequest
@@ -22,7 +22,7 @@ from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.schema import AdapterKind, Recipe, parse_recipe
 from t2m_bench.recipe.typed_yaml import list_values, set_dotted
-from t2m_bench.runs.run_folder import load_json, lock_run
+from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.runs.trial import TrialData, hide_test_cases
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
 from t2m_bench.search.samplers import Sampling

@@ -16,9 +16,10 @@ import torch
 
 from t2m_bench.data.datasets.registry import find_phantom
 from t2m_bench.data.prompts import UNKNOWN, Use
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import Asking
-from t2m_bench.files import wait_for_lock, write_json
+from t2m_bench.files import EXPERIMENT_NAME, load_json, wait_for_lock, write_json
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
@@ -28,14 +29,12 @@ from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.recipe.defaults import load_first_suite
 from t2m_bench.recipe.schema import TIGHT, Recipe, parse_recipe
-from t2m_bench.reporting.results import EXPERIMENT_NAME
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.cell import train_in_process
 from t2m_bench.runs.reference import write_reference
-from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, load_json, lock_run
+from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, lock_run
 from t2m_bench.runs.setup import BOXES_NAME, Job, set_up
 from t2m_bench.terminal import Advance, Terminal
-from t2m_bench.training.batches import TextTable
 from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.process_group import Ranks
 

@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from t2m_bench.errors import RunFolderError
+from t2m_bench.files import EXPERIMENT_NAME
 from t2m_bench.metrics.results import RESULTS_NAME, load_results
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_counts, check_runs, check_table
 from t2m_bench.search.study import find_studies, has_trials
 
-EXPERIMENT_NAME = "experiment.json"
 TIGHT = "tight"
 
 DEFAULT_MARGIN = 0.005

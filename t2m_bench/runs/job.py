@@ -10,11 +10,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from t2m_bench.evaluation.conditions import Exam, Question, ask_all, ask_right, ask_without_text
-from t2m_bench.evaluation.crops import choose_shown, write_crops
+from t2m_bench.evaluation.crops import find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Answers
 from t2m_bench.files import write_json
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
-from t2m_bench.models.fusion import count_trainable_parameters
+from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.recipe.schema import list_default_suite
 from t2m_bench.runs.run_folder import RUN_NAME, write_history
 from t2m_bench.runs.setup import Bench, Job, set_up
@@ -110,12 +110,6 @@ def evaluate(bench: Bench, progress: Progress) -> None:
         summary = summarise(bench, progress, exam.questions, answers)
         write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
     ranks.wait()
-
-
-def find_shown(questions: Sequence[Question]) -> dict[str, int]:
-    """Return case -> position of its main question, for the cases that pictures show."""
-    asked = {q.case.case_id: position for position, q in enumerate(questions) if q.is_main}
-    return {list(asked)[place]: list(asked.values())[place] for place in choose_shown(len(asked))}
 
 
 def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], answers: Answers) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from t2m_bench.data.boxes import Boxes, FloatBox, draw_boxes, round_box
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_annotated, load_mask
 from t2m_bench.evaluation.conditions import ask_without_text, compute_same_class_share
-from t2m_bench.evaluation.crops import cut_out, write_crops
+from t2m_bench.evaluation.crops import cut_out, find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
 from t2m_bench.evaluation.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.files import write_json
@@ -20,7 +20,7 @@ from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predic
 from t2m_bench.metrics.measures import is_measured_in_full, measure_mask
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.recipe.schema import TIGHT
-from t2m_bench.runs.job import MASKS_NAME, find_shown
+from t2m_bench.runs.job import MASKS_NAME
 from t2m_bench.runs.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
 from t2m_bench.training.process_group import Ranks
 

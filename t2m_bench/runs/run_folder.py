@@ -57,23 +57,6 @@ def _take(stream: IO[str], patience_s: float) -> bool:
             return True
 
 
-def load_json(path: Path, command: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        RunFolderError: it is absent or no such object; names the command that makes it.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunFolderError(f"{path}: absent. {command}") from None
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: cannot be read as JSON ({error}). {command}") from None
-    if not isinstance(content, dict):
-        raise RunFolderError(f"{path}: holds no JSON object. {command}")
-    return content
-
-
 def write_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Write the whole history, a JSON line an epoch."""
     write_text(folder / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in history))

@@ -17,10 +17,12 @@ from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
 from t2m_bench.embedding.encode import check_weights
 from t2m_bench.embedding.image_source import ImageSource
-from t2m_bench.embedding.shards.reader import ShardReader
+from t2m_bench.embedding.shards.reader import CaseSource, ShardReader
 from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.evaluation.evaluate import Evaluator
+from t2m_bench.files import load_json
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.models.box_unet import FRAME, BoxUnetSegmenter, build_box_unet
 from t2m_bench.models.fusion import build_adapter
@@ -28,8 +30,6 @@ from t2m_bench.models.sam import FrozenSam, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.tuned_decoder import TunedDecoder
 from t2m_bench.recipe.schema import Recipe
-from t2m_bench.runs.run_folder import load_json
-from t2m_bench.training.batches import CaseSource, TextTable
 from t2m_bench.training.compiling import NOT_ASKED
 from t2m_bench.training.process_group import Ranks
 

@@ -10,8 +10,7 @@ import numpy as np
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import RecipeError, UserError
 from t2m_bench.evaluation.conditions import Exam, ask_all
-from t2m_bench.models.arm import Arm
-from t2m_bench.models.fusion import count_trainable_parameters
+from t2m_bench.models.arm import Arm, count_trainable_parameters
 from t2m_bench.recipe.schema import TIGHT, Recipe
 from t2m_bench.runs.job import ask_to_validate, make_trainer
 from t2m_bench.runs.setup import Bench, Frozen, Job, load_frozen, set_up

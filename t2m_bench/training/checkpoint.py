@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from t2m_bench.errors import RunFolderError
-from t2m_bench.files import write_atomically
-from t2m_bench.saved import tell_saved
+from t2m_bench.files import tell_saved, write_atomically
 
 STATE_NAME = "state.safetensors"
 ADAPTER_NAME = "adapter.safetensors"

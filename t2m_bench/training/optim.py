@@ -1,9 +1,10 @@
 """AdamW, and a learning rate that depends on the step alone, so that a resume needs no scheduler state."""
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from t2m_bench.recipe.schema import OptimSection
 
@@ -31,3 +32,8 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every parameter group the same rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def find_state_keys(tensors: Mapping[str, Tensor], parameter: str) -> list[str]:
+    """Return the KEYs of `optimizer/KEY/PARAMETER`."""
+    return [key.split("/")[1] for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{parameter}")]

@@ -11,12 +11,9 @@ from torch import Tensor, nn
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.models.fusion import compute_lesion_features
 from t2m_bench.models.losses import compute_bce_loss, compute_contrastive_gradients, compute_dice_loss
+from t2m_bench.models.segmenter import split_for_cache
 from t2m_bench.recipe.schema import IMAGE_WIDTH, LossSection
 from t2m_bench.training.batches import MicroBatch
-
-VALUES_AT_ONCE = 2**20
-"""Values of fused embeddings that a CPU decodes in one go, one case of 64x64x256: what is kept for the way back then
-stays in its cache. Sixteen cases in one go take 1.5 times as long (one core of an EPYC 7003)."""
 
 
 class Group(Protocol):
@@ -159,18 +156,6 @@ def _decode(
             by_image[rows] = part.grad
         sums += torch.stack([dice_loss, bce_loss]).detach()
     return by_image, sums
-
-
-def split_for_cache(image_embedding: Tensor, num_rows: int | None = None) -> list[slice]:
-    """Cut a batch into what a CPU's cache holds with all that is kept for the way back; a GPU takes it whole.
-
-    Args:
-        num_rows: of the batch, where it is not one row a case of image_embedding (B, D, h, w).
-    """
-    num_cases = image_embedding.shape[0] if num_rows is None else num_rows
-    values = max(1, image_embedding[:1].numel())
-    at_once = num_cases if image_embedding.is_cuda else max(1, VALUES_AT_ONCE // values)
-    return [slice(start, start + at_once) for start in range(0, num_cases, at_once)]
 
 
 def _add_gradients(

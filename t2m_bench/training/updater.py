@@ -8,7 +8,7 @@ from torch import Tensor
 
 from t2m_bench.models.arm import Arm
 from t2m_bench.recipe.schema import OptimSection
-from t2m_bench.training.optim import build_optimizer, set_learning_rate
+from t2m_bench.training.optim import build_optimizer, find_state_keys, set_learning_rate
 from t2m_bench.training.process_group import Ranks
 
 
@@ -72,11 +72,6 @@ class PlainUpdater:
                     self._optimizer.state[parameter] = {
                         key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                     }
-
-
-def find_state_keys(tensors: Mapping[str, Tensor], parameter: str) -> list[str]:
-    """Return the KEYs of `optimizer/KEY/PARAMETER`."""
-    return [key.split("/")[1] for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{parameter}")]
 
 
 def build_updater(adapter: Arm, optim: OptimSection, ranks: Ranks) -> Updater:

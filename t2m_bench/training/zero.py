@@ -12,9 +12,8 @@ from torch import Tensor
 
 from t2m_bench.models.arm import Arm
 from t2m_bench.recipe.schema import OptimSection
-from t2m_bench.training.optim import build_optimizer, set_learning_rate
+from t2m_bench.training.optim import build_optimizer, find_state_keys, set_learning_rate
 from t2m_bench.training.process_group import Ranks
-from t2m_bench.training.updater import find_state_keys
 
 
 class ZeroUpdater:

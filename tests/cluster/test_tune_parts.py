@@ -141,7 +141,8 @@ def test_a_trial_whose_node_was_lost_is_left_to_be_asked_again(tmp_path: Path) -
 
 
 def test_a_shortage_lasts_when_lost_nodes_do_not_come_back() -> None:
-    from t2m_bench.cluster.tune_job import Demand, Shortage
+    from t2m_bench.cluster.tune_demand import Demand
+    from t2m_bench.cluster.tune_job import Shortage
 
     nodes = [{"CPU": 1.0}, {"CPU": 1.0}]
     patient, hasty = (Shortage(Demand(1, 0, 2), lambda: nodes, seconds) for seconds in (1e9, 0.0))
@@ -175,13 +176,13 @@ def test_a_shortage_lasts_when_lost_nodes_do_not_come_back() -> None:
 def test_trials_beside_each_other_are_as_many_as_the_nodes_hold(
     demand: tuple[float, float, int], nodes: list[dict[str, float]], fitting: int
 ) -> None:
-    from t2m_bench.cluster.tune_job import Demand
+    from t2m_bench.cluster.tune_demand import Demand
 
     assert Demand(*demand).count_fitting(nodes) == fitting
 
 
 def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
-    from t2m_bench.cluster.tune_job import Demand
+    from t2m_bench.cluster.tune_demand import Demand
     from t2m_bench.cluster.tune_parts import TrialTrainable
     from t2m_bench.pipeline.train import gather
     from t2m_bench.recipe.schema import parse_recipe

@@ -16,11 +16,12 @@ from t2m_bench.embedding.encode import compute_mask_low_res, count_bytes_per_cas
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import finish_shards, plan_shards, write_shard
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.models.fusion import build_adapter
 from t2m_bench.models.sam import build_sam, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
-from t2m_bench.training.batches import BatchMaker, TextTable
+from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.step import compute_gradients
 from t2m_bench.training.updater import build_updater

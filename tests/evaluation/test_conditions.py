@@ -7,8 +7,8 @@ import torch
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import load_prompts
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all, ask_right, compute_same_class_share
-from t2m_bench.training.batches import TextTable
 
 BOOK = load_prompts("nsclc", "category")
 FIELDS = BOOK.fields

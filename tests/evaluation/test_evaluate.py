@@ -104,7 +104,7 @@ def test_each_distinct_text_and_box_is_decoded_once(tmp_path: Path) -> None:
 def test_decoding_a_few_questions_at_a_time_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = make_cases(tmp_path)
     whole = answer_here(tmp_path, cases)
-    monkeypatch.setattr("t2m_bench.training.step.VALUES_AT_ONCE", 3 * 256 * 4 * 4)  # 16 questions: 3, 3, 3, 3, 3, 1
+    monkeypatch.setattr("t2m_bench.models.segmenter.VALUES_AT_ONCE", 3 * 256 * 4 * 4)  # 16 questions: 3, 3, 3, 3, 3, 1
     parts = answer_here(tmp_path, cases)
     torch.testing.assert_close(parts["scores"], whole["scores"], atol=1e-3, rtol=1e-3, equal_nan=True)
 

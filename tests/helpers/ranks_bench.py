@@ -11,11 +11,12 @@ import torch
 import torch.multiprocessing as mp
 
 from t2m_bench.embedding.shards.reader import EmbeddedBatch
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.models.fusion import FusionAdapter, build_adapter
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 from t2m_bench.recipe.schema import Recipe, parse_recipe
-from t2m_bench.training.batches import BatchMaker, TextTable
+from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.process_group import Ranks
 from t2m_bench.training.step import compute_gradients
 

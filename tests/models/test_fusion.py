@@ -3,13 +3,8 @@ import torch
 from segment_anything.modeling.transformer import Attention
 from torch import nn
 
-from t2m_bench.models.fusion import (
-    FusionAdapter,
-    LowRankCrossAttention,
-    build_adapter,
-    compute_lesion_features,
-    count_trainable_parameters,
-)
+from t2m_bench.models.arm import count_trainable_parameters
+from t2m_bench.models.fusion import FusionAdapter, LowRankCrossAttention, build_adapter, compute_lesion_features
 from t2m_bench.recipe.schema import AdapterSection
 
 

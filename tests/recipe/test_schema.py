@@ -5,7 +5,8 @@ import torch
 from messages import raises_naming
 
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.fusion import build_adapter, count_trainable_parameters
+from t2m_bench.models.arm import count_trainable_parameters
+from t2m_bench.models.fusion import build_adapter
 from t2m_bench.recipe.schema import Recipe, load_recipe, parse_recipe
 
 LARGEST_SEED = 2**63 - 1

@@ -7,11 +7,11 @@ from PIL import Image
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
 from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.recipe.schema import parse_recipe
 from t2m_bench.runs.reference import score_floors
 from t2m_bench.runs.setup import Job
-from t2m_bench.training.batches import TextTable
 
 
 @pytest.mark.parametrize(("fields", "mistaken"), [(("t_stage",), "wrong"), (("t_stage", "histology"), "wrong:t_stage")])

@@ -6,10 +6,10 @@ import torch
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
 from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.recipe.schema import parse_recipe
 from t2m_bench.runs.setup import Job
-from t2m_bench.training.batches import TextTable
 
 
 def make_job(folder: Path) -> Job:

@@ -10,7 +10,7 @@ from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_
 
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
 from t2m_bench.recipe.schema import Recipe
-from t2m_bench.training.batches import order_cases, share_positions
+from t2m_bench.training.batches import order_cases
 from t2m_bench.training.checkpoint import (
     ADAPTER_NAME,
     STATE_NAME,
@@ -23,6 +23,7 @@ from t2m_bench.training.checkpoint import (
 )
 from t2m_bench.training.loop import Trainer
 from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.shares import share_positions
 
 
 class StoppedError(Exception):

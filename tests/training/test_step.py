@@ -39,7 +39,7 @@ def test_decoding_a_few_cases_at_a_time_changes_nothing(
     whole: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values_a_case = 256 * 4 * 4
-    monkeypatch.setattr("t2m_bench.training.step.VALUES_AT_ONCE", 5 * values_a_case)  # 16 cases: 5, 5, 5, 1
+    monkeypatch.setattr("t2m_bench.models.segmenter.VALUES_AT_ONCE", 5 * values_a_case)  # 16 cases: 5, 5, 5, 1
     got = compute_one_gradient(step=0, micro_batch_size=16)
     torch.testing.assert_close(got["losses"], whole["losses"], rtol=1e-5, atol=1e-6)
     assert float((got["gradient"] - whole["gradient"]).norm() / whole["gradient"].norm()) < 1e-5

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -30,6 +30,12 @@ class EmbeddedBatch:
     image_embedding: NDArray[np.float16]
     mask_low_res: NDArray[np.uint8]
     box_xyxy: NDArray[np.float32]
+
+
+class CaseSource(Protocol):
+    """Where embedded cases come from; `ShardReader` is one. It may return them in the memory of `into`."""
+
+    def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch: ...
 
 
 class ShardReader:

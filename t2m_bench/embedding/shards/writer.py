@@ -20,8 +20,7 @@ from t2m_bench.embedding.shards.schema import (
     write_index,
 )
 from t2m_bench.errors import ShardError
-from t2m_bench.files import write_atomically, write_json
-from t2m_bench.saved import tell_saved
+from t2m_bench.files import tell_saved, write_atomically, write_json
 
 
 @dataclass(frozen=True)
