@@ -103,7 +103,7 @@ def test_processes_make_what_one_makes(
 
     assert read_nsclc(phantom, None, tmp_path, RULE, watch) == made[1:]
     assert told[-1] == ("patients read", 8, 8)
-    assert ("files looked at", 100, 153) in told
+    assert ("files looked at", 100, 153) in told  # phrase: what is counted, which callers show
 
 
 def test_the_choice_is_spread_never_too_small_and_apart_for_each_patient() -> None:
