@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from t2m_bench import __version__
 from t2m_bench.errors import StoppedError, UserError, WorkersLostError
+from t2m_bench.recipe.datasets import DATA_SETS
 
 DEMO = Path("demo")
 
@@ -77,11 +78,9 @@ MIRRORS = Path("runs", "mirrors")
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
 
 
-class DatasetKind(StrEnum):
-    """Datasets that phantoms can imitate."""
-
-    BUS_BRA = "bus-bra"
-    NSCLC = "nsclc"
+_OF_PHANTOMS = {entry.name: entry.name.replace("_", "-") for entry in DATA_SETS if entry.phantom}
+DatasetKind = StrEnum("DatasetKind", _OF_PHANTOMS)  # type: ignore[misc]  # its members come from the table
+"""Data sets that phantoms can imitate."""
 
 
 class Fetchable(StrEnum):
@@ -172,12 +171,12 @@ def phantom(
     as_json: AsJson = False,
 ) -> None:
     """Write phantoms whose text has a known effect on the mask."""
-    from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
-    from t2m_bench.data.phantoms.nsclc import write_nsclc_phantom
+    from t2m_bench.recipe.registry import load_object
 
     start = time.monotonic()
-    write, default = (write_nsclc_phantom, 120) if kind is DatasetKind.NSCLC else (write_bus_bra_phantom, 600)
-    number = default if cases is None else cases
+    entry = DATA_SETS.find(kind.name)
+    number = entry.phantom_cases if cases is None else cases
+    write = load_object(entry.phantom)
     write(out, num_cases=number, seed=seed, text_effect=text_effect, text_visible=text_visible)
     _say(f"{number} phantoms in {out}, text effect {text_effect:g}")
     _end(as_json, {"out": str(out), "cases": number, "seconds": round(time.monotonic() - start, 2)})

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
 from t2m_bench.recipe.typed_yaml import (
@@ -82,7 +83,8 @@ class CtSection(Section):
 class DatasetSection(Section):
     """Which cases, and how they are split by patient."""
 
-    kind: Literal["bus_bra", "nsclc"] = "bus_bra"
+    kind: str = "bus_bra"
+    """An entry of the table of data sets."""
     root: Path
     clinical: Path | None = None
     """The clinical table of `nsclc`; looked for in `root` where it is not named."""
@@ -100,6 +102,14 @@ class DatasetSection(Section):
     validation: Literal["apart", "test"] = "apart"
     """`test` chooses the best epoch on the test cases, as was published; those set apart for it are trained on."""
     phantom: PhantomSection | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_table(self) -> "DatasetSection":
+        if self.kind not in DATA_SETS:
+            raise ValueError(f"dataset.kind: {DATA_SETS.describe_unknown(self.kind)}")
+        if self.phantom is not None and not DATA_SETS.find(self.kind).phantom:
+            raise ValueError(f"dataset.phantom: there are no phantoms of {self.kind}")
+        return self
 
 
 class PromptsSection(Section):

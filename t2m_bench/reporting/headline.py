@@ -14,7 +14,7 @@ from t2m_bench.reporting.comparisons import (
     find_best_floor,
     find_p,
 )
-from t2m_bench.reporting.published import MARK, PUBLISHED_DICE, write_footnote
+from t2m_bench.reporting.published import MARK, find_published, write_footnote
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import (
     ABSENT,
@@ -135,7 +135,7 @@ def _add_published(results: Results, rows: Rows, numbers: Numbers) -> tuple[Rows
 
 def _find_published(results: Results) -> Mapping[str, float]:
     dataset = results.experiment["dataset"]
-    return {} if dataset.get("phantom") else PUBLISHED_DICE.get(str(dataset["kind"]), {})
+    return {} if dataset.get("phantom") else find_published(str(dataset["kind"]))
 
 
 def _write_note(results: Results, floor: str | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
@@ -80,8 +81,7 @@ def _list_model_warnings(models: Mapping[str, Any], kind: str) -> list[str]:
         warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
     entry = IMAGE_ENCODERS.find(models["image_encoder"])
     if entry.warning:
-        seen = " These were of ultrasound: it never saw a bright lesion, as CT has them." if kind == "nsclc" else ""
-        warnings.append(f"{entry.warning}{seen}")
+        warnings.append(f"{entry.warning} {DATA_SETS.find(kind).unlike_mini}".rstrip())
     if not entry.seen_images:
         warnings.append(
             f"Pre-training data of {entry.name}: {entry.training_data}. Zero-shot figures may include these images; "

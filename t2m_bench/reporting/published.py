@@ -2,11 +2,7 @@
 
 from collections.abc import Mapping
 
-PUBLISHED_DICE: Mapping[str, Mapping[str, float]] = {
-    "bus_bra": {"baseline": 0.7945, "gated": 0.8951, "hierarchical": 0.9131},
-    "nsclc": {"baseline": 0.8025, "gated": 0.8272, "hierarchical": 0.8581},
-}
-"""Data set -> arm -> Dice (Zhang 2024, BME 590 final project report, Duke University)."""
+from t2m_bench.recipe.datasets import DATA_SETS
 
 MARK = "published †"
 
@@ -18,13 +14,12 @@ FOOTNOTE = (
 )
 """What was wrong with the protocol."""
 
-FLOOR_NOTES = {
-    "bus_bra": " Two thirds of the validation images share a patient with training. On that split an ellipse in the "
-    "box scores 0.8913 and a mean mask of each BI-RADS class 0.8962, with no image at all."
-}
-"""Data set -> what was measured on the published split."""
+
+def find_published(kind: str) -> Mapping[str, float]:
+    """Return arm -> Dice as published on a kind of data set; empty where nothing was."""
+    return DATA_SETS.find(kind).published_dice
 
 
-def write_footnote(dataset: str) -> str:
+def write_footnote(kind: str) -> str:
     """Return the footnote of a data set's published rows."""
-    return FOOTNOTE + FLOOR_NOTES.get(dataset, "")
+    return f"{FOOTNOTE} {DATA_SETS.find(kind).published_note}".rstrip()

@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.exclusions import Exclusion
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box, load_grey
 from t2m_bench.errors import DatasetError
+from t2m_bench.recipe.schema import Recipe
+from t2m_bench.terminal import Terminal
 
 BIRADS = ("2", "3", "4", "5")
 TABLE, FOLDS = "bus_data.csv", "5-fold-cv.csv"
@@ -193,3 +196,35 @@ def _flag_patients(cases: list[Case]) -> list[Case]:
         replace(case, flags=(*case.flags, "patient_has_several_birads")) if counts[case.patient_id] > 1 else case
         for case in cases
     ]
+
+
+class BusBra:
+    """BUS-BRA as one of the data sets."""
+
+    makes_images = False
+
+    def find_root(self, recipe: Recipe) -> Path:
+        """Return the folder that holds the tables; raises DatasetError as `find_root`."""
+        return find_root(recipe.dataset.root)
+
+    def list_files(self, recipe: Recipe, root: Path) -> list[Path]:
+        """Return every file that cases depend on."""
+        return [root / TABLE, root / FOLDS, *sorted(root.glob("*/*.png"))]
+
+    def describe_reading(self, recipe: Recipe) -> str:
+        """Return nothing: no setting changes what the files give."""
+        return ""
+
+    def describe_selection(self, recipe: Recipe) -> str:
+        """Return nothing: every image is a case."""
+        return ""
+
+    def read(self, recipe: Recipe, root: Path, folder: Path, terminal: Terminal) -> tuple[list[Case], list[Exclusion]]:
+        """Return every case; nothing is left out."""
+        with terminal.watch("cases read") as advance:
+            return read_bus_bra(root, advance), []
+
+    def count(self, recipe: Recipe, root: Path) -> tuple[int, str]:
+        """Return how many images there are, and that in words."""
+        count = sum(1 for _ in (root / "Images").glob("*.png"))
+        return count, f"{count} images in {root}"

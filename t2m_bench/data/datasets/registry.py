@@ -1,32 +1,67 @@
-"""What differs between kinds of data set: where one lies, when it counts as changed, how it is read, its phantoms."""
+"""What every kind of data set does: where it is, when it counts as changed, how its cases are read, its phantoms."""
 
 import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.datasets.bus_bra import find_root as find_bus_bra
-from t2m_bench.data.datasets.bus_bra import read_bus_bra
-from t2m_bench.data.datasets.nsclc.clinical import find_clinical_table, read_clinical
-from t2m_bench.data.datasets.nsclc.dicom_series import list_decodable_syntaxes, list_files
-from t2m_bench.data.datasets.nsclc.reader import WINDOWS_HU, SliceRule, read_nsclc
 from t2m_bench.data.exclusions import Exclusion, describe_exclusions
-from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
 from t2m_bench.data.phantoms.folder import load_record
-from t2m_bench.data.phantoms.nsclc import write_nsclc_phantom
 from t2m_bench.errors import DatasetError
 from t2m_bench.files import write_json
+from t2m_bench.recipe.datasets import DATA_SETS
+from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 EXCLUSIONS_NAME = "exclusions.json"
-READING = 2
+READER_VERSION = 2
 """Raise it when the same files give other cases: what an earlier reading made of them is then not reused."""
+
+
+class Reader(Protocol):
+    """One kind of data set; its row in `recipe/datasets.py` names the class.
+
+    Attributes:
+        makes_images: whether images and masks are written below the prepared folder, not read from the data set's own.
+    """
+
+    makes_images: bool
+
+    def find_root(self, recipe: Recipe) -> Path:
+        """Return the data set's folder; raises DatasetError where it does not exist or is of another kind."""
+        ...
+
+    def list_files(self, recipe: Recipe, root: Path) -> Iterable[Path]:
+        """Return every file that cases depend on: paths, sizes and times tell when the data set changed."""
+        ...
+
+    def describe_reading(self, recipe: Recipe) -> str:
+        """Return whatever else cases depend on; another text has them read again."""
+        ...
+
+    def describe_selection(self, recipe: Recipe) -> str:
+        """Return in words how cases are chosen among what the folder holds; empty where all are taken."""
+        ...
+
+    def read(self, recipe: Recipe, root: Path, folder: Path, terminal: Terminal) -> tuple[list[Case], list[Exclusion]]:
+        """Return the cases and what was left out; images that are made go below `folder`."""
+        ...
+
+    def count(self, recipe: Recipe, root: Path) -> tuple[int, str]:
+        """Return how many cases there are at most, and in words what was counted."""
+        ...
+
+
+def find_reader(recipe: Recipe) -> Reader:
+    """Return the reader of a recipe's kind of data set."""
+    reader: Reader = load_object(DATA_SETS.find(recipe.dataset.kind).reader)()
+    return reader
 
 
 @dataclass(frozen=True)
@@ -40,17 +75,18 @@ class Dataset:
     """
 
     recipe: Recipe
+    reader: Reader
     root: Path
     stamp: str
 
     @property
     def has_own_images(self) -> bool:
         """Whether cases are images of the folder itself, not made from them."""
-        return self.recipe.dataset.kind == "bus_bra"
+        return not self.reader.makes_images
 
     def describe_selection(self) -> str:
         """Return how cases are chosen among what the folder holds; empty where all are taken."""
-        return "" if self.has_own_images else make_slice_rule(self.recipe).describe()
+        return self.reader.describe_selection(self.recipe)
 
 
 def open_dataset(recipe: Recipe, terminal: Terminal) -> Dataset:
@@ -60,33 +96,19 @@ def open_dataset(recipe: Recipe, terminal: Terminal) -> Dataset:
         DatasetError: the folder does not exist or is of another kind.
     """
     _write_phantoms(recipe, terminal)
-    root = find_root(recipe)
-    if recipe.dataset.kind == "bus_bra":
-        files = [root / "bus_data.csv", root / "5-fold-cv.csv", *sorted(root.glob("*/*.png"))]
-        return Dataset(recipe, root, _compute_stamp(root, files))
-    clinical = recipe.dataset.clinical
-    files = [*list_files(root), *([clinical] if clinical else [])]
-    codecs = " ".join(list_decodable_syntaxes())  # one that is installed later gives cases that were left out
-    return Dataset(recipe, root, _compute_stamp(root, files, f"{make_slice_rule(recipe).describe()} {codecs}"))
+    reader = find_reader(recipe)
+    root = reader.find_root(recipe)
+    stamp = _compute_stamp(root, reader.list_files(recipe, root), reader.describe_reading(recipe))
+    return Dataset(recipe, reader, root, stamp)
 
 
 def find_root(recipe: Recipe) -> Path:
     """Return the folder of a recipe's data set.
 
     Raises:
-        DatasetError: it does not exist, or lacks its table.
+        DatasetError: it does not exist, or is of another kind.
     """
-    root = recipe.dataset.root
-    if recipe.dataset.kind == "bus_bra":
-        return find_bus_bra(root)
-    if not root.is_dir():
-        raise DatasetError(
-            f"{root}: does not exist. Set dataset.root to the folder of NSCLC-Radiogenomics (`t2m-bench fetch nsclc`), "
-            "or write phantoms with `t2m-bench phantom nsclc`."
-        )
-    if recipe.dataset.clinical is None:
-        find_clinical_table(root)
-    return root
+    return find_reader(recipe).find_root(recipe)
 
 
 def find_phantom(recipe: Recipe) -> dict[str, Any] | None:
@@ -101,17 +123,14 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
     Raises:
         DatasetError: the folder cannot be read as cases, or gives none.
     """
-    recipe = dataset.recipe
-    if recipe.dataset.kind == "bus_bra":
-        with terminal.watch("cases read") as advance:
-            return read_bus_bra(dataset.root, advance)
-    rule = make_slice_rule(recipe)
-    cases, excluded = read_nsclc(dataset.root, recipe.dataset.clinical, folder, rule, terminal.watch)
+    cases, excluded = dataset.reader.read(dataset.recipe, dataset.root, folder, terminal)
     path = folder / EXCLUSIONS_NAME
-    write_json(path, [asdict(exclusion) for exclusion in excluded], private=True)
+    if excluded or dataset.reader.makes_images:
+        write_json(path, [asdict(exclusion) for exclusion in excluded], private=True)
     if not cases:
         what = describe_exclusions(excluded, path)
-        raise DatasetError(f"{dataset.root}: no case can be made ({what}). Set dataset.root to the DICOM folder.")
+        kind = DATA_SETS.find(dataset.recipe.dataset.kind).label
+        raise DatasetError(f"{dataset.root}: no case can be made ({what}). Set dataset.root to the folder of {kind}.")
     return cases
 
 
@@ -138,29 +157,15 @@ def count_images(recipe: Recipe) -> tuple[int, str]:
     Raises:
         DatasetError: the folder does not exist or is of another kind.
     """
-    root = find_root(recipe)
-    if recipe.dataset.kind == "bus_bra":
-        count = sum(1 for _ in (root / "Images").glob("*.png"))
-        return count, f"{count} images in {root}"
-    table = recipe.dataset.clinical or find_clinical_table(root)
-    num_patients = len(read_clinical(table))
-    most = num_patients * recipe.dataset.ct.slices_per_patient
-    return most, f"{num_patients} patients in {table}, at most {most} slices"
-
-
-def make_slice_rule(recipe: Recipe) -> SliceRule:
-    """Return which CT slices become cases, and how they look."""
-    ct = recipe.dataset.ct
-    window = WINDOWS_HU[ct.window] if isinstance(ct.window, str) else ct.window
-    return SliceRule(window, ct.slices_per_patient, ct.min_pixels, ct.slice_seed)
+    reader = find_reader(recipe)
+    return reader.count(recipe, reader.find_root(recipe))
 
 
 def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
     phantom, root = recipe.dataset.phantom, recipe.dataset.root
     if phantom is None:
         return
-    write = write_bus_bra_phantom if recipe.dataset.kind == "bus_bra" else write_nsclc_phantom
-    write(
+    load_object(DATA_SETS.find(recipe.dataset.kind).phantom)(
         root,
         num_cases=phantom.cases,
         seed=phantom.seed,
@@ -170,8 +175,8 @@ def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
     terminal.say(f"phantoms in {root}: {phantom.cases} cases, text effect {phantom.text_effect:g}")
 
 
-def _compute_stamp(root: Path, files: Iterable[Path], rule: str = "") -> str:
-    digest = hashlib.sha256(f"{READING} {root.resolve()}{rule}".encode())
+def _compute_stamp(root: Path, files: Iterable[Path], rule: str) -> str:
+    digest = hashlib.sha256(f"{READER_VERSION} {root.resolve()}{rule}".encode())
     for path in files:
         if path.is_file():
             status = path.stat()
