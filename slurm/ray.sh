@@ -31,6 +31,7 @@ run_on_ray() {
     decide "$STOPPED" "$saved"
     return
   fi
+  echo "t2m-bench $*"
   t2m-bench "$@" &
   driver_pid=$!
   wait_for_driver

@@ -339,6 +339,9 @@ def bench(
     part: Annotated[
         str, typer.Option("--part", help="I/N: train one of N parts; the part that ends last reports.", metavar="I/N")
     ] = "1/1",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what it would take: runs, hours, disk and memory; train nothing.")
+    ] = False,
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
@@ -347,7 +350,9 @@ def bench(
     from t2m_bench.recipe.schema import load_recipe
 
     loaded = load_recipe(_find(recipe), overrides or ())
-    if deviations:
+    if plan:
+        _plan(loaded, runs, as_json)
+    elif deviations:
         _bench_deviations(loaded, runs, cache, as_json)
     else:
         _bench(loaded, runs, cache, as_json, part)
@@ -481,6 +486,18 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = "1/1"
     seconds = round(time.monotonic() - start, 1)
     _end(as_json, summary | {"runs": shown, "failures": suite.failures, "seconds": seconds})
     _refuse_failures(suite.failures)
+
+
+def _plan(recipe: Any, runs: str, as_json: bool) -> None:
+    from t2m_bench.pipeline.plan import describe_plan, make_plan
+    from t2m_bench.terminal import Terminal
+
+    if "://" in runs:
+        raise UserError("bench --plan: --runs must be a folder here, not a URL; give the one that mirrors it.")
+    plan = make_plan(recipe, Path(runs), Terminal())
+    for line in describe_plan(plan):
+        _say(line)
+    _end(as_json, plan.to_json())
 
 
 def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> None:

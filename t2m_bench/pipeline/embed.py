@@ -53,14 +53,7 @@ def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) ->
         ShardError: shards of this name are truncated, altered or of other data, or the disk is full.
     """
     start = time.monotonic()
-    encoder = recipe.image_encoder
-    signature = Signature(
-        encoder.preset,
-        compute_weights_sha256(encoder.preset, encoder.checkpoint),
-        IMAGE_ENCODERS.find(encoder.preset).get_preprocessing_id(encoder.input_range),
-        compute_manifest_hash(prepared.cases),
-    )
-    folder = runs / "shards" / f"{recipe.name}-{signature.compute_hash()}"
+    signature, folder = locate_shards(recipe, prepared, runs)
     if not (folder / INDEX_NAME).is_file():
         with wait_for_lock(folder / LOCK_NAME, lambda: terminal.say(f"waiting for {folder}: another process embeds")):
             if not (folder / INDEX_NAME).is_file():  # who was waited for may have done all
@@ -68,6 +61,22 @@ def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) ->
     num_cases = ShardReader(folder, signature).index.num_cases
     terminal.say(f"reused {folder}: {num_cases} embedded cases")
     return Embedded(folder, signature, num_cases, 0, time.monotonic() - start)
+
+
+def locate_shards(recipe: Recipe, prepared: Prepared, runs: Path) -> tuple[Signature, Path]:
+    """Return the signature of a data set's embeddings and the folder that they have or will have.
+
+    Raises:
+        WeightsError: the encoder's weights are absent or cannot be used.
+    """
+    encoder = recipe.image_encoder
+    signature = Signature(
+        encoder.preset,
+        compute_weights_sha256(encoder.preset, encoder.checkpoint),
+        IMAGE_ENCODERS.find(encoder.preset).get_preprocessing_id(encoder.input_range),
+        compute_manifest_hash(prepared.cases),
+    )
+    return signature, runs / "shards" / f"{recipe.name}-{signature.compute_hash()}"
 
 
 def _encode(recipe: Recipe, prepared: Prepared, folder: Path, signature: Signature, terminal: Terminal) -> Embedded:

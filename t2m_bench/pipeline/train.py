@@ -148,6 +148,13 @@ def gather(
     if to_train:
         check_before_work(recipe, runs, terminal)
     embedded = embed(recipe, prepared, runs, terminal)
+    return locate_experiment(recipe, runs, prepared, embedded, texts)
+
+
+def locate_experiment(
+    recipe: Recipe, runs: Path, prepared: Prepared, embedded: Embedded, texts: Texts
+) -> tuple[Experiment, dict[str, str]]:
+    """Return the experiment of data, shards and texts, with the hashes of its data; nothing is written."""
     hashes = {
         "manifest": prepared.manifest_sha256,
         "image_encoder": embedded.signature.weights_sha256,

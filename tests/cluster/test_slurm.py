@@ -17,6 +17,7 @@ from messages import is_named
 from slurm_lab import HOSTS_OWN, SlurmLab, install, run, slurm_lab
 
 from t2m_bench.search.study import has_study, list_counted, load_studies
+from t2m_bench.shipped import copy_shipped
 from t2m_bench.training.checkpoint import load_tensors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -297,3 +298,42 @@ def test_a_killed_test_run_leaves_no_process_and_the_next_lab_removes_its_names(
             return
         time.sleep(0.1)
     pytest.fail("a lab's processes outlive the process that started them")
+
+
+CONDAS_HOOK = 'OLD="$PS1_OF_NOBODY"; false; false | true; hook_of_nobody() { return 3; }; hook_of_nobody\n'
+
+
+def test_a_copy_in_a_folder_that_is_no_checkout_proves_the_cluster(lab: SlurmLab, tmp_path: Path) -> None:
+    """With the scripts' own CPUs and memory, and a site that does what conda's hook does."""
+    copied = copy_shipped(tmp_path / "own")
+    assert not copied.kept
+    site = tmp_path / "own" / "slurm" / "site.sh"
+    site.write_text(CONDAS_HOOK + site.read_text())
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    script = tmp_path / "own" / "slurm" / "train.sh"
+    job = lab.submit("--time=20", "--exclude=n3,n4,n5,n6", script, *SMALL, "optim.epochs=2", cwd=folder)
+    assert lab.wait(job) == "COMPLETED", read_log(folder, job)
+    assert list(folder.glob(f"runs/cluster-check-{job}/demo-*/hierarchical-*/run.json"))
+    assert "--num-cpus=2 --num-gpus=0" in read_log(folder, job)  # phrase: options of `ray start`
+
+
+@pytest.mark.parametrize("asked", ["--gpus-per-node=8", "--gres=gpu:8"])
+def test_eight_gpus_and_the_default_cpus_ask_for_what_the_job_has(
+    asked: str, lab: SlurmLab, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The GPUs are declared and not there, so that the driver refuses; what Ray and it were asked for is in the log."""
+    with slurm_lab(tmp_path / "slurm", num_hosts=1, gpus=8) as own:
+        folder = tmp_path / "work"
+        folder.mkdir()
+        script = REPOSITORY / "slurm" / "train.sh"
+        job = own.submit("--time=10", "--nodes=1", asked, script, "demo", *SMALL, cwd=folder)
+        assert own.wait(job) == "FAILED"
+        log = read_log(folder, job)
+    (ray,) = [line for line in log.splitlines() if line.startswith("ray start")]
+    assert {"--num-cpus=2", "--num-gpus=8"} <= set(ray.split())
+    (driver,) = [line for line in log.splitlines() if line.startswith("t2m-bench train")]
+    wishes = {"cluster.num_train_workers=8", "cluster.cpus_per_worker=0.25", "cluster.use_gpu=true"}
+    assert wishes <= set(driver.split())
+    with capsys.disabled():
+        print(f"\n{ray}\n{driver}")

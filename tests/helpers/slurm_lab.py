@@ -77,11 +77,12 @@ def find_free_port() -> int:
 
 @dataclass
 class SlurmLab:
-    """Hosts n1 to nN with a controller here."""
+    """Hosts n1 to nN with a controller here; their GPUs are declared, not there."""
 
     folder: Path
     num_hosts: int = 2
     cpus: int = 2
+    gpus: int = 0
     tag: str = field(default_factory=lambda: make_tag(os.getpid(), next(COUNT)))
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -253,12 +254,22 @@ class SlurmLab:
             "KillWait=5",
             "MinJobAge=3600",
             "JobRequeue=1",
-            f"NodeName=DEFAULT CPUs={self.cpus} CoresPerSocket={self.cpus} RealMemory=8000 State=UNKNOWN",
+            f"NodeName=DEFAULT State=UNKNOWN CPUs={self.cpus} CoresPerSocket={self.cpus} RealMemory=8000",
         ]
+        if self.gpus:
+            lines[-1] += f" Gres=gpu:{self.gpus}"
+            lines.insert(0, "GresTypes=gpu")
+            self._declare_gpus()
         lines += [f"NodeName=n{number} NodeAddr={self.subnet}.{10 + number}" for number in range(1, self.num_hosts + 1)]
         lines += ["PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE State=UP", ""]
         (self.folder / "slurm.conf").write_text("\n".join(lines))
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\nCgroupAutomount=no\n")  # a new /sys has none
+
+    def _declare_gpus(self) -> None:
+        """Slurm counts files of devices; these stand for /dev/null."""
+        for number in range(self.gpus):
+            run("mknod", self.folder / f"gpu{number}", "c", 1, 3)
+        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-{self.gpus - 1}]\n")
 
     def _wait_until_idle(self) -> None:
         for _ in range(300):
@@ -273,9 +284,9 @@ class SlurmLab:
 
 
 @contextlib.contextmanager
-def slurm_lab(folder: Path, num_hosts: int) -> Iterator[SlurmLab]:
+def slurm_lab(folder: Path, num_hosts: int, gpus: int = 0) -> Iterator[SlurmLab]:
     """Run a lab in a folder."""
-    lab = SlurmLab(folder, num_hosts)
+    lab = SlurmLab(folder, num_hosts, gpus=gpus)
     try:
         lab.start()
         yield lab
