@@ -8,6 +8,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command itself doe
 
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 
+pytest_plugins = ["run_summary"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 hypothesis.settings.register_profile("busy", deadline=None)  # other tests may run on the machine

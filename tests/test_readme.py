@@ -70,10 +70,17 @@ def test_the_five_commands_of_nsclc_fit_together() -> None:
 
 
 def test_the_targets_are_there() -> None:
+    """`make demo` installs what a user needs and runs the demo; `make test` runs the tests with what they need."""
     targets = [command.split()[1] for command in list_commands() if command.startswith("make ")]
     assert targets == ["demo", "test"]
+    asked = {}
     for target in targets:
-        subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, capture_output=True, check=True)
+        command = ["make", "--dry-run", "--always-make", target]
+        asked[target] = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert "t2m-bench demo" in asked["demo"].splitlines()[-1]
+    assert "pytest" in asked["test"].splitlines()[-1]
+    installed = {target: "[test,dev]" in shown for target, shown in asked.items()}
+    assert installed == {"demo": False, "test": True}
 
 
 def test_every_verb_is_told() -> None:

@@ -11,7 +11,7 @@ from t2m_bench.errors import UserError
 from t2m_bench.perf import everything
 from t2m_bench.perf.embed import measure_embed
 from t2m_bench.perf.epoch import measure_epoch
-from t2m_bench.perf.everything import WORKS, find_measure, format_table, measure_all
+from t2m_bench.perf.everything import WORKS, format_table, measure_all
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds, measure
 from t2m_bench.perf.scaling import measure_scaling
 from t2m_bench.pipeline.sweep_perf import measure_sweep
@@ -102,11 +102,6 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_is_measured(
     assert ended.value.code == 2
     check_names(capsys.readouterr().err, "--device", "cuda", "torch")
     assert not list(tmp_path.iterdir())
-
-
-def test_every_work_can_be_found() -> None:
-    assert all(callable(find_measure(work)) for work in WORKS)
-    assert set(everything.ON_DEVICE) <= set(WORKS)
 
 
 def test_work_that_times_itself_is_believed() -> None:

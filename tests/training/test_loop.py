@@ -114,8 +114,11 @@ def test_a_kill_between_adapter_and_state_repeats_the_epoch_and_saves_its_adapte
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
-    progress = make_trainer(tmp_path, make_recipe(epochs=6, patience=9)).fit()
-    assert progress.history[-1]["loss"] < progress.history[0]["loss"]
+    """By half or so (2.65 to 1.35, seen), most of it the contrastive term; Dice falls a little on random embeddings."""
+    history = make_trainer(tmp_path, make_recipe(epochs=6, patience=9)).fit().history
+    assert history[-1]["loss"] < 0.6 * history[0]["loss"]
+    assert history[-1]["contrastive_loss"] < 0.5 * history[0]["contrastive_loss"]
+    assert history[-1]["dice_loss"] < history[0]["dice_loss"] - 1e-3
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def test_the_real_engine_reaches_the_losses_of_plain_training(
 
 
 def test_autocast_has_a_say(plain: History) -> None:
-    assert plain["bf16"][-1]["loss"] != plain["no"][-1]["loss"]
+    """bf16 has 8 bits of mantissa: its losses are near those of fp32, and no nearer than its rounding lets them be."""
+    exact, rounded = (plain[precision][-1]["loss"] for precision in ("no", "bf16"))
+    assert 1e-6 < abs(rounded - exact) / exact < 2e-2
 
 
 PLANT = """
