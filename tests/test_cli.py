@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,12 @@ import torch
 import yaml
 from messages import check_names
 
+import t2m_bench
+from t2m_bench.cli import IN_ORDER_OF_USE, main
 from t2m_bench.recipe.schema import PUBLISHED_ADAPTER
+from t2m_bench.reporting.results import find_results
+from t2m_bench.search.study import open_study
+from t2m_bench.search.sweep import load_sweep
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -107,10 +113,46 @@ def test_a_changed_folder_is_read_again(phantoms: list[str], tmp_path: Path) -> 
         (["doctor", "launch/demo.yaml", "--runs", "s3://b/x"], {"doctor", "--runs", "mirrors"}),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_two(arguments: list[str], named: set[object]) -> None:
-    done = run(*arguments, code=2)
-    check_names(done.stderr, *named)
+def test_bad_input_is_one_message_and_exit_code_two(
+    arguments: list[str], named: set[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    check_names(errors, *named)
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_process_of_its_own_ends_with_the_same_code_and_message() -> None:
+    done = run("prepare", "launch/bus_bra.yaml", "dataset.root=no-such-folder", code=2)
+    check_names(done.stderr, "no-such-folder")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_small_expectations_of_a_command_line() -> None:
+    assert run("--version").stdout.split() == ["t2m-bench", t2m_bench.__version__]
+    assert run("-h").stdout == run("--help").stdout
+    shown = run("train", "-h").stdout
+    assert "recipe RECIPE" in " ".join(shown.replace("│", " ").split())
+    listed = re.findall(r"^│ (\w+) ", run("--help").stdout, re.MULTILINE)
+    assert listed == list(IN_ORDER_OF_USE)
+    assert "--install-completion" in run("--help").stdout
+
+
+def test_an_empty_sweep_is_not_reported_in_place_of_results(tmp_path: Path) -> None:
+    """A sweep that was refused before its first trial leaves a study without any."""
+    folder = tmp_path / "sweeps" / "demo"
+    folder.mkdir(parents=True)
+    loaded = load_sweep(REPOSITORY / "sweeps" / "demo.yaml")
+    study = open_study(folder, loaded.sweep, "demo")
+    assert find_results(tmp_path) == []
+    done = run("report", "--runs", tmp_path, code=2)
+    check_names(done.stderr, tmp_path)
+    study.ask()
+    assert find_results(tmp_path) == [folder]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -42,7 +42,8 @@ class Section(BaseModel):
         may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
         if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
             return [yaml.safe_load(part) for part in value.split(",")]
-        return value
+        is_one = takes_list and isinstance(value, int | float) and not isinstance(value, bool)
+        return [value] if is_one else value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -220,3 +220,22 @@ def test_folds_share_an_experiment_but_not_a_run(recipe_file: Path) -> None:
     other = recipe.with_fold(3)
     assert other.compute_experiment_hash("d") == recipe.compute_experiment_hash("d")
     assert other.compute_run_hash() != recipe.compute_run_hash()
+
+
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("bench.arms=text_free,gated", ("text_free", "gated")),
+        ("bench.arms=gated", ("gated",)),
+        ("bench.arms=[text_free, gated]", ("text_free", "gated")),
+        ("bench.seeds=0,1,2", (0, 1, 2)),
+        ("bench.folds=3", (3,)),
+        ("dataset.ct.window=1500,-600", (1500.0, -600.0)),
+        ("dataset.ct.window=lung", "lung"),
+    ],
+)
+def test_a_list_may_be_written_with_commas(recipe_file: Path, override: str, found: object) -> None:
+    recipe: object = load_recipe(recipe_file, [override])
+    for name in override.partition("=")[0].split("."):
+        recipe = getattr(recipe, name)
+    assert recipe == found
