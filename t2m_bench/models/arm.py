@@ -8,6 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from t2m_bench.data.frame import Frame
+from t2m_bench.recipe.schema import AdapterSection
+
 
 @dataclass
 class Fused:
@@ -29,7 +32,7 @@ class Segmenter(Protocol):
 
 
 class Arm(nn.Module):
-    """A module all of whose parameters are trained, and who reads text when."""
+    """Base class of all arms. Every parameter is trainable; `uses_text` says whether inference reads the text."""
 
     @property
     def uses_text(self) -> bool:
@@ -44,6 +47,36 @@ class Arm(nn.Module):
     def gates(self) -> dict[str, float]:
         """Return each level's opening in (0, 1); none where there are no levels."""
         return {}
+
+
+@dataclass(frozen=True)
+class BuildContext:
+    """What an arm is built from.
+
+    Attributes:
+        adapter: the recipe's section. text_width: E of the text encoder.
+        num_labels: values of all text fields together, for arms that are given classes.
+        generator: decides the first weights. segmenter: the frozen decoder, shared with other arms.
+    """
+
+    adapter: AdapterSection
+    text_width: int
+    num_labels: int
+    generator: torch.Generator
+    segmenter: Segmenter
+
+
+@dataclass(frozen=True)
+class Built:
+    """An arm, and what decodes for it.
+
+    Attributes:
+        image_frame: the frame of the images that it reads in place of embeddings; None where it reads embeddings.
+    """
+
+    arm: Arm
+    segmenter: Segmenter
+    image_frame: Frame | None = None
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.arm import Arm, Fused, seeded
+from t2m_bench.models.arm import Arm, BuildContext, Built, Fused, seeded
 
 CROP_SIDE = 64
 """Side of the square that a box with its margin is stretched to, pixels."""
@@ -103,3 +103,9 @@ def build_box_unet(generator: torch.Generator) -> BoxUnet:
     """
     with seeded(generator):
         return BoxUnet()
+
+
+def build_unet_arm(context: BuildContext) -> Built:
+    """Build a U-Net that reads images in place of embeddings, and decodes for itself."""
+    unet = build_box_unet(context.generator)
+    return Built(unet, BoxUnetSegmenter(unet), FRAME)

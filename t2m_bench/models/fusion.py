@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.arm import Arm, Fused, seeded
+from t2m_bench.models.arm import Arm, BuildContext, Built, Fused, seeded
 from t2m_bench.models.products import compare, lay_out_tokens
+from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LevelSection
 
 BOTTLENECK = 64
@@ -122,14 +123,13 @@ class FusionAdapter(Arm):
 
     def __init__(self, text_width: int, adapter: AdapterSection, num_labels: int = 0) -> None:
         super().__init__()
-        names = ("gated",) if adapter.kind == "gated" else ("coarse", "fine")
-        sections: dict[str, LevelSection] = {name: getattr(adapter, name) for name in names}
-        self.kind = adapter.kind
+        self.entry = ARMS.find(adapter.kind)
+        sections: dict[str, LevelSection] = {name: getattr(adapter, name) for name in self.entry.levels}
         self.levels = nn.ModuleDict({name: FusionLevel(text_width, adapter, level) for name, level in sections.items()})
-        has_constant = adapter.kind in ("text_free", "text_train_only")
-        self.constant_text = nn.Parameter(torch.randn(text_width) * 0.02) if has_constant else None
+        self.constant_text = None if self.entry.reads_text else nn.Parameter(torch.randn(text_width) * 0.02)
         # drawn as wide as the layer-normed output of a BERT, which these vectors stand for
-        self.label_vectors = nn.Parameter(torch.randn(num_labels, text_width)) if adapter.kind == "label" else None
+        has_labels = self.entry.texts == "labels"
+        self.label_vectors = nn.Parameter(torch.randn(num_labels, text_width)) if has_labels else None
 
     def list_levels(self) -> list[FusionLevel]:
         """Return the levels in order."""
@@ -143,7 +143,7 @@ class FusionAdapter(Arm):
     @property
     def has_text_loss(self) -> bool:
         """Whether the contrastive loss with the text applies in training."""
-        return self.kind != "text_free"
+        return self.entry.has_text_loss
 
     def gates(self) -> dict[str, float]:
         """Return each level's opening in (0, 1)."""
@@ -161,7 +161,7 @@ class FusionAdapter(Arm):
         text_tokens = image_tokens
         for level in self.list_levels():
             image_tokens, text_tokens = level(image_tokens, given)
-        if self.kind == "text_train_only":
+        if self.constant_text is not None and self.has_text_loss:
             text_tokens = self.list_levels()[-1].project(text_embedding)
         fused = image_tokens.transpose(1, 2).unflatten(-1, (height, width))
         return Fused(fused, text_tokens.mean(dim=1))
@@ -178,6 +178,12 @@ def build_adapter(
     """
     with seeded(generator):
         return FusionAdapter(text_width, adapter, num_labels)
+
+
+def build_fusion(context: BuildContext) -> Built:
+    """Build an adapter before the frozen decoder."""
+    adapter = build_adapter(context.adapter, context.text_width, context.generator, context.num_labels)
+    return Built(adapter, context.segmenter)
 
 
 def compute_lesion_features(image_embedding: Tensor, mask_low_res: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
 """The arm that asks whether an adapter is the right thing at all: SAM's mask decoder trained itself, without text."""
 
+from copy import deepcopy
+from typing import Any
+
 from torch import Tensor, nn
 
-from t2m_bench.models.arm import Arm, Fused
+from t2m_bench.models.arm import Arm, BuildContext, Built, Fused
 from t2m_bench.models.segmenter import MULTIMASK_OFF, BoxSegmenter
 
 
@@ -29,3 +32,9 @@ class TunedDecoder(Arm):
     def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
         """Return image_embedding (B, D, h, w) as it is; no text is read."""
         return Fused(image_embedding, image_embedding.new_zeros(image_embedding.shape[:2]))
+
+
+def build_tuned_decoder(context: BuildContext) -> Built:
+    """Build a decoder of this arm's own: it is changed in place, and other runs of this process need the frozen one."""
+    own: Any = deepcopy(context.segmenter)
+    return Built(TunedDecoder(own), own)

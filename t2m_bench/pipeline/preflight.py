@@ -1,15 +1,16 @@
 """What would fail late is looked at first: folders, packages, weights and sentences, before a data set is read."""
 
+import importlib.util
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
-from t2m_bench.errors import RunFolderError, UserError
-from t2m_bench.models.box_unet import check_monai
+from t2m_bench.errors import RecipeError, RunFolderError, UserError
 from t2m_bench.models.sam import check_checkpoint
 from t2m_bench.models.text import find_text_folder
 from t2m_bench.pipeline.embed import Texts, embed_texts
+from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
@@ -37,8 +38,8 @@ def check_setting(recipe: Recipe, runs: Path, arms: Iterable[str]) -> None:
     Raises:
         UserError: as `check_before_reading`, but for a text encoder that cannot be read.
     """
-    check_folders(runs)
     check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in arms)
+    check_folders(runs)
     check_checkpoint(recipe.image_encoder.preset, recipe.image_encoder.checkpoint)
     find_text_folder(recipe.text_encoder.name)
 
@@ -76,5 +77,9 @@ def check_packages(kinds: Iterable[str]) -> None:
     Raises:
         RecipeError: something is not; names the command that installs it.
     """
-    if "unet" in set(kinds):
-        check_monai()
+    for entry in map(ARMS.find, dict.fromkeys(kinds)):
+        if entry.package and importlib.util.find_spec(entry.package) is None:
+            raise RecipeError(
+                f"the arm {entry.name} needs {entry.package}, which is not installed: pip install '.[{entry.extra}]' "
+                "in the checkout, or leave the arm out of bench.arms."
+            )

@@ -19,8 +19,9 @@ from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.preflight import check_folders, check_packages
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import Experiment, gather
+from t2m_bench.recipe.arms import REFERENCE_ARM
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
-from t2m_bench.recipe.schema import AdapterKind, Recipe, parse_recipe
+from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.recipe.typed_yaml import list_values, set_dotted
 from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.runs.trial import TrialData, hide_test_cases
@@ -32,7 +33,7 @@ from t2m_bench.terminal import Terminal
 
 SWEEP_NAME = "sweep.json"
 BEST_NAME = "best.yaml"
-FREE: AdapterKind = "text_free"
+FREE = REFERENCE_ARM
 
 FREELY_CHANGED = ("recipe", "overrides", "trials", "concurrency", "resources", "refit")
 """Keys of a sweep that decide no trial; the recipe itself is compared as a whole."""
@@ -240,7 +241,7 @@ def _tune_free(
     folder: Path,
     terminal: Terminal,
     stop: StopRequest,
-) -> tuple[Recipe, dict[AdapterKind, str]]:
+) -> tuple[Recipe, dict[str, str]]:
     """Give text_free as many trials as the winner had; return the refit's recipe, and arm -> study."""
     tuned, studies = {best.adapter.kind: (best, study)}, {best.adapter.kind: study.study_name}
     number = len(list_counted(study))  # more than asked for now, where it was asked for more before
@@ -258,9 +259,7 @@ def _tune_free(
     return make_refit_recipe(loaded.sweep, best, recipes, trials), studies
 
 
-def make_refit_recipe(
-    sweep: Sweep, best: Recipe, recipes: Mapping[AdapterKind, Recipe], trials: Mapping[AdapterKind, int]
-) -> Recipe:
+def make_refit_recipe(sweep: Sweep, best: Recipe, recipes: Mapping[str, Recipe], trials: Mapping[str, int]) -> Recipe:
     """Return a benchmark's recipe in which each arm is tuned by as many trials as it had."""
     named = {}
     source = f"refit of {sweep.name}"
@@ -275,9 +274,7 @@ def make_refit_recipe(
     return parse_recipe(refitted.model_dump(mode="json") | {"bench": bench_said, "deviations": {}}, source)
 
 
-def _refit(
-    recipe: Recipe, studies: Mapping[AdapterKind, str], folder: Path, terminal: Terminal, stop: StopRequest
-) -> Path:
+def _refit(recipe: Recipe, studies: Mapping[str, str], folder: Path, terminal: Terminal, stop: StopRequest) -> Path:
     """Train the tuned arms with all refit seeds, test each once, and say of which sweep they are.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
@@ -27,9 +28,6 @@ from t2m_bench.recipe.typed_yaml import (
 )
 
 Zero = Literal["zero1", "zero2"]
-AdapterKind = Literal[
-    "text_free", "text_train_only", "label", "shuffled", "gated", "hierarchical", "tuned_decoder", "unet"
-]
 Condition = Literal["right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -174,7 +172,8 @@ class LevelSection(Section):
 class AdapterSection(Section):
     """The trainable adapter; an arm of the benchmark differs from another here alone."""
 
-    kind: AdapterKind = "hierarchical"
+    kind: str = "hierarchical"
+    """An entry of the table of arms."""
     preset: Literal["default", "published"] = "default"
     norm: Literal["branch", "output"] = "branch"
     inner_width: Positive = IMAGE_WIDTH // 2
@@ -199,6 +198,12 @@ class AdapterSection(Section):
     def list_said(self) -> dict[str, Any]:
         """Return the preset and what is said otherwise than it stands for, so that another may take its place."""
         return {"preset": self.preset} | _subtract(self.model_dump(), AdapterSection(preset=self.preset).model_dump())
+
+    @model_validator(mode="after")
+    def _fits_its_table(self) -> "AdapterSection":
+        if self.kind not in ARMS:
+            raise ValueError(f"adapter.kind: {ARMS.describe_unknown(self.kind)}")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "AdapterSection":
@@ -278,7 +283,6 @@ class BenchSection(Section):
 
     @model_validator(mode="after")
     def _knows_its_names(self) -> "BenchSection":
-        kinds = get_args(AdapterKind)
         for name, named in self.named.items():
             is_tuned = named.differently_tuned and named.adapter.get("kind", name) == name
             if not ARM_NAME.fullmatch(name) or name in REFERENCE_ARMS or (_is_kind(name) and not is_tuned):
@@ -287,9 +291,10 @@ class BenchSection(Section):
                     "name: differently_tuned: true, and no other kind"
                 )
         for arm in self.arms:
-            if arm not in kinds and arm not in self.named:
-                near = difflib.get_close_matches(arm, [*kinds, *self.named], n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join([*kinds, *self.named])}"
+            if arm not in ARMS and arm not in self.named:
+                known = [*ARMS.names, *self.named]
+                near = difflib.get_close_matches(arm, known, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
                 raise ValueError(f"bench.arms: {arm} is no arm; {hint}")
         for box in self.boxes:
             if not BOX_NAME.fullmatch(box):
@@ -529,7 +534,7 @@ def _subtract(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]
 
 
 def _is_kind(arm: str) -> bool:
-    return arm in get_args(AdapterKind)
+    return arm in ARMS
 
 
 def _hash8(value: Any) -> str:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from t2m_bench.reporting.arms import FLOORS, LABELS, REFERENCE, is_trained
+from t2m_bench.recipe.arms import ARMS
+from t2m_bench.reporting.arms import FLOORS, REFERENCE, is_trained
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.suite import find_asked_method, list_asked_arms
 from t2m_bench.statistics.crossed import Contrast, FoldTable, average_seeds, estimate_crossed, make_fold_tables
@@ -151,14 +152,12 @@ def _list_wanted(results: Results) -> list[_Wanted]:
         wanted.append(arms("baseline", floor, "does the frozen model beat shapes drawn in the box?"))
     wanted += [
         arms(REFERENCE, "baseline", "what is adapting to the data set worth, without text?"),
-        arms("tuned_decoder", REFERENCE, "is an adapter better than a tuned decoder? (negative: it is)"),
-        arms("unet", REFERENCE, "does a small U-Net do as well?"),
-        arms("text_train_only", REFERENCE, "does text in the loss alone help?"),
-        arms("shuffled", REFERENCE, "is it capacity without information?"),
-        arms("label", REFERENCE, "what does the category add?"),
+        *(arms(entry.name, REFERENCE, entry.question) for entry in ARMS if entry.question),
     ]
-    named = [arm for arm in results.arms if arm not in LABELS]
-    wanted += [arms(arm, REFERENCE, "does this arm of the recipe gain over text_free?") for arm in named]
+    # whoever has no question of its own is compared all the same: a recipe's arms, and those of other packages
+    asked = {item.one[0] for item in wanted} | {REFERENCE}
+    others = [arm for arm in results.arms if is_trained(arm) and arm not in asked]
+    wanted += [arms(arm, REFERENCE, "does this arm gain over text_free?") for arm in others]
     return list({item.key: item for item in reversed(wanted)}.values())[::-1]
 
 

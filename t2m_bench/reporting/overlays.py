@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from t2m_bench.metrics.results import UNTRAINED_SEED
-from t2m_bench.reporting.arms import METHODS, REFERENCE, find_method
+from t2m_bench.reporting.arms import REFERENCE, find_method, list_methods
 from t2m_bench.reporting.figures import Figure, save_png
 from t2m_bench.reporting.results import Crops, Reference, Results
 
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#2fbf71", "#ff5d4f"
 
-SHOWN_ARMS = ("baseline", REFERENCE, *reversed(METHODS))
+SHOWN_ARMS = ("baseline", REFERENCE, *reversed(list_methods()))
 
 
 def draw_overlays(results: Results) -> Figure | None:

@@ -1,7 +1,6 @@
 """What a run is, as data, and what each of its processes builds of it."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,12 +22,11 @@ from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.evaluation.evaluate import Evaluator
 from t2m_bench.files import load_json
-from t2m_bench.models.arm import Arm, Segmenter
-from t2m_bench.models.box_unet import FRAME, BoxUnetSegmenter, build_box_unet
-from t2m_bench.models.fusion import build_adapter
+from t2m_bench.models.arm import Arm, BuildContext, Built
 from t2m_bench.models.sam import FrozenSam, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter
-from t2m_bench.models.tuned_decoder import TunedDecoder
+from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.compiling import NOT_ASKED
 from t2m_bench.training.process_group import Ranks
@@ -79,10 +77,10 @@ class Job:
 
     def make_texts(self) -> TextTable:
         """Return the texts as the arm's kind reads them."""
-        kind = self.recipe.adapter.kind
-        if kind == "label":
+        given = ARMS.find(self.recipe.adapter.kind).texts
+        if given == "labels":
             return self.texts.as_labels()
-        if kind == "shuffled":
+        if given == "shuffled":
             trained = self.select(self.splits.outside_test)
             patient_of = {case.case_id: case.patient_id for case in trained}
             return self.texts.shuffle(patient_of, np.random.default_rng([self.recipe.seed, SHUFFLE_STREAM]))
@@ -160,24 +158,23 @@ def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
     """
     frozen = frozen or load_frozen(job, ranks)
     texts = job.make_texts()
-    arm, segmenter = _build_arm(job, frozen, texts)
+    built = _build_arm(job, frozen, texts)
     source: CaseSource = frozen.source
     frame = frozen.sam.frame
-    if isinstance(segmenter, BoxUnetSegmenter):
-        source, frame = ImageSource(job.root, job.cases, FRAME), FRAME
-    evaluator = Evaluator(job.root, source, segmenter, frame, {}, ranks)
-    return Bench(job, arm.to(ranks.device), source, frame, texts, evaluator, ranks)
+    if built.image_frame is not None:
+        source, frame = ImageSource(job.root, job.cases, built.image_frame), built.image_frame
+    evaluator = Evaluator(job.root, source, built.segmenter, frame, {}, ranks)
+    return Bench(job, built.arm.to(ranks.device), source, frame, texts, evaluator, ranks)
 
 
-def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> tuple[Arm, Segmenter]:
+def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> Built:
     """Build the arm, its start depending on the training seed alone, and what decodes for it."""
-    generator = torch.Generator().manual_seed(job.recipe.seed)
-    kind = job.recipe.adapter.kind
-    if kind == "unet":
-        unet = build_box_unet(generator)
-        return unet, BoxUnetSegmenter(unet)
-    if kind == "tuned_decoder":
-        own = deepcopy(frozen.segmenter)  # it is changed in place, and other runs of this process need the frozen one
-        return TunedDecoder(own), own
-    text_width = job.texts.embeddings.shape[1]
-    return build_adapter(job.recipe.adapter, text_width, generator, len(texts.embeddings)), frozen.segmenter
+    context = BuildContext(
+        adapter=job.recipe.adapter,
+        text_width=job.texts.embeddings.shape[1],
+        num_labels=len(texts.embeddings),
+        generator=torch.Generator().manual_seed(job.recipe.seed),
+        segmenter=frozen.segmenter,
+    )
+    built: Built = load_object(ARMS.find(job.recipe.adapter.kind).build)(context)
+    return built

@@ -3,20 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import LEVELS, Recipe
 from t2m_bench.search.sweep import Sweep
 
-LEVELS_OF = {"gated": ("gated",), "tuned_decoder": (), "unet": ()}
-"""Levels that a kind of adapter has; all others have the two of the hierarchical one (models/fusion.py)."""
-
-TEXTLESS = ("text_free", "tuned_decoder", "unet")
-"""Kinds that never see a text, so have no contrastive loss."""
-
 CONTRASTIVE = ("loss.contrastive_weight", "loss.temperature")
 """Axes of the contrastive loss; the other weights of the loss train every kind."""
-
-WITHOUT_ADAPTER = ("tuned_decoder", "unet")
-"""Kinds that train something else than an adapter."""
 
 
 def find_idle_axes(sweep: Sweep, recipe: Recipe) -> list[str]:
@@ -34,19 +26,20 @@ def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]
     part, _, rest = name.partition(".")
     level, _, key = rest.partition(".")
     if part == "adapter" and level in LEVELS:
-        yield from _explain_kinds(kinds, [k for k in kinds if level not in LEVELS_OF.get(k, ("coarse", "fine"))], level)
+        yield from _explain_kinds(kinds, [k for k in kinds if level not in ARMS.find(k).levels], level)
         if key == "heads" and set(_find_values(sweep, raw, name, f"adapter.{level}.tokens")) == {1}:
             yield "the level has one text token, and a softmax over one key is 1 whatever the heads"
     elif part == "adapter" and name != "adapter.kind":
-        yield from _explain_kinds(kinds, [kind for kind in kinds if kind in WITHOUT_ADAPTER], "adapter")
+        yield from _explain_kinds(kinds, [kind for kind in kinds if not ARMS.find(kind).levels], "adapter")
     if name == "adapter.inner_width" and set(_find_values(sweep, raw, name, "adapter.preset")) == {"published"}:
         yield "the published preset has an inner width of its own"
+    textless = [kind for kind in kinds if not ARMS.find(kind).sees_text]
     if name in CONTRASTIVE:
-        yield from _explain_kinds(kinds, [kind for kind in kinds if kind in TEXTLESS], "text, so no contrastive loss,")
+        yield from _explain_kinds(kinds, textless, "text, so no contrastive loss,")
     if name == "loss.temperature" and set(_find_values(sweep, raw, name, "loss.contrastive_weight")) == {0}:
         yield "loss.contrastive_weight is 0, so there is no contrastive loss"
     if name == "prompts.text_dropout":
-        yield from _explain_kinds(kinds, [kind for kind in kinds if kind in TEXTLESS], "text")
+        yield from _explain_kinds(kinds, textless, "text")
     if name == "optim.micro_batch_size":
         yield "the loss is that of the global batch however it is split"
     if name == "optim.patience":

@@ -92,7 +92,7 @@ def test_what_no_training_needs_is_refused_before_it(
     small_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("t2m_bench.models.box_unet.importlib.util.find_spec", lambda name: None)
-    with raises_naming(RecipeError, "unet", "MONAI", ".[unet]"):
+    with raises_naming(RecipeError, "unet", "monai", ".[unet]"):
         bench(make_suite(small_recipe, arms=["unet"]), tmp_path / "runs", Terminal(), StopRequest())
     assert not (tmp_path / "runs").exists()
 

@@ -25,6 +25,8 @@ from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
 from t2m_bench.reporting.verdicts import LEAKAGE_MARK
+from t2m_bench.search.study import open_study
+from t2m_bench.search.sweep import load_sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -216,7 +218,7 @@ def test_results_are_found_newest_first(experiment: Path) -> None:
     os.utime(older / "reference-fold1" / "cases.parquet", (1, 1))
     study = experiment.parent / "sweeps" / "mine" / "study.journal"
     study.parent.mkdir(parents=True)
-    study.touch()
+    open_study(study.parent, load_sweep(REPOSITORY / "sweeps" / "demo.yaml").sweep, "mine").ask()
     assert find_results(experiment.parent) == [study.parent, experiment, older]
     os.utime(study, (0, 0))
     assert find_results(experiment.parent) == [experiment, older, study.parent]
