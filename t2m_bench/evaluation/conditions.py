@@ -11,7 +11,9 @@ from torch import Tensor
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.text_table import TextTable
-from t2m_bench.recipe.schema import TIGHT, Condition
+from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.registry import load_object
+from t2m_bench.recipe.schema import TIGHT
 
 DRAW_SEED = 10
 """Of other patients and random vectors; apart from training seeds, so that all arms and seeds are asked the same."""
@@ -64,7 +66,7 @@ class Asking:
         places: case_id -> place in the data set, which seeds the case's draws.
     """
 
-    conditions: tuple[Condition, ...]
+    conditions: tuple[str, ...]
     boxes: tuple[str, ...]
     wrong: Mapping[str, Mapping[str, str]]
     classes: Mapping[str, tuple[str, ...]]
@@ -92,53 +94,121 @@ def ask_all(cases: Sequence[Case], texts: TextTable, asking: Asking) -> Exam:
     A text table without held-out sentences is one of labels: it has no paraphrases, and a random vector is none of its.
     """
     questions: list[Question] = []
-    drawn: list[Tensor] = []
-    sentences_only = () if texts.held_out else ("paraphrase", "random")
+    vectors: list[Tensor] = []
     for case in cases:
         rng = np.random.default_rng([DRAW_SEED, asking.places[case.case_id]])
         noise = rng.standard_normal(texts.embeddings.shape[1])
         donor = _draw_donor(case, cases, tuple(asking.wrong), rng)
-        for condition, given in _list_given(case, asking, donor):
-            if condition in sentences_only:
+        asked = Asked(case, asking, texts, donor, noise)
+        for entry in map(CONDITIONS.find, asking.conditions):
+            if entry.needs_sentences and not texts.held_out:
                 continue
-            prompt = texts.pick(case.text_fields if given is None else given)
-            if condition == "paraphrase":
-                prompt = texts.pick_held_out(case.text_fields)
-            if condition == "random":
-                drawn.append(_scale(noise, texts.embeddings[list(prompt)].mean(dim=0)))
-                prompt = (len(texts.embeddings) + len(drawn) - 1,)
-            boxes = asking.boxes if condition in ("right", "wrong") else (TIGHT,)
-            questions += [Question(case, condition, box, given, prompt) for box in boxes]
-    return Exam(tuple(questions), torch.cat([texts.embeddings, *(row[None] for row in drawn)]))
+            for drawn in load_object(entry.draw)(asked):
+                prompt = drawn.prompt
+                if drawn.vector is not None:
+                    vectors.append(drawn.vector)
+                    prompt = (len(texts.embeddings) + len(vectors) - 1,)
+                boxes = asking.boxes if entry.all_boxes and drawn.condition == entry.name else (TIGHT,)
+                questions += [Question(case, drawn.condition, box, drawn.given, prompt) for box in boxes]
+    return Exam(tuple(questions), torch.cat([texts.embeddings, *(row[None] for row in vectors)]))
 
 
-def _list_given(case: Case, asking: Asking, donor: Case | None) -> Iterator[tuple[str, Values | None]]:
-    """Yield (condition, field values given); a class that is not known has no wrong or other one."""
-    own = case.text_fields
-    known = [name for name in asking.wrong if own[name] != UNKNOWN]
-    is_known = len(known) == len(asking.wrong)
-    predicted = asking.predicted.get(case.case_id)
-    for condition in asking.conditions:
-        if condition in ("right", "paraphrase"):
-            yield condition, own
-        elif condition == "random":
-            yield condition, None
-        elif condition == "unknown":
-            yield condition, dict.fromkeys(own, UNKNOWN)
-        elif condition == "wrong":
-            wrong = {name: asking.wrong[name][own[name]] for name in known}
-            if is_known:
-                yield condition, {**own, **wrong}
-            if len(asking.wrong) > 1:
-                yield from ((f"wrong:{name}", {**own, name: value}) for name, value in wrong.items())
-        elif condition == "swap":
-            for name in known:
-                others = (other for other in asking.classes[name] if other != own[name])
-                yield from ((f"swap:{name}={other}", {**own, name: other}) for other in others)
-        elif condition == "other_patient" and donor is not None and is_known:
-            yield condition, donor.text_fields
-        elif condition == "predicted" and predicted is not None and is_known:
-            yield condition, predicted
+@dataclass(frozen=True)
+class Asked:
+    """What the text of one case may be drawn from.
+
+    Attributes:
+        donor: a case of another patient with another class, known in every field; None where there is none.
+        noise: (E,), drawn for this case.
+    """
+
+    case: Case
+    asking: Asking
+    texts: TextTable
+    donor: Case | None
+    noise: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+    @property
+    def known(self) -> list[str]:
+        """The fields whose class is known: an unknown one has no wrong or other class."""
+        return [name for name in self.asking.wrong if self.case.text_fields[name] != UNKNOWN]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every field's class is."""
+        return len(self.known) == len(self.asking.wrong)
+
+    def give(self, condition: str, given: Values) -> "Drawn":
+        """Return a condition that gives the training sentences of some values."""
+        return Drawn(condition, given, self.texts.pick(given))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One text that a case is given.
+
+    Attributes:
+        condition: its name in results. given: the values that it stands for; None where it stands for none.
+        prompt: rows of the prompt bank; vector: (E,), in place of any of its rows.
+    """
+
+    condition: str
+    given: Values | None
+    prompt: Rows = ()
+    vector: Tensor | None = None
+
+
+def draw_right(asked: Asked) -> Iterator[Drawn]:
+    """Give the case's own text."""
+    yield asked.give("right", asked.case.text_fields)
+
+
+def draw_paraphrase(asked: Asked) -> Iterator[Drawn]:
+    """Give a wording of the case's own text that training never sees."""
+    own = asked.case.text_fields
+    yield Drawn("paraphrase", own, asked.texts.pick_held_out(own))
+
+
+def draw_random(asked: Asked) -> Iterator[Drawn]:
+    """Give a random vector of the norm that the case's own text has."""
+    own = asked.texts.embeddings[list(asked.texts.pick(asked.case.text_fields))].mean(dim=0)
+    yield Drawn("random", None, vector=_scale(asked.noise, own))
+
+
+def draw_unknown(asked: Asked) -> Iterator[Drawn]:
+    """Say that every field is unknown."""
+    yield asked.give("unknown", dict.fromkeys(asked.case.text_fields, UNKNOWN))
+
+
+def draw_wrong(asked: Asked) -> Iterator[Drawn]:
+    """Give the published wrong class: of all fields at once, and of each by itself where there are several."""
+    own = asked.case.text_fields
+    wrong = {name: asked.asking.wrong[name][own[name]] for name in asked.known}
+    if asked.is_known:
+        yield asked.give("wrong", {**own, **wrong})
+    if len(asked.asking.wrong) > 1:
+        yield from (asked.give(f"wrong:{name}", {**own, name: value}) for name, value in wrong.items())
+
+
+def draw_swaps(asked: Asked) -> Iterator[Drawn]:
+    """Give each other class in turn, field by field."""
+    own = asked.case.text_fields
+    for name in asked.known:
+        others = (other for other in asked.asking.classes[name] if other != own[name])
+        yield from (asked.give(f"swap:{name}={other}", {**own, name: other}) for other in others)
+
+
+def draw_donor(asked: Asked) -> Iterator[Drawn]:
+    """Give the text of another patient of another class."""
+    if asked.donor is not None and asked.is_known:
+        yield asked.give("other_patient", asked.donor.text_fields)
+
+
+def draw_predicted(asked: Asked) -> Iterator[Drawn]:
+    """Give the class that a probe predicts from box and embedding."""
+    predicted = asked.asking.predicted.get(asked.case.case_id)
+    if predicted is not None and asked.is_known:
+        yield asked.give("predicted", predicted)
 
 
 def _draw_donor(case: Case, cases: Sequence[Case], fields: tuple[str, ...], rng: np.random.Generator) -> Case | None:

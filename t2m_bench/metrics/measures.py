@@ -14,6 +14,7 @@ from t2m_bench.metrics.overlap import (
     compute_recall,
 )
 from t2m_bench.metrics.surface import PIXEL, compute_diagonal, measure_surface
+from t2m_bench.recipe.conditions import CONDITIONS
 
 MEASURES = (
     "dice",
@@ -33,7 +34,10 @@ MEASURES = (
 )
 """In the order of `measure_mask`; the last two are 0 or 1."""
 
-FULL_CONDITIONS = frozenset({"none", "right", "wrong"})
+NO_TEXT = "none"
+"""The condition of an arm that reads no text."""
+
+FULL_CONDITIONS = frozenset({NO_TEXT, *(entry.name for entry in CONDITIONS if entry.in_full)})
 FULL_BOX = "tight"
 
 DIAGONAL_SHARES = {"surface_dice": 0.02, "surface_dice_1": 0.01, "surface_dice_5": 0.05}

@@ -9,6 +9,7 @@ import pandas as pd
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.files import write_atomically
+from t2m_bench.recipe.conditions import CONDITIONS
 
 RESULTS_NAME = "cases.parquet"
 
@@ -62,7 +63,7 @@ KEY = ("case", "arm", "seed", "fold", "condition", "box")
 UNTRAINED_SEED = -1
 
 FORMS = {
-    "condition": r"none|right|wrong(:\w+)?|swap:\w+=.+|other_patient|paraphrase|unknown|random|predicted",
+    "condition": "|".join(["none", *(entry.pattern or re.escape(entry.name) for entry in CONDITIONS)]),
     "box": r"tight|(jitter|loose|shift)_\d+",
     "distance_unit": "px|mm",
 }

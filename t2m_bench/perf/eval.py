@@ -4,7 +4,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Seconds, mea
 from t2m_bench.perf.metrics import HEIGHT, WIDTH
 from t2m_bench.perf.plain import PlainSegmentation
 from t2m_bench.perf.problem import FULL_GRID, MINI_GRID, TEXT_WIDTH, TOKEN_PX, Alone, Problem, make_problem
-from t2m_bench.recipe.schema import IMAGE_WIDTH, TIGHT, Condition
+from t2m_bench.recipe.conditions import DEFAULT_CONDITIONS
+from t2m_bench.recipe.schema import IMAGE_WIDTH, TIGHT
 
 NUM_CASES, MINI_NUM_CASES, REPEATS = 4, 16, 5
 CLASSES = ("2", "3", "4", "5")
@@ -137,7 +137,7 @@ def _ask_everything(cases: Sequence[Case]) -> Asking:
     """Ask all conditions; half of the probe's predictions are right."""
     predicted = {case.case_id: {"birads": CLASSES[number % 2]} for number, case in enumerate(cases)}
     places = {case.case_id: place for place, case in enumerate(cases)}
-    return Asking(get_args(Condition), (TIGHT,), WRONG, {"birads": CLASSES}, predicted, places)
+    return Asking(DEFAULT_CONDITIONS, (TIGHT,), WRONG, {"birads": CLASSES}, predicted, places)
 
 
 def _make_texts() -> TextTable:

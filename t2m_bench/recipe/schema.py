@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.conditions import CONDITIONS, DEFAULT_CONDITIONS
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
@@ -28,7 +29,6 @@ from t2m_bench.recipe.typed_yaml import (
 )
 
 Zero = Literal["zero1", "zero2"]
-Condition = Literal["right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -278,7 +278,8 @@ class BenchSection(Section):
     """Dice within which a difference counts as negligible; fix it before looking at results."""
     folds: tuple[Annotated[int, Field(ge=1, le=10)], ...] = ()
     """Test folds in turn; none means dataset.test_fold alone."""
-    conditions: tuple[Condition, ...] = get_args(Condition)
+    conditions: tuple[str, ...] = DEFAULT_CONDITIONS
+    """Entries of the table of conditions."""
     boxes: tuple[str, ...] = (TIGHT, "jitter_20", "loose_20")
 
     @model_validator(mode="after")
@@ -296,6 +297,9 @@ class BenchSection(Section):
                 near = difflib.get_close_matches(arm, known, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
                 raise ValueError(f"bench.arms: {arm} is no arm; {hint}")
+        for condition in self.conditions:
+            if condition not in CONDITIONS:
+                raise ValueError(f"bench.conditions: {CONDITIONS.describe_unknown(condition)}")
         for box in self.boxes:
             if not BOX_NAME.fullmatch(box):
                 raise ValueError(

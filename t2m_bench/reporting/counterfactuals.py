@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
     ABSENT,
@@ -26,14 +27,8 @@ from t2m_bench.statistics.intervals import compute_patient_means
 FEWEST_FOR_P = 10
 """Patients below which a cell of one class shows no p."""
 
-CONDITIONS = {
-    "other": "any other class, uniformly",
-    "other_patient": "another patient's text, of another class",
-    "paraphrase": "held-out wording of the right text",
-    "unknown": "text says unknown",
-    "random": "random vector of equal norm",
-    "predicted": "class that the image predicts (probe)",
-}
+EACH_FIELD = ("wrong", "other")
+"""Rows that tables of several fields show for each field too."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +90,12 @@ def make_counterfactual_table(results: Results) -> Table | None:
 
 def _list_conditions(results: Results) -> dict[str, str]:
     """Return condition -> label; of several fields also what each field's wrong or other texts cost by themselves."""
+    labels = {entry.row or entry.name: entry.label for entry in CONDITIONS if entry.label}
     if len(results.fields) == 1:
-        return {"wrong": "wrong text (published map)", **CONDITIONS}
+        return labels
     of_wrong = {f"wrong:{field}": f"wrong {field} alone" for field in results.fields}
     of_other = {f"other:{field}": f"any other {field}, uniformly" for field in results.fields}
-    rest = {name: label for name, label in CONDITIONS.items() if name != "other"}
+    rest = {name: label for name, label in labels.items() if name not in EACH_FIELD}
     return {"wrong": f"wrong {' and '.join(results.fields)} (published map)", **of_wrong, **of_other, **rest}
 
 
