@@ -19,7 +19,7 @@ from t2m_bench.data.images import load_mask
 from t2m_bench.embedding.shards.reader import CaseSource
 from t2m_bench.evaluation.conditions import Exam, Question
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
-from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
+from t2m_bench.metrics.measures import ALWAYS_MEASURED, MEASURES, is_measured_in_full, measure_mask, name_distance_unit
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.models.segmenter import restore_mask, split_for_cache
@@ -28,8 +28,6 @@ from t2m_bench.training.shares import share_positions
 
 AT_ONCE = 16
 """Questions whose cases are read together."""
-
-ALWAYS_MEASURED = ("dice", "iou", "pred_empty", "ref_empty")
 
 
 class ExamGroup(Protocol):

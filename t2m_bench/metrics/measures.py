@@ -1,6 +1,8 @@
 """Everything that is measured of one prediction: the measured columns of the results table."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +15,19 @@ from t2m_bench.metrics.overlap import (
     compute_precision,
     compute_recall,
 )
-from t2m_bench.metrics.surface import PIXEL, compute_diagonal, measure_surface
+from t2m_bench.metrics.surface import PIXEL, SurfaceMeasures, compute_diagonal, measure_surface
 from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.measures import MEASURE_TABLE
+from t2m_bench.recipe.registry import load_object
 
-MEASURES = (
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "hd95",
-    "assd",
-    "surface_dice",
-    "surface_dice_1",
-    "surface_dice_2",
-    "surface_dice_5",
-    "area_error",
-    "box_diagonal",
-    "pred_empty",
-    "ref_empty",
-)
-"""In the order of `measure_mask`; the last two are 0 or 1."""
+EMPTINESS = ("pred_empty", "ref_empty")
+"""Whether a mask is empty, 0 or 1."""
+
+MEASURES = (*MEASURE_TABLE.names, *EMPTINESS)
+"""The measured columns of the results table, in their order."""
+
+ALWAYS_MEASURED = (*(entry.name for entry in MEASURE_TABLE if entry.is_always), *EMPTINESS)
+"""What every row of results has, whatever its condition and box."""
 
 NO_TEXT = "none"
 """The condition of an arm that reads no text."""
@@ -56,6 +51,45 @@ def name_distance_unit(spacing_mm: tuple[float, float] | None) -> str:
     return "px" if spacing_mm is None else "mm"
 
 
+@dataclass(frozen=True)
+class MaskPair:
+    """A predicted mask beside its reference, and what several measures share.
+
+    Attributes:
+        mask_pred, mask_ref: (H, W).
+        box_xyxy: the reference's tight box, half open, pixels.
+        spacing_mm: (row, column) size of a pixel; None where unknown, and then distances are pixels.
+    """
+
+    mask_pred: NDArray[np.bool_]
+    mask_ref: NDArray[np.bool_]
+    box_xyxy: Sequence[int]
+    spacing_mm: tuple[float, float] | None
+
+    @cached_property
+    def diagonal(self) -> float:
+        """Length of the box's diagonal, mm or pixels."""
+        x0, y0, x1, y1 = self.box_xyxy
+        return compute_diagonal(y1 - y0, x1 - x0, self.spacing_mm or PIXEL)
+
+    @cached_property
+    def surface(self) -> SurfaceMeasures:
+        """Distances between the edges, with the surface Dice of each of the tolerances."""
+        tolerances = list(self._tolerances.values())
+        return measure_surface(self.mask_pred, self.mask_ref, tolerances, self.spacing_mm or PIXEL)
+
+    @property
+    def _tolerances(self) -> Mapping[str, float]:
+        if self.spacing_mm is not None:
+            return TOLERANCES_MM
+        return {name: share * self.diagonal for name, share in DIAGONAL_SHARES.items()}
+
+    def get_surface_dice(self, name: str) -> float:
+        """Return the surface Dice of a tolerance, by its measure's name; NaN where it has none in this unit."""
+        names = list(self._tolerances)
+        return self.surface.surface_dice[names.index(name)] if name in names else UNDEFINED
+
+
 def measure_mask(
     mask_pred: NDArray[np.bool_],
     mask_ref: NDArray[np.bool_],
@@ -68,27 +102,71 @@ def measure_mask(
     Args:
         box_xyxy: the reference's tight box, half open, pixels.
         spacing_mm: (row, column) size of a pixel; None where unknown, and then distances are pixels.
-        in_full: without it only Dice, IoU and the two emptinesses are computed, the rest is NaN.
+        in_full: without it only ALWAYS_MEASURED are computed, the rest is NaN.
     """
-    measured = dict.fromkeys(MEASURES, UNDEFINED)
-    measured |= {"dice": compute_dice(mask_pred, mask_ref), "iou": compute_iou(mask_pred, mask_ref)}
-    measured |= {"pred_empty": float(not mask_pred.any()), "ref_empty": float(not mask_ref.any())}
-    if not in_full:
-        return measured
-    x0, y0, x1, y1 = box_xyxy
-    diagonal = compute_diagonal(y1 - y0, x1 - x0, spacing_mm or PIXEL)
-    tolerances = _list_tolerances(diagonal, spacing_mm is not None)
-    surface = measure_surface(mask_pred, mask_ref, list(tolerances.values()), spacing_mm or PIXEL)
-    measured |= dict(zip(tolerances, surface.surface_dice, strict=True))
-    return measured | {
-        "precision": compute_precision(mask_pred, mask_ref),
-        "recall": compute_recall(mask_pred, mask_ref),
-        "hd95": surface.hd95,
-        "assd": surface.assd,
-        "area_error": compute_area_error(mask_pred, mask_ref),
-        "box_diagonal": diagonal,
+    pair = MaskPair(mask_pred, mask_ref, box_xyxy, spacing_mm)
+    measured = {
+        entry.name: float(load_object(entry.compute)(pair)) if in_full or entry.is_always else UNDEFINED
+        for entry in MEASURE_TABLE
     }
+    return measured | {"pred_empty": float(not mask_pred.any()), "ref_empty": float(not mask_ref.any())}
 
 
-def _list_tolerances(diagonal: float, in_mm: bool) -> Mapping[str, float]:
-    return TOLERANCES_MM if in_mm else {name: share * diagonal for name, share in DIAGONAL_SHARES.items()}
+def get_dice(pair: MaskPair) -> float:
+    """Return Dice, in [0, 1]; 1 where both masks are empty."""
+    return compute_dice(pair.mask_pred, pair.mask_ref)
+
+
+def get_iou(pair: MaskPair) -> float:
+    """Return intersection over union, in [0, 1]; 1 where both masks are empty."""
+    return compute_iou(pair.mask_pred, pair.mask_ref)
+
+
+def get_precision(pair: MaskPair) -> float:
+    """Return the share of the prediction inside the reference; NaN where nothing is predicted."""
+    return compute_precision(pair.mask_pred, pair.mask_ref)
+
+
+def get_recall(pair: MaskPair) -> float:
+    """Return the share of the reference that is predicted; NaN where it is empty."""
+    return compute_recall(pair.mask_pred, pair.mask_ref)
+
+
+def get_hd95(pair: MaskPair) -> float:
+    """Return the larger of the two directed 95th percentiles, mm or pixels."""
+    return pair.surface.hd95
+
+
+def get_assd(pair: MaskPair) -> float:
+    """Return the average symmetric surface distance, mm or pixels."""
+    return pair.surface.assd
+
+
+def get_surface_dice(pair: MaskPair) -> float:
+    """Return the share of both edges within 1 mm, or 2 % of the box's diagonal."""
+    return pair.get_surface_dice("surface_dice")
+
+
+def get_surface_dice_1(pair: MaskPair) -> float:
+    """Return the share of both edges within 1 % of the box's diagonal; NaN in mm."""
+    return pair.get_surface_dice("surface_dice_1")
+
+
+def get_surface_dice_2(pair: MaskPair) -> float:
+    """Return the share of both edges within 2 mm; NaN in pixels."""
+    return pair.get_surface_dice("surface_dice_2")
+
+
+def get_surface_dice_5(pair: MaskPair) -> float:
+    """Return the share of both edges within 5 % of the box's diagonal; NaN in mm."""
+    return pair.get_surface_dice("surface_dice_5")
+
+
+def get_area_error(pair: MaskPair) -> float:
+    """Return (predicted - reference) / reference area; NaN where the reference is empty."""
+    return compute_area_error(pair.mask_pred, pair.mask_ref)
+
+
+def get_box_diagonal(pair: MaskPair) -> float:
+    """Return the length of the box's diagonal, mm or pixels."""
+    return pair.diagonal

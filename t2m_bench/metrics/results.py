@@ -10,6 +10,7 @@ import pandas as pd
 from t2m_bench.errors import RunFolderError
 from t2m_bench.files import write_atomically
 from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.measures import INF, MEASURE_TABLE
 
 RESULTS_NAME = "cases.parquet"
 
@@ -25,18 +26,7 @@ COLUMNS = {
     "condition": "str",
     "box": "str",
     "distance_unit": "str",
-    "dice": "float64",
-    "iou": "float64",
-    "precision": "float64",
-    "recall": "float64",
-    "hd95": "float64",
-    "assd": "float64",
-    "surface_dice": "float64",
-    "surface_dice_1": "float64",
-    "surface_dice_2": "float64",
-    "surface_dice_5": "float64",
-    "area_error": "float64",
-    "box_diagonal": "float64",
+    **dict.fromkeys(MEASURE_TABLE.names, "float64"),
     "pred_empty": "bool",
     "ref_empty": "bool",
 }
@@ -69,14 +59,8 @@ FORMS = {
 }
 """What these columns may hold."""
 
-INF = float("inf")
-RANGES = {
-    **dict.fromkeys(("dice", "iou", "precision", "recall"), (0.0, 1.0)),
-    **dict.fromkeys(("surface_dice", "surface_dice_1", "surface_dice_2", "surface_dice_5"), (0.0, 1.0)),
-    **dict.fromkeys(("hd95", "assd", "box_diagonal"), (0.0, INF)),
-    "area_error": (-1.0, INF),
-}
-ALWAYS_MEASURED = ("dice", "iou")
+RANGES = {entry.name: (entry.low, entry.high) for entry in MEASURE_TABLE}
+ALWAYS_MEASURED = tuple(entry.name for entry in MEASURE_TABLE if entry.is_always)
 
 MAY_BE_MISSING = tuple(name for name, kind in COLUMNS.items() if kind == "float64" and name not in ALWAYS_MEASURED)
 """Measures that a table may have no column of: it was written before they were added."""
