@@ -182,7 +182,7 @@ def test_a_job_goes_on_after_all_that_a_cluster_does_to_it(lab: SlurmLab, undist
     by_usr1, by_requeue, by_term, by_loss = (after - before for before, after in counts)
     assert (by_usr1, by_term, by_loss) == (1, 1, 0)
     assert by_requeue in (0, 1)  # Slurm sends TERM with it, which the job hears when it is in time
-    # 139: Ray may crash at the very end of a driver whose nodes were lost, which the script counts as the loss that it is
+    # 139: Ray may crash at the very end of a driver whose nodes were lost, which the script counts as the loss it is
     assert len(re.findall(r"\(code (?:86|139)\), 1\b", printed)) == 1
     assert_same_end(undisturbed, folder)
 
