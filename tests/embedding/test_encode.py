@@ -38,6 +38,7 @@ def test_low_res_masks_keep_the_covered_share() -> None:
     assert compute_mask_low_res(exact, Frame(256, 16))[0, 0] == 64  # a quarter of 255, rounded
 
 
+@pytest.mark.cluster  # half a minute: the full size; models/test_sam.py loads and refuses it
 def test_vit_b_from_folder_to_step_to_mask(tmp_path: Path) -> None:
     write_bus_bra_phantom(tmp_path / "data", num_cases=5, seed=0, text_effect=1.0)
     cases = read_bus_bra(tmp_path / "data")[:2]

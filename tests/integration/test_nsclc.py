@@ -19,6 +19,8 @@ from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.errors import DatasetError
 
+pytestmark = pytest.mark.cluster  # a sweep and a benchmark: a minute, of which other folders test the parts
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_PATIENTS, NUM_SLICES = 12, 2
 SMALL = ("dataset.root=lungs", f"dataset.ct.slices_per_patient={NUM_SLICES}", "optim.epochs=1", "optim.warmup_steps=1")

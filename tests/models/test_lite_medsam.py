@@ -54,26 +54,32 @@ def images() -> Tensor:
     return torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
 
 
-def test_embeddings_equal_the_published_encoders(model: nn.ModuleDict, published: Any, images: Tensor) -> None:
-    expected = published.image_encoder(images)
+@pytest.fixture(scope="module")
+def expected(published: Any, images: Tensor) -> Tensor:
+    """The published encoder's embeddings, which take seconds."""
+    embedding: Tensor = published.image_encoder(images)
+    return embedding
+
+
+def test_embeddings_equal_the_published_encoders(model: nn.ModuleDict, expected: Tensor, images: Tensor) -> None:
     assert expected.shape == (2, 256, 64, 64)
     assert (model["image_encoder"](images) - expected).abs().max() <= TOLERANCE
 
 
-def test_fused_convolutions_compute_the_same(state: dict[str, Tensor], published: Any, images: Tensor) -> None:
+def test_fused_convolutions_compute_the_same(state: dict[str, Tensor], expected: Tensor, images: Tensor) -> None:
     fused = build_lite_medsam()
     fused.load_state_dict(rename_state(state))
     encoder: Any = fused["image_encoder"].eval().requires_grad_(False)
     fuse_for_inference(encoder)
     assert not [module for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
     found = encoder(images.to(memory_format=torch.channels_last))
-    assert (found - published.image_encoder(images)).abs().max() <= TOLERANCE
+    assert (found - expected).abs().max() <= TOLERANCE
 
 
-def test_the_decoder_equals_the_published_one(model: nn.ModuleDict, published: Any, images: Tensor) -> None:
+def test_the_decoder_equals_the_published_one(model: nn.ModuleDict, published: Any, expected: Tensor) -> None:
     from t2m_bench.models.segmenter import BoxSegmenter
 
-    embedding = published.image_encoder(images)
+    embedding = expected
     boxes = torch.tensor([[40.0, 50.0, 200.0, 180.0], [10.0, 20.0, 30.0, 60.0]])
     decode = BoxSegmenter(model["prompt_encoder"], model["mask_decoder"])
     ours = decode(embedding, boxes)

@@ -49,7 +49,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> History:
 @pytest.mark.parametrize(
     ("stage", "precision", "tolerance"),
     [
-        (1, "no", 1e-5),
+        pytest.param(1, "no", 1e-5, marks=pytest.mark.cluster),
         (2, "no", 1e-5),
         pytest.param(2, "bf16", 1e-3, marks=pytest.mark.soak),  # adapter and AdamW are fp32 in the engine here too
     ],
