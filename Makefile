@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 FOR_DEVELOPERS = $(VENV)/.installed-for-developers
 RUNS ?= runs
+# Passed to pytest, such as TEST_OPTIONS=--last-failed.
+TEST_OPTIONS ?=
 
 .PHONY: demo test test-cluster check perf soak clean
 .DELETE_ON_ERROR:
@@ -27,11 +29,11 @@ demo: $(INSTALLED)
 	$(BIN)/t2m-bench demo --runs $(RUNS)
 
 test: $(FOR_DEVELOPERS)
-	$(BIN)/python -m pytest -m 'not soak and not cluster'
+	$(BIN)/python -m pytest -m 'not soak and not cluster' $(TEST_OPTIONS)
 
 # Slurm, kills, lost nodes, object storage, fresh environments and pseudo-terminals.
 test-cluster: $(FOR_DEVELOPERS)
-	$(BIN)/python -m pytest -m 'cluster and not soak'
+	$(BIN)/python -m pytest -m 'cluster and not soak' $(TEST_OPTIONS)
 
 check: $(FOR_DEVELOPERS)
 	$(BIN)/ruff check .
