@@ -124,15 +124,17 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.cluster
 def test_the_wheel_works_in_another_folder(fresh: Path, tmp_path: Path) -> None:
     bin_folder = fresh / "venv" / "bin"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(*arguments: str) -> str:
         command = [bin_folder / "python", bin_folder / "t2m-bench", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     where = "import t2m_bench, t2m_bench.shipped as s; print(t2m_bench.__file__); print(s.find_folder('slurm'))"
-    found = subprocess.run([bin_folder / "python", "-c", where], cwd=tmp_path, capture_output=True, text=True)
+    asked = [bin_folder / "python", "-c", where]
+    found = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert all(line.startswith(str(fresh)) for line in found.stdout.splitlines()), found
     assert run("init", "own") == "own\n"
     assert all(os.access(tmp_path / "own" / "slurm" / name, os.X_OK) for name in ("train.sh", "bench.sh", "node.sh"))
