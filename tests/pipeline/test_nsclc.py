@@ -155,7 +155,7 @@ def test_a_manifest_is_made_anew_where_reading_or_codecs_changed(raw: dict, monk
         patch.setattr(RLELosslessDecoder, "_available", {})  # as where its codec is not installed
         assert open_dataset(recipe, Terminal()).stamp != stamp
     with monkeypatch.context() as patch:
-        patch.setattr(datasets, "READING", datasets.READING + 1)
+        patch.setattr(datasets, "READER_VERSION", datasets.READER_VERSION + 1)
         assert open_dataset(recipe, Terminal()).stamp != stamp
     assert open_dataset(recipe, Terminal()).stamp == stamp
 
