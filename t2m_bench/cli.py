@@ -562,11 +562,13 @@ def _list_written(report: Any) -> dict[str, Any]:
 
 def _find(given: Path, folder: str = "launch") -> Path:
     """Return the recipe or sweep that is meant; say which file it is where that is not the one that was typed."""
-    from t2m_bench.shipped import find_file
+    from t2m_bench.shipped import PACKAGED, find_file
 
     found = find_file(given, folder)
     if found != given and given is not DEMO:  # which a verb reads by itself, where nothing was typed
-        _say(f"reading {found}", sys.stderr)
+        is_packaged = found.is_relative_to(PACKAGED)
+        shown = f"{found.relative_to(PACKAGED)} of the installed package" if is_packaged else str(found)
+        _say(f"reading {shown}", sys.stderr)
     return found
 
 
