@@ -1,5 +1,6 @@
 """What a user sees of long work: bars on a terminal, plain lines in a log, sentences wrapped between words."""
 
+import re
 import shutil
 import sys
 import textwrap
@@ -50,9 +51,27 @@ def print_sentence(sentence: str, stream: IO[str] | None = None) -> None:
     Paths below the working folder are shown as one would type them there.
     """
     stream = stream or sys.stdout
-    sentence = sentence.replace(f"{Path.cwd()}/", "")
-    shown = wrap(sentence, find_width(stream)) if stream.isatty() else sentence
-    print(shown, file=stream, flush=True)
+    sentence = _shorten_paths(sentence)
+    if stream.isatty():
+        sentence = "\n".join(_wrap_line(line, find_width(stream)) for line in sentence.split("\n"))
+    print(sentence, file=stream, flush=True)
+
+
+def _wrap_line(line: str, width: int) -> str:
+    """Return a line of a message wrapped, with the indent that it has: lists of failures stay lists."""
+    text = line.lstrip(" ")
+    return wrap(text, width, line[: len(line) - len(text)])
+
+
+def _shorten_paths(sentence: str) -> str:
+    """Return the sentence with paths below the working folder as one would type them there."""
+    try:
+        here = Path.cwd()
+    except OSError:  # the folder was removed, as a job's scratch is: the message matters more
+        return sentence
+    if here == Path(here.anchor):
+        return sentence
+    return re.sub(rf"(?<![^\s\"'`(=]){re.escape(str(here))}/", "", sentence)
 
 
 class Terminal:
