@@ -18,6 +18,9 @@ from t2m_bench.recipe.datasets import DATA_SETS
 
 DEMO = Path("demo")
 
+WHOLE_PART = "1/1"
+"""All of a suite, as --part writes it."""
+
 WORKERS_LOST_EXIT_CODE = 86
 """Tells a job script to try again, on other nodes perhaps."""
 
@@ -338,7 +341,7 @@ def bench(
     deviations: Annotated[bool, typer.Option("--deviations", help="Measure each deviation of the recipe.")] = False,
     part: Annotated[
         str, typer.Option("--part", help="I/N: train one of N parts; the part that ends last reports.", metavar="I/N")
-    ] = "1/1",
+    ] = WHOLE_PART,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it would take: runs, hours, disk and memory; train nothing.")
     ] = False,
@@ -349,6 +352,7 @@ def bench(
     """Train and evaluate every arm, fold and seed of a recipe, then report."""
     from t2m_bench.recipe.schema import load_recipe
 
+    _check_bench_options(deviations, part, plan)
     loaded = load_recipe(_find(recipe), overrides or ())
     if plan:
         _plan(loaded, runs, as_json)
@@ -356,6 +360,14 @@ def bench(
         _bench_deviations(loaded, runs, cache, as_json)
     else:
         _bench(loaded, runs, cache, as_json, part)
+
+
+def _check_bench_options(deviations: bool, part: str, plan: bool) -> None:
+    """Refuse options of `bench` of which one would be left out in silence."""
+    given = {"--plan": plan, "--deviations": deviations, "--part": part != WHOLE_PART}
+    together = [option for option, is_given in given.items() if is_given]
+    if len(together) > 1:
+        raise UserError(f"bench: {' and '.join(together)} cannot be combined; leave out all but one.")
 
 
 @app.command()
@@ -466,14 +478,18 @@ def _measure(work: str, device: str) -> Any:
     return measure_sweep(_find(Path("demo"), "sweeps"), device)
 
 
-def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = "1/1") -> None:
+def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = WHOLE_PART) -> None:
     from t2m_bench.pipeline.bench import bench as run_bench
     from t2m_bench.pipeline.bench import parse_share
-    from t2m_bench.pipeline.remote_runs import open_runs
+    from t2m_bench.pipeline.remote_runs import is_url, open_runs
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.terminal import Terminal
 
     start, terminal, share = time.monotonic(), Terminal(), parse_share(part)
+    if share.count > 1 and is_url(runs):
+        raise UserError(
+            f"bench --part {part}: --runs must be a folder that all parts share, not a URL: it has no locks."
+        )
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
         suite = run_bench(recipe, folder, terminal, stop, share)
         summary: dict[str, Any] = {}
@@ -481,7 +497,10 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = "1/1"
             summary = _report(suite.experiment.folder)
         elif share.count > 1:
             done = f"{len(suite.summaries)} of {suite.num_cells} training runs of the suite are finished"
-            _say(f"part {part} ends: {done}; the part that ends last writes the report")
+            _say(
+                f"part {part} ends: {done}. The part that finishes the suite writes the report; until then "
+                f"`t2m-bench report {suite.experiment.folder}` writes one of what is there"
+            )
     shown = [_shorten(finished) for finished in suite.summaries]
     seconds = round(time.monotonic() - start, 1)
     _end(as_json, summary | {"runs": shown, "failures": suite.failures, "seconds": seconds})
@@ -540,8 +559,9 @@ def _report(folder: Path, formats: tuple[str, ...] | None = None, full: bool = F
         return _report_sweep(folder, formats or FORMATS, full)
     written = write_report(load_experiment(folder), formats or FORMATS)
     print_report(written, full)
-    arms = json.loads(written.tables[0].numbers.to_json(orient="records"))
-    verdicts = [{"about": found.key, "outcome": found.outcome, "says": found.headline} for found in written.verdicts]
+    found = written.find_table("arms")
+    arms = json.loads(found.numbers.to_json(orient="records")) if found else []
+    verdicts = [{"about": said.key, "outcome": said.outcome, "says": said.headline} for said in written.verdicts]
     arms = [row for row in arms if not row["published"]]
     return {"experiment": str(folder), **_list_written(written), "verdicts": verdicts, "arms": arms}
 

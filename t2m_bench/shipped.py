@@ -35,20 +35,19 @@ def find_folder(name: str) -> Path:
 def find_file(given: Path, folder: str) -> Path:
     """Return the YAML file that a user names: their own file first, then the shipped one of that name.
 
-    A shipped file may be named with its folder (`launch/demo.yaml`) or without (`demo`), from anywhere.
+    A shipped file may be named with its folder (`launch/demo.yaml`, `launch/demo`) or without (`demo`), from anywhere.
 
     Raises:
         RecipeError: there is neither; names the shipped ones.
     """
     if given.is_file():
         return given
-    is_bare = len(given.parts) == 1 and not given.suffix
-    relative = Path(f"{given}.yaml") if is_bare else given
-    own = Path(folder, relative)
-    if is_bare and own.is_file():
+    relative = given if given.suffix else Path(f"{given}.yaml")
+    parts = relative.parts[1:] if relative.parts[:1] == (folder,) else relative.parts
+    own = Path(folder, *parts)
+    if not given.suffix and not given.is_absolute() and own.is_file():
         return own
     place = find_folder(folder)
-    parts = relative.parts[1:] if relative.parts[:1] == (folder,) else relative.parts
     shipped = place.joinpath(*parts)
     if not relative.is_absolute() and ".." not in parts and shipped.is_file():
         return shipped

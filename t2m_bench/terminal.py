@@ -16,7 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 PLAIN_WIDTH = 100
-"""Columns of sentences and tables where output goes to a file or a pipe."""
+"""Columns of a report where output goes to a file or a pipe."""
 
 BAR_WIDTH = 16
 
@@ -146,7 +146,8 @@ class _PlainLines:
             seconds = max(time.monotonic() - self._start, 1e-9)
             here = done - self._before
             left = seconds * (total - done) / here
-            rate = f"{here / seconds:.1f}/s" if here > seconds else f"{seconds / here:.1f} s each"
+            each = f"{here / seconds:.1f}/s" if here > seconds else f"{seconds / here:.1f} s each"
+            rate = "" if note else f"{each}, "  # under a note other things are counted than it names
             said = _describe(self._what, done, total, note)
-            print(f"{said}; {rate}, {show_seconds(left)} left", file=sys.stderr, flush=True)
+            print(f"{said}; {rate}{show_seconds(left)} left", file=sys.stderr, flush=True)
         self._shown = quarter

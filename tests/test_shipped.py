@@ -19,7 +19,7 @@ from t2m_bench.shipped import copy_shipped, find_file, find_folder, list_names
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("given", ["launch/demo.yaml", "demo", "demo.yaml"])
+@pytest.mark.parametrize("given", ["launch/demo.yaml", "launch/demo", "demo", "demo.yaml"])
 def test_a_shipped_recipe_is_found_from_any_folder(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert load_recipe(find_file(Path(given), "launch")).name == "demo"
@@ -30,7 +30,7 @@ def test_a_users_own_file_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     own = tmp_path / "launch" / "demo.yaml"
     own.parent.mkdir()
     own.write_text("name: mine\n")
-    for given in ("launch/demo.yaml", "demo"):
+    for given in ("launch/demo.yaml", "launch/demo", "demo"):
         assert find_file(Path(given), "launch").resolve() == own
     (tmp_path / "demo").mkdir()  # a folder of that name is no recipe
     assert find_file(Path("demo"), "launch").resolve() == own

@@ -87,7 +87,7 @@ PACKAGES = {
     "data/datasets/nsclc": "NSCLC-Radiogenomics: CT series, segmentations and a clinical table.",
     "data/phantoms": "Data sets drawn here, whose effect of the text is known.",
     "embedding": "From cases and sentences to what the frozen encoders make of them, stored.",
-    "evaluation": "What a trained arm is asked, and how well it answers.",
+    "evaluation": "Puts conditions to a trained arm and measures its answers.",
     "fetching": "Downloads, continued where they were cut and checked.",
     "runs": "A run as data, and from its recipe to its results.",
 }
@@ -119,7 +119,7 @@ FORMER_LAYERS = {
     "atomic": "files",
     "saved": "files",
 }
-"""Of the import contracts: what a name of theirs has become."""
+"""Maps a name in the import contracts to what it has become."""
 
 GROWN_CONTRACTS = {
     "The table chain never imports torch": {"recipe"},
@@ -207,10 +207,10 @@ SPLITS = (
 """Modules after the move."""
 
 MADE_UP = ("t2m_bench.nowhere", "t2m_bench.image_encoders", "t2m_bench.test_things", "t2m_bench.__file__")
-"""What a test names because it is not there, groups of entry points, and what every module has."""
+"""Lists names that no module has: those of tests, groups of entry points, and what Python adds to every module."""
 
 NEW_MODULES = {
-    "cluster/tune_demand": "What one trial of a sweep takes of a cluster, and how many trials fit beside each other.",
+    "cluster/tune_demand": "Says what one trial of a sweep takes of a cluster, and how many fit beside each other.",
     "data/frame": "How a case's geometry goes into an encoder's square input.",
     "embedding/text_table": "Sentences as vectors, and which of them each case may be given.",
     "training/shares": "Which cases of a global batch each rank computes.",

@@ -1,4 +1,4 @@
-"""What one trial of a sweep takes of a cluster, and how many trials fit beside each other."""
+"""Says what one trial of a sweep takes of a cluster, and how many fit beside each other."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ OnChange = Callable[[], None]
 
 @dataclass(frozen=True)
 class Demand:
-    """What one trial takes.
+    """Say what one trial takes.
 
     Attributes:
         cpus, gpus: of each of its processes, which lies on one node.
@@ -25,12 +25,12 @@ class Demand:
 
     @property
     def is_wide(self) -> bool:
-        """Whether a trial is a group of workers."""
+        """Return whether a trial is a group of workers."""
         return self.workers > 0
 
     @property
     def processes(self) -> int:
-        """How many a trial has."""
+        """Return how many processes a trial has."""
         return max(1, self.workers)
 
     def count_fitting(self, nodes: Sequence[Mapping[str, float]]) -> int:

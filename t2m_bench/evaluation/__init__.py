@@ -1,1 +1,1 @@
-"""What a trained arm is asked, and how well it answers."""
+"""Puts conditions to a trained arm and measures its answers."""

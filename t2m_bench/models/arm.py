@@ -36,12 +36,12 @@ class Arm(nn.Module):
 
     @property
     def uses_text(self) -> bool:
-        """Whether the text given at inference matters."""
+        """Return whether the text given at inference matters."""
         return False
 
     @property
     def has_text_loss(self) -> bool:
-        """Whether the contrastive loss with the text applies in training."""
+        """Return whether the contrastive loss with the text applies in training."""
         return self.uses_text
 
     def gates(self) -> dict[str, float]:

@@ -48,7 +48,7 @@ class Suite:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every cell of the whole suite is finished."""
+        """Return whether every cell of the whole suite is finished."""
         return len(self.summaries) == self.num_cells
 
 

@@ -134,7 +134,7 @@ def _check_fair(sweep: Sweep) -> None:
 def _list_kinds(loaded: LoadedSweep) -> list[str]:
     """Return every kind of arm that a trial may have."""
     axis = loaded.sweep.space.get("adapter.kind")
-    return [str(kind) for kind in (axis.choices or ()) if axis] if axis else [loaded.recipe.adapter.kind]
+    return [str(kind) for kind in axis.choices or ()] if axis else [loaded.recipe.adapter.kind]
 
 
 def _draw(recipe: Recipe, split_seed: int) -> Recipe:

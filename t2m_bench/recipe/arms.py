@@ -41,7 +41,7 @@ class ArmEntry:
 
     @property
     def sees_text(self) -> bool:
-        """Whether text plays any part, in training or at inference."""
+        """Return whether text plays any part, in training or at inference."""
         return self.reads_text or self.has_text_loss
 
 

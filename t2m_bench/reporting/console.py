@@ -1,6 +1,7 @@
 """A report on a terminal: the verdicts, one narrow table, and where the rest is; or every table."""
 
 import math
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from rich.table import Table as RichTable
 
 from t2m_bench.reporting.report import Report
 from t2m_bench.reporting.table import ABSENT, Table
-from t2m_bench.terminal import find_width, wrap
+from t2m_bench.terminal import find_width, print_sentence, wrap
 
 FULL_WIDTH = 190
 """Columns of the full tables where output goes to a file, so that no table is cut there."""
@@ -37,12 +38,13 @@ def print_report(report: Report, full: bool = False) -> None:
         _print_table(table, full)
     for warning in report.warnings:
         print(wrap(f"Note: {warning}", width))
+    # paths and commands are copied, so a log keeps them whole
     paths = list(report.paths.values())
     first = report.paths.get("html", paths[0])
     beside = ", ".join(path.name for path in paths if path != first)
-    print(wrap(f"report: {first}" + (f" (beside it: {beside})" if beside else ""), width))
+    print_sentence(f"report: {first}" + (f" (beside it: {beside})" if beside else ""))
     if not full:
-        print(wrap(f"every table and reason: t2m-bench report {first.parents[1]} --full", width))
+        print_sentence(f"every table and reason: t2m-bench report {shlex.quote(str(first.parents[1]))} --full")
 
 
 def _list_tables(report: Report, full: bool) -> list[Table]:
@@ -53,7 +55,7 @@ def _list_tables(report: Report, full: bool) -> list[Table]:
 
 def make_brief_table(report: Report) -> Table | None:
     """Return each arm's Dice, gain from text and cost of wrong text, in 80 columns; None where there are no arms."""
-    arms = next((table for table in report.tables if table.name == "arms"), None)
+    arms = report.find_table("arms")
     if arms is None:
         return None
     measured = arms.numbers[~arms.numbers["published"].astype(bool)]
@@ -81,9 +83,8 @@ def _show_gain(row: Mapping[Any, Any], name: str) -> str:
 
 def _find_search_table(report: Report) -> Table | None:
     """Return the table of a sweep's studies, where this report is a sweep's."""
-    has_arms = any(table.name == "arms" for table in report.tables)
-    found = next((table for table in report.tables if table.name == "sweep_studies"), None)
-    if found is None or has_arms:
+    found = report.find_table("sweep_studies")
+    if found is None or report.find_table("arms") is not None:
         return None
     kept = ("trials", "COMPLETE", "PRUNED", "FAIL")
     names = {"trials": "Trials", "COMPLETE": "Complete", "PRUNED": "Stopped early", "FAIL": "Failed"}

@@ -1,7 +1,6 @@
 """Writes a report: one HTML file, Markdown, tables as CSV and LaTeX, figures as PNG."""
 
 import base64
-import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from t2m_bench.files import write_atomically
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.latex import write_document, write_table
 from t2m_bench.reporting.parts import Part, make_parts, make_search_part
@@ -37,6 +37,10 @@ class Report:
     def tables(self) -> list[Table]:
         """Every table, in order."""
         return [table for part in self.parts for table in part.tables]
+
+    def find_table(self, name: str) -> Table | None:
+        """Return the table of that name, None where the report has none."""
+        return next((table for table in self.tables if table.name == name), None)
 
 
 def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report:
@@ -127,7 +131,5 @@ def _to_uri(png: bytes) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with write_atomically(path) as partial:  # two parts of a suite that end together may both write
+        partial.write_bytes(content)

@@ -71,7 +71,7 @@ def walk(node: ast.AST, scope: Scope) -> Iterator[tuple[ast.AST, Scope]]:
         yield child, scope_of(child, scope) if isinstance(child, Function) else scope
         if isinstance(child, ast.ClassDef):
             for part in child.body:
-                part.parent_class = child  # type: ignore[attr-defined]
+                part.parent_class = child  # type: ignore[attr-defined]  # a mark of ours on the node
         yield from walk(child, scope_of(child, scope) if isinstance(child, Function) else scope)
 
 

@@ -176,7 +176,7 @@ def grow(section: type[Section], **new: Any) -> Any:
 
 def grow_recipe(name: str, **new: Any) -> type[Recipe]:
     """Return a recipe one of whose sections has further fields."""
-    section = grow(Recipe.model_fields[name].annotation, **new)  # type: ignore[arg-type]
+    section = grow(Recipe.model_fields[name].annotation, **new)  # type: ignore[arg-type]  # every section is a class
     default = Recipe.model_fields[name].default
     whole = section() if isinstance(default, Section) else ...
     return create_model("GrownRecipe", __base__=Recipe, **{name: (section, whole)})

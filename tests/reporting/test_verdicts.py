@@ -49,7 +49,7 @@ def test_without_an_interval_nothing_is_decided() -> None:
 
 
 def load(folder: Path, **given: object) -> Results:
-    return load_experiment(Suite(ARMS, patients=24, boxes=TIGHT, **given).write(folder))  # type: ignore[arg-type]
+    return load_experiment(Suite(ARMS, patients=24, boxes=TIGHT, **given).write(folder))  # type: ignore[arg-type]  # Suite checks
 
 
 def find(results: Results) -> dict[str, Verdict]:

@@ -1,4 +1,4 @@
-"""What every kind of data set does: where it is, when it counts as changed, how its cases are read, its phantoms."""
+"""Says what every data set does: finds its files, tells when they changed, reads its cases, makes its phantoms."""
 
 import hashlib
 import os
@@ -81,7 +81,7 @@ class Dataset:
 
     @property
     def has_own_images(self) -> bool:
-        """Whether cases are images of the folder itself, not made from them."""
+        """Return whether cases are images of the folder itself, not made from them."""
         return not self.reader.makes_images
 
     def describe_selection(self) -> str:

@@ -33,7 +33,7 @@ class EmbeddedBatch:
 
 
 class CaseSource(Protocol):
-    """Where embedded cases come from; `ShardReader` is one. It may return them in the memory of `into`."""
+    """Reads embedded cases, perhaps into the memory of `into`; `ShardReader` does."""
 
     def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch: ...
 
