@@ -3,7 +3,7 @@
 # Command:  sbatch slurm/bench.sh RECIPE [OVERRIDES...]
 #           sbatch --array=1-16 --nodes=1 --gpus-per-node=1 --cpus-per-task=4 --mem=16G slurm/bench.sh RECIPE [OVERRIDES...]
 # Costs:    arms times folds times seeds times one training (slurm/train.sh): run after run, each on the whole allocation.
-#           An array deals the runs to its tasks, and the task that ends last writes the report.
+#           An array deals the runs to its tasks, and the task that finishes the suite writes the report.
 #SBATCH --job-name=t2m-bench
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -340,7 +340,10 @@ def bench(
     overrides: Overrides = None,
     deviations: Annotated[bool, typer.Option("--deviations", help="Measure each deviation of the recipe.")] = False,
     part: Annotated[
-        str, typer.Option("--part", help="I/N: train one of N parts; the part that ends last reports.", metavar="I/N")
+        str,
+        typer.Option(
+            "--part", help="I/N: train one of N parts; the part that finishes the suite reports.", metavar="I/N"
+        ),
     ] = WHOLE_PART,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what it would take: runs, hours, disk and memory; train nothing.")

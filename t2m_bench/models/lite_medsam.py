@@ -129,9 +129,8 @@ def _rename(key: str) -> str:
         name = name.replace(published, ours)
     if name.startswith("layers."):
         _, number, *rest = name.split(".")
-        stage = int(number) + (
-            rest[0] == "downsample"
-        )  # timm merges at a stage's beginning, the published model at its end
+        # timm merges at a stage's beginning, the published model at its end
+        stage = int(number) + (rest[0] == "downsample")
         name = ".".join(["stages", str(stage), *rest])
     return f"{ENCODER}body.{name}"
 
