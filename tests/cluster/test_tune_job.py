@@ -80,13 +80,14 @@ def load(place: Path, name: str) -> optuna.Study:
     return load_studies(place / "runs" / "sweeps" / name)[name]
 
 
-def wait_for(place: Path, name: str, process: subprocess.Popen[str], finished: int) -> None:
-    """Return when a trial runs beside so many finished ones."""
+def wait_for(place: Path, name: str, process: subprocess.Popen[str], finished: int, epochs: int = 0) -> None:
+    """Return when a trial that reported so many epochs runs beside so many finished ones."""
     folder = place / "runs" / "sweeps" / name
     while process.poll() is None:
         if has_study(folder):
             trials = load_studies(folder).get(name, optuna.create_study()).trials
             running = [trial for trial in trials if trial.state is TrialState.RUNNING and trial.params]
+            running = [trial for trial in running if len(trial.intermediate_values) >= epochs]
             if running and sum(trial.state.is_finished() for trial in trials) >= finished:
                 return
         time.sleep(0.1)
@@ -94,21 +95,27 @@ def wait_for(place: Path, name: str, process: subprocess.Popen[str], finished: i
 
 
 def find_trial_process(driver: int) -> int:
-    """Return the process that trains a trial; it bears its name from the actor's first call on."""
+    """Return the process that trains a trial, once that of the trial before is gone.
+
+    It bears its name from the actor's first call on.
+    """
     for _ in range(300):
         listing = subprocess.run(
             ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True
         ).stdout
         rows = [line.split(None, 2) for line in listing.splitlines()[1:]]
         parent = {pid: ppid for pid, ppid, *_ in rows}
+        found = []
         for pid, *_ in (row for row in rows if len(row) == 3 and "ray::TrialTrainable" in row[2]):
             above = pid
             while above in parent and above != str(driver):
                 above = parent[above]
             if above == str(driver):
-                return int(pid)
+                found.append(int(pid))
+        if len(found) == 1:
+            return found[0]
         time.sleep(0.1)
-    pytest.fail(f"no trial's process under {driver}: {listing}")
+    pytest.fail(f"not one trial's process under {driver}: {found} of {listing}")
 
 
 class Trap:
@@ -155,9 +162,10 @@ def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that
     long = {"scheduler": {"kind": "none"}}  # with more epochs: a trial that is seen to run is still there when killed
     path = write_sweep(place, "c", **long)
     process = start(place, path, "optim.epochs=20", "--trials", "4")
-    wait_for(place, "c", process, 1)
+    wait_for(place, "c", process, 1, epochs=1)  # the second trial's own process is at work
     os.kill(find_trial_process(process.pid), signal.SIGKILL)
     wait_for(place, "c", process, 2)  # the study went on
+    assert [trial.state.name for trial in load(place, "c").trials][:2] == ["COMPLETE", "FAIL"]
     process.send_signal(signal.SIGINT)
     _, _, errors = finish(process, code=130)
     check_names(errors, "SIGINT")
