@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.typed_yaml import NOT_YAML, describe_fault
 
 FOLDER = Path(__file__).parent / "prompt_files"
 FAMILIES = ("category", "typical")
@@ -123,10 +124,10 @@ def load_prompts(name_or_path: str, family: str) -> PromptBook:
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise RecipeError(f"prompts.file = {name_or_path}: no shipped file ({known}), no readable path.") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not YAML: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecipeError(f"{path}: {place}: {str(first['msg']).removeprefix('Value error, ')}") from None
+    except NOT_YAML as error:
+        raise RecipeError(f"{path}: not YAML: {describe_fault(error)}. Correct the file.") from None
     return PromptBook(path.stem, family, hashlib.sha256(f"{family}\n{text}".encode()).hexdigest(), content)

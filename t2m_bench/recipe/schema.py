@@ -19,6 +19,7 @@ from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
 from t2m_bench.recipe.typed_yaml import (
     DISTINCT,
+    NO_REPEATS,
     Section,
     Seed,
     apply_override,
@@ -276,11 +277,11 @@ class BenchSection(Section):
     seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
     """Dice within which a difference counts as negligible; fix it before looking at results."""
-    folds: tuple[Annotated[int, Field(ge=1, le=10)], ...] = ()
+    folds: Annotated[tuple[Annotated[int, Field(ge=1, le=10)], ...], NO_REPEATS] = ()
     """Test folds in turn; none means dataset.test_fold alone."""
-    conditions: tuple[str, ...] = DEFAULT_CONDITIONS
+    conditions: Annotated[tuple[str, ...], NO_REPEATS] = DEFAULT_CONDITIONS
     """Entries of the table of conditions."""
-    boxes: tuple[str, ...] = (TIGHT, "jitter_20", "loose_20")
+    boxes: Annotated[tuple[str, ...], NO_REPEATS] = (TIGHT, "jitter_20", "loose_20")
 
     @model_validator(mode="after")
     def _knows_its_names(self) -> "BenchSection":

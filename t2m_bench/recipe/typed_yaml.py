@@ -24,8 +24,14 @@ def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-DISTINCT = (Field(min_length=1), AfterValidator(_refuse_repeats))
+NO_REPEATS = AfterValidator(_refuse_repeats)
+"""No value twice."""
+
+DISTINCT = (Field(min_length=1), NO_REPEATS)
 """At least one value, none twice."""
+
+NOT_YAML = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+"""What PyYAML raises of a text that it cannot read: its constructors of numbers and dates let Python's errors pass."""
 
 
 class Section(BaseModel):
@@ -41,7 +47,7 @@ class Section(BaseModel):
         takes_list = get_origin(annotation) is tuple
         may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
         if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
-            return [yaml.safe_load(part) for part in value.split(",")]
+            return [_load_part(part) for part in value.split(",")]
         is_one = takes_list and isinstance(value, int | float) and not isinstance(value, bool)
         return [value] if is_one else value
 
@@ -53,6 +59,22 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("truth", "true and false mean nothing here")
         return value
+
+
+def _load_part(part: str) -> Any:
+    try:
+        return yaml.safe_load(part)
+    except NOT_YAML as error:
+        reason = describe_fault(error)
+        raise PydanticCustomError("part", "{part} is not YAML: {reason}", {"part": part, "reason": reason}) from None
+
+
+def describe_fault(error: Exception) -> str:
+    """Return on one line what PyYAML found wrong and where; its own message has several lines for each place."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        mark = error.problem_mark
+        return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 Whole = TypeVar("Whole", bound=Section)
@@ -104,8 +126,10 @@ def load_mapping(path: Path, what: str, folder: str) -> dict[str, Any]:
         raise RecipeError(
             f"{path}: there is no such {what}. A {what} is a YAML file; see those in {folder}/."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise RecipeError(f"{path}: cannot be read as YAML: {error}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except NOT_YAML as error:
+        raise RecipeError(f"{path}: cannot be read as YAML: {describe_fault(error)}. Correct the file.") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a {what} is a mapping of names to values, found {type(raw).__name__}.")
     return raw
@@ -121,9 +145,13 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not dotted:
         raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
     try:
-        set_dotted(raw, dotted, yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"override {override!r}: the value is not YAML: {error}") from None
+        loaded = yaml.safe_load(value)
+    except NOT_YAML as error:
+        raise RecipeError(
+            f"override {override!r}: the value is not YAML: {describe_fault(error)}. Put a text in quotes."
+        ) from None
+    try:
+        set_dotted(raw, dotted, loaded)
     except RecipeError as error:
         raise RecipeError(f"override {override!r}: {error}") from None
 

@@ -88,3 +88,11 @@ def test_a_users_own_file_is_checked(tmp_path: Path, spoil: object, named: set[o
     path.write_text(yaml.safe_dump(raw))
     with raises_naming(RecipeError, path, *named):
         load_prompts(str(path), "category")
+
+
+@pytest.mark.parametrize("text", ["fields: [", "fields: 2024-13-45", "fields: 0x_"])
+def test_a_users_own_file_that_is_no_yaml_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with raises_naming(RecipeError, path):
+        load_prompts(str(path), "category")

@@ -51,6 +51,15 @@ def test_a_typo_is_answered_with_the_nearest_name(recipe_file: Path) -> None:
         ("bench.seeds=[]", {"bench.seeds", 1}),
         ("bench.seeds=[0, 1, 0]", {"bench.seeds", 0, "once"}),
         ("bench.arms=[gated, gated]", {"bench.arms", "gated", "once"}),
+        ("bench.folds=[1, 7, 7]", {"bench.folds", 7, "once"}),
+        ("bench.conditions=right,wrong,wrong", {"bench.conditions", "wrong", "once"}),
+        ("bench.boxes=tight,loose_20,loose_20", {"bench.boxes", "loose_20", "once"}),
+        ("name=2024-13-45", {"name=2024-13-45", "month"}),
+        ("name=0x_", {"name=0x_", "16"}),
+        ("name=!!bool x", {"name=!!bool x"}),
+        ("name=!!timestamp x", {"name=!!timestamp x"}),
+        ('bench.arms="gated,[b"', {"bench.arms", "[b"}),
+        ("bench.boxes='tight,2024-13-45'", {"bench.boxes", "2024-13-45"}),
         ("cluster.num_train_workers=x", {"cluster.num_train_workers", "x", "[min, max]"}),
         ("cluster.num_train_workers=[1, 2, 3]", {"cluster.num_train_workers", "[1, 2, 3]", "[min, max]"}),
         ("cluster.num_train_workers=[0, 2]", {"cluster.num_train_workers", "[0, 2]", "[min, max]"}),
@@ -62,7 +71,7 @@ def test_bad_overrides_name_the_field(recipe_file: Path, override: str, named: s
         load_recipe(recipe_file, [override])
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "name: [", "name: trial\n", "\x00"])
+@pytest.mark.parametrize("text", ["[1, 2]", "name: [", "name: trial\n", "\x00", "name: 2024-13-45", "[" * 5000])
 def test_unusable_files_are_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
