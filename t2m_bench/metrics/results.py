@@ -52,6 +52,9 @@ KEY = ("case", "arm", "seed", "fold", "condition", "box")
 
 UNTRAINED_SEED = -1
 
+DAMAGED = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError)
+"""What PyArrow raises of a damaged file, under its own names and Python's."""
+
 FORMS = {
     "condition": "|".join(["none", *(entry.pattern or re.escape(entry.name) for entry in CONDITIONS)]),
     "box": r"tight|(jitter|loose|shift)_\d+",
@@ -87,8 +90,8 @@ def load_results(path: Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except FileNotFoundError:
         raise RunFolderError(f"{path}: absent. Run `t2m-bench evaluate {path.parent}`.") from None
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except DAMAGED as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunFolderError(
             f"{path}: not a Parquet file ({reason}). Run `t2m-bench evaluate {path.parent}`."
         ) from None
@@ -103,6 +106,8 @@ def _check(table: pd.DataFrame, source: str, may_be_missing: Sequence[str]) -> p
     required = [name for name in lacking if name not in may_be_missing]
     if required:
         raise ValueError(f"{source}: column {required[0]} is absent")
+    for name in (name for name, kind in COLUMNS.items() if kind != "float64" and name not in lacking):
+        _refuse(table, name, table[name].isna(), "is no value", source)
     table = table.assign(**dict.fromkeys(lacking, float("nan")))
     try:
         table = table[list(COLUMNS)].astype(COLUMNS)

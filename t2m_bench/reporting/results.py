@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,8 @@ from t2m_bench.reporting.checks import check_counts, check_runs, check_table
 from t2m_bench.search.study import find_studies, has_trials
 
 TIGHT = "tight"
+
+RUN_NAME, LOCK_NAME = "run.json", ".lock"
 
 DEFAULT_MARGIN = 0.005
 """Dice within which a difference counts as negligible, for experiments made before `bench.margin`."""
@@ -65,7 +66,7 @@ class Results:
 
     Attributes:
         table: rows of all runs and of the reference arms.
-        unfinished: names of runs that were begun and have no results.
+        unfinished: names of runs that were begun and are not finished.
     """
 
     folder: Path
@@ -178,7 +179,7 @@ def _find_audits(experiment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def find_results(runs: Path) -> list[Path]:
     """Return the folders under `runs` that hold an experiment's results or a sweep's studies, the newest first."""
     experiments = [path.parent for path in runs.glob(f"*/{EXPERIMENT_NAME}")]
-    dates = {folder: _date(folder) for folder in experiments if any(folder.glob(f"*/{RESULTS_NAME}"))}
+    dates = {folder: _date(folder) for folder in experiments if _find_finished(folder)}
     dates |= {folder: date for folder, date in find_studies(runs).items() if _is_worth_reporting(folder)}
     return sorted(dates, key=dates.__getitem__, reverse=True)
 
@@ -192,7 +193,23 @@ def _is_worth_reporting(sweep: Path) -> bool:
 
 
 def _date(experiment: Path) -> float:
-    return max(path.stat().st_mtime for path in experiment.glob(f"*/{RESULTS_NAME}"))
+    return max((run / RESULTS_NAME).stat().st_mtime for run in _find_finished(experiment))
+
+
+def _find_finished(experiment: Path) -> list[Path]:
+    """Return the folders of finished runs and references; a run whose run.json is absent was killed before it."""
+    folders = sorted(file.parent for file in experiment.glob(f"*/{RESULTS_NAME}"))
+    return [folder for folder in folders if _is_reference(folder) or (folder / RUN_NAME).is_file()]
+
+
+def _find_unfinished(experiment: Path) -> list[str]:
+    """Return the names of runs that were begun, by their locks or tables, and are not finished."""
+    begun = {path.parent for name in (LOCK_NAME, RESULTS_NAME) for path in experiment.glob(f"*/{name}")}
+    return sorted(folder.name for folder in begun.difference(_find_finished(experiment)))
+
+
+def _is_reference(folder: Path) -> bool:
+    return folder.name.startswith("reference-")
 
 
 def load_experiment(folder: Path) -> Results:
@@ -203,26 +220,25 @@ def load_experiment(folder: Path) -> Results:
             are of different recipes.
     """
     experiment = _load_experiment_note(folder)
-    finished = sorted(file.parent for file in folder.glob(f"*/{RESULTS_NAME}"))
+    finished = _find_finished(folder)
     if not finished:
         raise RunFolderError(
             f"{folder}: no run has finished. Run `t2m-bench train RECIPE` or `t2m-bench bench RECIPE`."
         )
-    runs = [_load_run(run) for run in finished if not run.name.startswith("reference-")]
+    runs = [_load_run(run) for run in finished if not _is_reference(run)]
     check_runs(folder, experiment["recipe"], {run.name: run.summary for run in runs})
     tables = {run.name: load_results(run / RESULTS_NAME) for run in finished}
     table = pd.concat([part.assign(run=name) for name, part in tables.items()], ignore_index=True)
     check_table(folder, table)
     check_counts(folder, table, _find_audits(experiment))
-    references = [run for run in finished if run.name.startswith("reference-")]
-    there = {run.name for run in finished}
+    references = [run for run in finished if _is_reference(run)]
     return Results(
         folder=folder,
         experiment=experiment,
         table=table,
         runs=tuple(runs),
         references=tuple(_load_reference(run, int(tables[run.name]["fold"].iloc[0])) for run in references),
-        unfinished=tuple(sorted(p.parent.name for p in folder.glob("*/.lock") if p.parent.name not in there)),
+        unfinished=tuple(_find_unfinished(folder)),
     )
 
 
@@ -247,7 +263,7 @@ def _load_run(folder: Path) -> Run:
         history = pd.json_normalize([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read as JSON lines ({error}). Train again.") from None
-    return Run(folder.name, _load_json(folder / "run.json"), history, _load_crops(folder / "masks.npz"))
+    return Run(folder.name, _load_json(folder / RUN_NAME), history, _load_crops(folder / "masks.npz"))
 
 
 def _load_reference(folder: Path, fold: int) -> Reference:
@@ -301,5 +317,8 @@ class _CropFile(Crops):
         try:
             with np.load(self._path, allow_pickle=False) as file:
                 return read(file)
-        except (OSError, ValueError, BadZipFile) as error:
-            raise RunFolderError(f"{self._path}: cannot be read ({error}). Remove it and evaluate again.") from None
+        except (
+            Exception
+        ) as error:  # a damaged byte fails in zipfile, zlib, NumPy or Python's tokenizer, each its own way
+            reason = str(error) or type(error).__name__
+            raise RunFolderError(f"{self._path}: cannot be read ({reason}). Remove it and evaluate again.") from None

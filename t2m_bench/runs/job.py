@@ -105,9 +105,10 @@ def evaluate(bench: Bench, progress: Progress) -> None:
     answers = replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam, list(shown.values()))
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_first:
-        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.fields))
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
+        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.fields))
         summary = summarise(bench, progress, exam.questions, answers)
+        # last: only its presence and what it lists say that the run is finished
         write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
     ranks.wait()
 

@@ -92,6 +92,9 @@ def test_conditions_and_boxes_of_all_kinds_are_known(tmp_path: Path) -> None:
         ([make_row(hd95=float("inf"))], {"row 0", "hd95", "inf"}),
         ([make_row(), make_row(condition="left")], {"row 1", "condition", "left"}),
         ([make_row(box="loose")], {"row 0", "box", "loose"}),
+        ([make_row(), make_row(condition=None)], {"row 1", "condition"}),
+        ([make_row(case=None)], {"row 0", "case"}),
+        ([make_row(), make_row(pred_empty=None)], {"row 1", "pred_empty"}),
     ],
 )
 def test_wrong_rows_are_neither_written_nor_read(tmp_path: Path, rows: list[dict[str, Any]], named: set[str]) -> None:

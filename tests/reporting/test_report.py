@@ -20,7 +20,7 @@ from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.published import FOOTNOTE
 from t2m_bench.reporting.report import Report, _break_interval, write_report
-from t2m_bench.reporting.results import find_results, load_experiment
+from t2m_bench.reporting.results import _load_crops, find_results, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
@@ -207,6 +207,40 @@ def test_planted_pickles_and_lost_files_are_refused(experiment: Path) -> None:
         load_experiment(experiment)
     (experiment / "experiment.json").write_text("{}")
     with raises_naming(RunFolderError, experiment / "experiment.json", "name", "absent"):
+        load_experiment(experiment)
+
+
+def test_crops_with_a_damaged_byte_are_refused_by_name(experiment: Path) -> None:
+    path = experiment / "gated-fold1-seed0-00000000" / "masks.npz"
+    whole = path.read_bytes()
+    refused = 0
+    for place in range(0, len(whole), len(whole) // 300):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            crops = _load_crops(path)
+            assert all(crops[name].shape == (160, 160) for name in crops)
+        except RunFolderError as error:
+            check_names(error, path)
+            refused += 1
+    assert refused > 100
+
+
+def test_a_run_killed_between_its_files_is_unfinished_and_the_others_are_reported(experiment: Path) -> None:
+    killed, begun = (experiment / f"gated-fold1-seed{seed}-00000000" for seed in (0, 1))
+    (killed / "run.json").unlink()
+    (begun / "cases.parquet").unlink()
+    (begun / ".lock").touch()
+    results = load_experiment(experiment)
+    assert results.unfinished == (killed.name, begun.name)
+    assert not {killed.name, begun.name} & set(results.table["run"])
+    assert {run.name for run in results.list_runs("gated")}.isdisjoint({killed.name, begun.name})
+    check_names(" ".join(list_missing(results)), killed.name, begun.name)
+    write_report(results, ("md",))
+    for path in experiment.glob("*/run.json"):
+        path.unlink()
+    with raises_naming(RunFolderError, experiment):
+        for path in experiment.glob("reference-*/cases.parquet"):
+            path.unlink()
         load_experiment(experiment)
 
 
