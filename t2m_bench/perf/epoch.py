@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
@@ -89,5 +90,8 @@ def _make_batches(folder: Path, embedding: torch.Tensor, side: int) -> BatchMake
     write_shard(folder, plans[0], SIGNATURE, [case])
     finish_shards(folder, plans, SIGNATURE)
     texts = torch.randn(2, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
+    frame = Frame(side, embedding.shape[-1])
     table = TextTable(texts, {"birads": {"4": (0,), "unknown": (1,)}}, {CASE_ID: {"birads": "4"}})
-    return BatchMaker(ShardReader(folder, SIGNATURE), table, (CASE_ID,), 0, 1, 1, 0.0, 0.0, side)
+    return BatchMaker(
+        ShardReader(folder, SIGNATURE), table, (CASE_ID,), 0, 1, 1, 0.0, 0.0, frame, {CASE_ID: (side, side)}
+    )

@@ -68,7 +68,8 @@ def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_sto
         micro_batch_size=optim.micro_batch_size,
         text_dropout=recipe.prompts.text_dropout,
         box_jitter=optim.box_jitter,
-        input_size=bench.frame.input_size,
+        frame=bench.frame,
+        sizes={case.case_id: (case.height, case.width) for case in job.cases},
     )
     return Trainer(
         recipe,

@@ -1,6 +1,6 @@
 """Which cases, sentences and boxes a step sees: a function of seed, epoch and step alone, never of the ranks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.shards.reader import CaseSource, EmbeddedBatch
 from t2m_bench.embedding.text_table import TextTable
@@ -53,7 +54,12 @@ def count_steps(num_cases: int, global_batch_size: int) -> int:
 
 @dataclass(frozen=True)
 class BatchMaker:
-    """Makes the micro-batches of any step."""
+    """Makes the micro-batches of any step.
+
+    Attributes:
+        frame: how images lie in the encoder's input. sizes: case_id -> (height, width) of its image; training boxes
+            stay inside it, as those of the evaluation do.
+    """
 
     source: CaseSource
     texts: TextTable
@@ -63,7 +69,8 @@ class BatchMaker:
     micro_batch_size: int
     text_dropout: float
     box_jitter: float
-    input_size: int
+    frame: Frame
+    sizes: Mapping[str, tuple[int, int]]
     _order: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
     """Of the current epoch: drawing it takes longer than a step where there are a million cases."""
     _memory: list[EmbeddedBatch] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -100,7 +107,7 @@ class BatchMaker:
                 values = dict.fromkeys(values, UNKNOWN)
             texts.append(self.texts.embed(values, rng))
             classes.append(self.texts.class_index(values))
-            boxes.append(jitter_box(stored.box_xyxy[row], self.box_jitter, self.input_size, rng))
+            boxes.append(jitter_box(stored.box_xyxy[row], self.box_jitter, self._find_extent(case_id), rng))
         return MicroBatch(
             torch.tensor(list(positions)),
             torch.from_numpy(stored.image_embedding).to(torch.float32, memory_format=torch.channels_last),
@@ -110,6 +117,10 @@ class BatchMaker:
             torch.from_numpy(np.stack(boxes)),
         )
 
+    def _find_extent(self, case_id: str) -> NDArray[np.float32]:
+        height, width = self.sizes[case_id]
+        return self.frame.scale_box((0, 0, width, height), height, width)[2:]
+
     def _read(self, case_ids: list[str]) -> EmbeddedBatch:
         if self._memory and len(self._memory[0].box_xyxy) >= len(case_ids):
             return self.source.read(case_ids, self._memory[0])
@@ -118,11 +129,15 @@ class BatchMaker:
 
 
 def jitter_box(
-    box_xyxy: NDArray[np.float32], share: float, input_size: int, rng: np.random.Generator
+    box_xyxy: NDArray[np.float32], share: float, extent: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Move each side of a box (4,) by up to a share of the box's width or height, in or out, inside the image."""
+    """Move each side of a box (4,) by up to a share of the box's width or height, in or out, inside the image.
+
+    Args:
+        extent: (x, y) where the image ends in the encoder's input: with padding it covers less than the square.
+    """
     x0, y0, x1, y1 = box_xyxy
     size = np.array([x1 - x0, y1 - y0] * 2, dtype=np.float32)
     moved = box_xyxy + size * rng.uniform(-share, share, 4).astype(np.float32)
-    inside: NDArray[np.float32] = np.clip(moved, 0, input_size).astype(np.float32)
+    inside: NDArray[np.float32] = np.clip(moved, 0, np.tile(extent, 2)).astype(np.float32)
     return inside

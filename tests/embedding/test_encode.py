@@ -58,7 +58,8 @@ def test_vit_b_from_folder_to_step_to_mask(tmp_path: Path) -> None:
     fields = {case.case_id: case.text_fields for case in cases}
     texts = TextTable(torch.randn(5, 768), {"birads": rows}, fields)
     reader = ShardReader(tmp_path / "shards", signature)
-    batches = BatchMaker(reader, texts, tuple(case_ids), 0, 2, 2, 0.0, 0.0, sam.frame.input_size)
+    sizes = {case.case_id: (case.height, case.width) for case in cases}
+    batches = BatchMaker(reader, texts, tuple(case_ids), 0, 2, 2, 0.0, 0.0, sam.frame, sizes)
     adapter = build_adapter(recipe.adapter, 768, torch.Generator().manual_seed(0))
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder)
     batch = list(batches.make(0, 0, 0, 1))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.multiprocessing as mp
 
+from t2m_bench.data.frame import Frame
 from t2m_bench.embedding.shards.reader import EmbeddedBatch
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.models.fusion import FusionAdapter, build_adapter
@@ -67,9 +68,9 @@ def make_batches(recipe: Recipe) -> BatchMaker:
     rows = {value: (2 * row, 2 * row + 1) for row, value in enumerate(("2", "3", "4", "5", "unknown"))}
     texts = TextTable(torch.randn(10, 768, generator=generator), {"birads": rows}, fields)
     optim = recipe.optim
-    return BatchMaker(
-        RandomSource(), texts, CASE_IDS, recipe.seed, optim.global_batch_size, optim.micro_batch_size, 0.1, 0.1, 64
-    )
+    sizes = dict.fromkeys(CASE_IDS, (40, 50))
+    batch = (optim.global_batch_size, optim.micro_batch_size)
+    return BatchMaker(RandomSource(), texts, CASE_IDS, recipe.seed, *batch, 0.1, 0.1, Frame(64, 4), sizes)
 
 
 def compute_one_gradient(step: int, micro_batch_size: int) -> dict[str, torch.Tensor]:
