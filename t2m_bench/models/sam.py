@@ -11,7 +11,7 @@ import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -281,13 +281,27 @@ def compute_weights_sha256(preset: str, checkpoint: Path | None) -> str:
     """
     entry = IMAGE_ENCODERS.find(preset)
     path = find_weights(preset, checkpoint)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    status = path.stat()
+    found = _hash_file(path, status.st_size, status.st_mtime_ns)
     if entry.sha256 and found != entry.sha256:
         raise WeightsError(
             f"{path}: sha256 {found}, not {entry.sha256}: it is not {entry.published}, or damaged; fetch it again"
         )
     return found
+
+
+@lru_cache(maxsize=8)
+def _hash_file(path: Path, size: int, mtime_ns: int) -> str:
+    """Return the sha256 of a file, read once a process while size and time stay: every stage needs it.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}). Make it readable, or fetch it again.") from None
 
 
 def load_seen_image_hashes(preset: str) -> frozenset[str]:
@@ -309,12 +323,13 @@ def load_mini_record() -> dict[str, Any]:
 
 
 def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
-    """See, without reading its values, that a preset's file is whole and of its architecture.
+    """See, without building the model, that a preset's file is the one it takes, whole and of its architecture.
 
     Raises:
         WeightsError: as `load_sam`.
     """
     path = find_weights(preset, checkpoint)
+    compute_weights_sha256(preset, checkpoint)
     with torch.device("meta"):
         model = build_sam(preset)
     _check_architecture(model, _read_renamed(IMAGE_ENCODERS.find(preset), path, "meta"), path, preset)

@@ -3,6 +3,7 @@
 import importlib.util
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -33,7 +34,7 @@ def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], termin
 
 
 def check_setting(recipe: Recipe, runs: Path, arms: Iterable[str]) -> None:
-    """Look at folders, packages and weights; reads no values and writes nothing that stays.
+    """Look at folders, packages and weights; writes nothing that stays.
 
     Raises:
         UserError: as `check_before_reading`, but for a text encoder that cannot be read.
@@ -58,7 +59,7 @@ def check_folders(runs: Path) -> None:
     except OSError as error:
         raise RunFolderError(f"--runs {runs}: cannot be written ({error.strerror}). Give another folder.") from None
     finally:
-        if trial.is_file():
+        with suppress(OSError):  # where it could not be written it cannot be looked for either
             trial.unlink()
     try:
         with tempfile.NamedTemporaryFile() as file:

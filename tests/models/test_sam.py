@@ -1,5 +1,8 @@
+import hashlib
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from PIL import Image
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import build_sam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import build_sam, compute_weights_sha256, encode_images, load_sam, preprocess_image
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 
 
@@ -142,3 +145,21 @@ def test_published_input_range_has_a_signature_of_its_own_and_is_let_through_onl
     with raises_naming(ValueError, 0, 255, "[0, 1]"):
         encode_images(sam, raw[None])
     assert encode_images(sam, raw[None], "byte").shape == (1, 256, 16, 16)
+
+
+def test_a_weights_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"one")
+    hashed, digest = [], hashlib.file_digest
+
+    def counting(*arguments: Any) -> Any:
+        hashed.append(arguments)
+        return digest(*arguments)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    first = compute_weights_sha256("vit_b", path)
+    assert compute_weights_sha256("vit_b", path) == first == hashlib.sha256(b"one").hexdigest()
+    assert len(hashed) == 1
+    path.write_bytes(b"two")
+    os.utime(path, ns=(1, 1))
+    assert compute_weights_sha256("vit_b", path) == hashlib.sha256(b"two").hexdigest()

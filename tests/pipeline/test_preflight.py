@@ -1,14 +1,19 @@
 """What can fail early fails before a data set is read: nothing of it, and no embedding, lies in the runs folder."""
 
+import hashlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from messages import check_names
 
 from t2m_bench.cli import main
 from t2m_bench.models import box_unet
 from t2m_bench.models.sam import build_sam
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 
 VERBS = ("embed", "train", "bench")
 
@@ -68,6 +73,37 @@ def test_absent_cut_and_foreign_weights(
     path.write_bytes(path.read_bytes()[:100_000])
     assert str(path) in refuse(asked, monkeypatch, capsys)
     assert_nothing_was_done(tmp_path)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_another_file_than_the_pinned_one(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fine-tune has the right names and shapes; it is refused before the data set is read."""
+    pytest.importorskip("timm")
+    path = tmp_path / "weights.pth"
+    torch.save(build_sam("lite_medsam").state_dict(), path)
+    asked = command(verb, tmp_path, "image_encoder.preset=lite_medsam", f"image_encoder.checkpoint={path}")
+    said = refuse(asked, monkeypatch, capsys)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    check_names(said, path, found, IMAGE_ENCODERS.find("lite_medsam").sha256)
+    assert_nothing_was_done(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_runs_in_a_folder_of_another_user(tmp_path: Path) -> None:
+    owned = tmp_path / "owned"
+    owned.mkdir(mode=0o700)
+    code = (
+        "import os, sys; from pathlib import Path; from t2m_bench.pipeline.preflight import check_folders\n"
+        "os.setuid(65534)\n"
+        "try: check_folders(Path(sys.argv[1]))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    for runs in (owned / "runs", owned):
+        done = subprocess.run([sys.executable, "-c", code, runs], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("RunFolderError"), done
+        check_names(done.stdout, runs)
 
 
 def test_an_absent_package_of_an_arm(
