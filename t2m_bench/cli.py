@@ -156,6 +156,8 @@ def init(
     copied = copy_shipped(folder)
     for path in copied.kept:
         _say(f"kept {path}: it was changed", sys.stderr)
+    if copied.same:
+        _say(f"{folder}: holds the shipped files themselves; {len(copied.same)} were left as they are", sys.stderr)
     print(folder)
     _end(as_json, {"folder": str(folder), "written": len(copied.written), "kept": [str(path) for path in copied.kept]})
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t2m_bench.errors import RecipeError, UserError
-from t2m_bench.files import write_json
+from t2m_bench.files import write_atomically, write_json
 
 FOLDERS = ("launch", "sweeps", "slurm")
 
@@ -68,34 +68,45 @@ def list_names(folder: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Copied:
-    """What `copy_shipped` did: files written, and files of the user's that were left as they are."""
+    """What `copy_shipped` did.
+
+    Attributes:
+        written: files that were copied. kept: files of the user's that were left as they are.
+        same: files that are the shipped ones themselves, as in a checkout.
+    """
 
     written: tuple[Path, ...]
     kept: tuple[Path, ...]
+    same: tuple[Path, ...]
 
 
 def copy_shipped(target: Path) -> Copied:
     """Copy every folder into `target` with run bits; a file that was changed since it was copied is kept.
 
+    An interrupted copy leaves whole files that are all recorded, so that the next one completes it.
+
     Raises:
         OSError: the folder cannot be written.
     """
     record = _load_record(target)
-    written, kept = [], []
+    written, kept, same = [], [], []
     for folder in FOLDERS:
         source = find_folder(folder)
         for path in sorted(path for path in source.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
             name = Path(folder, path.relative_to(source)).as_posix()
             there, digest = target / name, _compute_sha256(path)
+            if there.exists() and there.samefile(path):
+                same.append(there)
+                continue
             if there.is_file() and _compute_sha256(there) not in (digest, record.get(name)):
                 kept.append(there)
                 continue
-            there.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, there)  # with its mode
+            with write_atomically(there) as partial:
+                shutil.copy(path, partial)  # with its mode
             record[name] = digest
+            write_json(target / RECORD_NAME, record)
             written.append(there)
-    write_json(target / RECORD_NAME, record)
-    return Copied(tuple(written), tuple(kept))
+    return Copied(tuple(written), tuple(kept), tuple(same))
 
 
 def _load_record(target: Path) -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Recipes, sweeps and job scripts: found from any folder, copied out, and inside the wheel."""
 
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -85,6 +87,58 @@ def test_a_copy_keeps_what_was_changed_and_renews_what_was_not(tmp_path: Path) -
     assert load_recipe(recipe).name == "demo"
     (tmp_path / ".t2m-bench.json").unlink()
     assert copy_shipped(tmp_path).kept == (site,)
+
+
+@pytest.mark.parametrize("name", ["slurm/train.sh", "launch/nsclc.yaml"])
+def test_an_interrupted_copy_is_completed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    copy = shutil.copy
+
+    def fill_disk(source: Path, there: Path) -> None:
+        copy(source, there)
+        if source.match(name):
+            os.truncate(there, 200)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copy", fill_disk)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            copy_shipped(tmp_path)
+    assert not (tmp_path / name).exists()
+    record = json.loads((tmp_path / ".t2m-bench.json").read_text())
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert there == {*record, ".t2m-bench.json"}
+    later = copy_shipped(tmp_path)
+    assert not later.kept
+    assert (tmp_path / name).read_bytes() == (REPOSITORY / name).read_bytes()
+    assert (tmp_path / name).stat().st_mode == (REPOSITORY / name).stat().st_mode
+
+
+def test_init_in_the_checkout_itself_leaves_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in shipped.FOLDERS:
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder)
+    monkeypatch.setattr(shipped, "CHECKOUT", tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", "init", ".", "--json"])
+    assert not _run_main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["written"], found["kept"]) == (0, [])
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "launch").symlink_to(tmp_path / "launch")
+    copied = copy_shipped(tmp_path / "own")
+    assert {path.parent.name for path in copied.written} >= {"slurm", "sweeps"}
+    assert {path.parts[-2] for path in copied.same} >= {"launch"}
+
+
+def _run_main() -> object:
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
 
 
 def test_init_prints_the_folder_alone(
