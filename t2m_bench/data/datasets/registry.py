@@ -21,7 +21,13 @@ from t2m_bench.terminal import Terminal
 
 EXCLUSIONS_NAME = "exclusions.json"
 READER_VERSION = 2
-"""Raise it when the same files give other cases: what an earlier reading made of them is then not reused."""
+"""Of all readers together; raise it when the same files give other cases, so that an earlier manifest is not reused."""
+
+FIRST_VERSION = 1
+"""Version of a reader that names none."""
+
+STAMPED_WITHOUT_KIND = frozenset({"bus_bra", "nsclc"})
+"""Kinds that were prepared before stamps named kind and version; their first versions keep the stamps of then."""
 
 
 class Reader(Protocol):
@@ -29,6 +35,8 @@ class Reader(Protocol):
 
     Attributes:
         makes_images: whether images and masks are written below the prepared folder, not read from the data set's own.
+
+    A reader may also have a `version` (FIRST_VERSION where it has none): raise it when the same files give other cases.
     """
 
     makes_images: bool
@@ -70,8 +78,8 @@ class Dataset:
 
     Attributes:
         root: the folder as it was downloaded.
-        stamp: sha256 of all that its cases depend on: paths, sizes and times of files, how they are read, the rule of
-            choice, and for DICOM what can be decoded here.
+        stamp: sha256 of all that its cases depend on: paths, sizes and times of files, which reader reads them and how,
+            the rule of choice, and for DICOM what can be decoded here.
     """
 
     recipe: Recipe
@@ -98,7 +106,8 @@ def open_dataset(recipe: Recipe, terminal: Terminal) -> Dataset:
     _write_phantoms(recipe, terminal)
     reader = find_reader(recipe)
     root = reader.find_root(recipe)
-    stamp = _compute_stamp(root, reader.list_files(recipe, root), reader.describe_reading(recipe))
+    rule = _describe_reader(recipe.dataset.kind, reader) + reader.describe_reading(recipe)
+    stamp = _compute_stamp(root, reader.list_files(recipe, root), rule)
     return Dataset(recipe, reader, root, stamp)
 
 
@@ -173,6 +182,14 @@ def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
         text_visible=phantom.text_visible,
     )
     terminal.say(f"phantoms in {root}: {phantom.cases} cases, text effect {phantom.text_effect:g}")
+
+
+def _describe_reader(kind: str, reader: Reader) -> str:
+    """Return kind and version for the stamp: two readers may list the same files and make other cases of them."""
+    version = getattr(reader, "version", FIRST_VERSION)
+    if kind in STAMPED_WITHOUT_KIND and version == FIRST_VERSION:
+        return ""
+    return f"\n{kind} {version}\n"
 
 
 def _compute_stamp(root: Path, files: Iterable[Path], rule: str) -> str:
