@@ -31,7 +31,7 @@ from t2m_bench.recipe.defaults import load_first_suite
 from t2m_bench.recipe.schema import TIGHT, Recipe, parse_recipe
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.cell import train_in_process
-from t2m_bench.runs.reference import write_reference
+from t2m_bench.runs.reference import find_scored_boxes, write_reference
 from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, lock_run
 from t2m_bench.runs.setup import BOXES_NAME, Job, set_up
 from t2m_bench.terminal import Advance, Terminal
@@ -300,13 +300,16 @@ def run_here(job: Job, stop: StopRequest) -> None:
 
 
 def write_reference_once(job: Job, terminal: Terminal) -> None:
-    """Write what all arms of the fold share, where it is lacking or has not all boxes that are asked now."""
+    """Write what all arms of the fold share, where it is absent or not all boxes that are asked now are scored in it.
+
+    The table says which are scored: boxes.json is replaced minutes before it, and what writes both may be killed.
+    """
     waiting = f"waiting for {job.reference}: another process writes it"
     with wait_for_lock(job.reference / LOCK_NAME, lambda: terminal.say(waiting)):
         drawn = job.reference / BOXES_NAME
-        there = {TIGHT, *load_json(drawn, "")} if drawn.is_file() else set()
+        there = {TIGHT, *load_json(drawn, f"Remove {drawn} and run the same command.")} if drawn.is_file() else set()
         wanted = [*job.asking.boxes, *sorted(there - set(job.asking.boxes))]
-        if not (job.reference / RESULTS_NAME).is_file() or not set(wanted) <= there:
+        if not set(wanted) <= there & find_scored_boxes(job.reference):
             with terminal.watch(f"fold {job.recipe.dataset.test_fold}: boxes, probe, floors and baseline"):
                 write_reference(job, wanted)
             terminal.say(f"wrote {job.reference}: boxes, probe, floors and baseline")

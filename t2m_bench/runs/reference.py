@@ -11,6 +11,7 @@ import torch
 from t2m_bench.data.boxes import Boxes, FloatBox, draw_boxes, round_box
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import load_annotated, load_mask
+from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import ask_without_text, compute_same_class_share
 from t2m_bench.evaluation.crops import cut_out, find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
@@ -18,7 +19,7 @@ from t2m_bench.evaluation.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.files import write_json
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
 from t2m_bench.metrics.measures import is_measured_in_full, measure_mask
-from t2m_bench.metrics.results import RESULTS_NAME, write_results
+from t2m_bench.metrics.results import RESULTS_NAME, load_results, write_results
 from t2m_bench.recipe.schema import TIGHT
 from t2m_bench.runs.job import MASKS_NAME
 from t2m_bench.runs.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
@@ -60,6 +61,15 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     write_crops(folder / CROPS_NAME, crops)
     write_crops(folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
     write_results(folder / RESULTS_NAME, rows)  # last: its presence says that the folder is whole
+
+
+def find_scored_boxes(folder: Path) -> set[str]:
+    """Return the boxes that the floors of a reference folder are scored with; none where its table is damaged."""
+    path = folder / RESULTS_NAME
+    try:
+        return set(load_results(path)["box"].unique())
+    except RunFolderError:  # absent, or to be written anew: nothing in it was trained
+        return set()
 
 
 def _draw_for(job: Job, test_cases: Sequence[Case], names: Sequence[str]) -> dict[str, dict[str, FloatBox]]:

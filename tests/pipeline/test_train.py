@@ -26,7 +26,7 @@ from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.train import Experiment, evaluate, is_finished, open_experiment, train
+from t2m_bench.pipeline.train import Experiment, evaluate, is_finished, open_experiment, train, write_reference_once
 from t2m_bench.recipe.schema import Recipe, list_default_suite
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.run_folder import lock_run
@@ -135,6 +135,39 @@ def test_a_box_that_is_asked_later_is_drawn_and_answered_without_training(
     assert {name: now[name] for name in drawn} == drawn
     assert set(load_results(run / "cases.parquet")["box"]) == {*drawn, "tight", "shift_10"}
     assert (run / "adapter.safetensors").stat().st_mtime_ns == trained
+
+
+def test_boxes_that_a_killed_process_drew_are_scored_by_the_next(
+    experiment: Experiment, run: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = experiment.folder / "reference-fold1"
+    raw = experiment.recipe.model_dump(mode="json")
+    boxes = [*json.loads((reference / "boxes.json").read_text()), "tight", "shift_30"]
+    raw["bench"] |= {"boxes": boxes}
+    asked = open_experiment(Recipe.model_validate(raw), runs, Terminal()).make_job("gated", 0)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("t2m_bench.runs.reference.score_floors", kill)
+        with pytest.raises(Killed):
+            write_reference_once(asked, Terminal())
+    assert "shift_30" in json.loads((reference / "boxes.json").read_text())
+    assert "shift_30" not in set(load_results(reference / "cases.parquet")["box"])
+    write_reference_once(asked, Terminal())
+    table = load_results(reference / "cases.parquet")
+    assert all(set(rows["box"]) == set(boxes) for _, rows in table[table["condition"] == "none"].groupby("arm"))
+    written = (reference / "cases.parquet").stat().st_mtime_ns
+    write_reference_once(asked, Terminal())
+    assert (reference / "cases.parquet").stat().st_mtime_ns == written
+    whole = (reference / "cases.parquet").read_bytes()
+    (reference / "cases.parquet").write_bytes(whole[:1000])  # as a disk loses it
+    write_reference_once(asked, Terminal())
+    assert load_results(reference / "cases.parquet").equals(table)
 
 
 def read_all(path: Path) -> str:
