@@ -1,7 +1,7 @@
 """What a dataset folder holds and no case is made of, each with its reason; one bad file stops no other."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,9 +27,18 @@ class Reason(StrEnum):
     SEVERAL_SEGMENTS = "SEGs of several segments, of which none can be told to be the tumour"
     TOO_SMALL = "tumours smaller than min_pixels in every slice"
     PIXELS = "CT slices whose pixels cannot be decoded"
+    NO_JPEG = "CT slices and SEGs in JPEG or JPEG-LS that no installed codec decodes"
+    NO_JPEG_2000 = "CT slices and SEGs in JPEG 2000 that no installed codec decodes"
     NO_PIXELS = "patients without a marked slice that can be decoded with its neighbours"
     FURTHER_SEG = "further SEGs of a patient (the newest that can be used is)"
     FURTHER_STUDY = "further CT studies of a patient"
+
+
+CODECS = {
+    Reason.NO_JPEG: ("pylibjpeg", "pylibjpeg-libjpeg"),
+    Reason.NO_JPEG_2000: ("pylibjpeg", "pylibjpeg-openjpeg"),
+}
+"""Reason -> packages that decode what was left out for it (pydicom 3.0: pixels/decoders/pylibjpeg.py)."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +55,27 @@ def count_exclusions(exclusions: Sequence[Exclusion]) -> dict[str, int]:
     return {str(reason): counts[reason] for reason in Reason if counts[reason]}
 
 
+def find_remedy(reasons: Iterable[Reason]) -> str:
+    """Return the command after which nothing is left out for these reasons any more; empty where none is known."""
+    packages = dict.fromkeys(package for reason in reasons for package in CODECS.get(reason, ()))
+    return f"pip install {' '.join(packages)}" if packages else ""
+
+
+def list_exclusions(exclusions: Sequence[Exclusion]) -> list[str]:
+    """Return for each reason in words how many were left out, and the command that mends it where there is one."""
+    lines = []
+    for reason, count in count_exclusions(exclusions).items():
+        remedy = find_remedy([Reason(reason)])
+        lines.append(f"{count} {reason} ({remedy})" if remedy else f"{count} {reason}")
+    return lines
+
+
 def describe_exclusions(exclusions: Sequence[Exclusion], path: Path) -> str:
     """Return in words how many were left out for which reason, and the file that names them.
 
     The message itself names none: it lands on terminals and in job logs, and what is left out carries identifiers.
     """
-    counts = [f"{count} {reason}" for reason, count in count_exclusions(exclusions).items()]
-    return f"left out: {'; '.join(counts) or 'nothing'}; {path} names them"
+    return f"left out: {'; '.join(list_exclusions(exclusions)) or 'nothing'}; {path} names them"
 
 
 def check_exclusions(exclusions: Sequence[Exclusion], path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.exclusions import Exclusion, describe_exclusions
+from t2m_bench.data.exclusions import Exclusion, describe_exclusions, find_remedy
 from t2m_bench.data.phantoms.folder import load_record
 from t2m_bench.errors import DatasetError
 from t2m_bench.files import write_json
@@ -138,8 +138,10 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
         write_json(path, [asdict(exclusion) for exclusion in excluded], private=True)
     if not cases:
         what = describe_exclusions(excluded, path)
+        remedy = find_remedy(exclusion.reason for exclusion in excluded)
         kind = DATA_SETS.find(dataset.recipe.dataset.kind).label
-        raise DatasetError(f"{dataset.root}: no case can be made ({what}). Set dataset.root to the folder of {kind}.")
+        way_out = f"Run `{remedy}`, then this command again" if remedy else f"Set dataset.root to the folder of {kind}"
+        raise DatasetError(f"{dataset.root}: no case can be made ({what}). {way_out}.")
     return cases
 
 

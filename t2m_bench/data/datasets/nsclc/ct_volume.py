@@ -8,7 +8,8 @@ from textwrap import shorten
 import numpy as np
 from numpy.typing import NDArray
 
-from t2m_bench.data.datasets.nsclc.dicom_series import Header, import_pydicom
+from t2m_bench.data.datasets.nsclc.dicom_series import Header, find_missing_codec, import_pydicom
+from t2m_bench.data.exclusions import Reason, find_remedy
 from t2m_bench.errors import DatasetError
 
 SAME_PLACE_MM = 1e-3
@@ -55,6 +56,14 @@ class CtVolume:
         return index if offsets[index] <= MATCH_SHARE * self.slice_distance_mm else None
 
 
+class PixelsError(DatasetError):
+    """A slice whose pixels cannot be decoded, and why."""
+
+    def __init__(self, message: str, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 def build_volume(headers: Sequence[Header], named: Set[str] = frozenset()) -> CtVolume:
     """Order a series by position; slices of another size or orientation than most are left out and flagged.
 
@@ -93,7 +102,7 @@ def load_hounsfield(volume: CtVolume, index: int) -> NDArray[np.float32]:
     what they mean (DICOM PS3.3, C.7.6.3.1.2 and C.11.1), so it inverts nothing here.
 
     Raises:
-        DatasetError: the pixels are damaged, or of a transfer syntax whose codec is not installed.
+        PixelsError: the pixels are damaged, or of a transfer syntax whose codec is not installed.
     """
     path = volume.slices[index].path
     try:
@@ -105,7 +114,11 @@ def load_hounsfield(volume: CtVolume, index: int) -> NDArray[np.float32]:
     except Exception as error:  # damaged pixels fail in as many ways as there are codecs
         # on one line: pydicom says on the later ones which codecs would help
         reason = shorten(str(error), LONGEST_REASON, placeholder=" ...") or type(error).__name__
-        raise DatasetError(f"{path}: the pixels cannot be decoded ({reason})") from None
+        missing = find_missing_codec(volume.slices[index].syntax)
+        way_out = f". Run `{find_remedy([missing])}`" if missing else ""
+        raise PixelsError(
+            f"{path}: the pixels cannot be decoded ({reason}){way_out}", missing or Reason.PIXELS
+        ) from None
     hounsfield: NDArray[np.float32] = (stored * slope + intercept).astype(np.float32)
     return hounsfield
 

@@ -58,7 +58,7 @@ class Header:
         modality: CT or SEG. written: date and time of the content, sortable, empty where it is not said.
         acquisition: its number as text, empty where it is not said.
         position, orientation, spacing_mm: of a CT slice; None where the file gives none. Spacing is (row, column).
-        tilt_degrees: of the gantry.
+        tilt_degrees: of the gantry. syntax: the transfer syntax, a UID, that says how pixels are stored.
     """
 
     path: Path
@@ -78,6 +78,7 @@ class Header:
     tilt_degrees: float
     inverted: bool
     burned_in: bool
+    syntax: str
 
 
 @dataclass
@@ -124,6 +125,30 @@ def list_decodable_syntaxes() -> list[str]:
         if is_decodable:
             found.append(str(syntax))
     return sorted(found)
+
+
+def find_missing_codec(syntax: str) -> Reason | None:
+    """Return why pixels of a transfer syntax cannot be decoded here; None where they can, or no package could do it."""
+    import_pydicom()
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    reasons = {**dict.fromkeys((*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes), Reason.NO_JPEG)}
+    reasons |= dict.fromkeys(uid.JPEG2000TransferSyntaxes, Reason.NO_JPEG_2000)
+    if syntax not in reasons:
+        return None
+    try:
+        plugins = set(get_decoder(uid.UID(syntax)).available_plugins)
+    except NotImplementedError:  # JPEG 2000 of several components, for instance: pydicom has no decoder at all
+        return None
+    if syntax == uid.JPEGExtended12Bit:
+        plugins.discard("pillow")  # it decodes 8 bits alone, and a CT has 12
+    return None if plugins else reasons[uid.UID(syntax)]
+
+
+def name_syntax(syntax: str) -> str:
+    """Return what DICOM calls a transfer syntax."""
+    return str(import_pydicom().uid.UID(syntax).name)
 
 
 def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, PatientFiles], list[Exclusion]]:
@@ -250,6 +275,7 @@ def _parse(path: Path, found: Any) -> Header:
         tilt_degrees=float(found.get("GantryDetectorTilt") or 0.0),
         inverted=found.get("PhotometricInterpretation") == "MONOCHROME1",
         burned_in=str(found.get("BurnedInAnnotation") or "").upper() == "YES",
+        syntax=str(found.file_meta.TransferSyntaxUID),
     )
 
 

@@ -6,6 +6,7 @@ Where a drawn slice or a neighbour of it cannot be decoded, the nearest of its r
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,8 +20,14 @@ from scipy import ndimage
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.datasets.nsclc.clinical import find_clinical_table, read_clinical
-from t2m_bench.data.datasets.nsclc.ct_volume import GAP_FACTOR, CtVolume, build_volume, load_hounsfield
-from t2m_bench.data.datasets.nsclc.dicom_series import Header, PatientFiles, find_patients
+from t2m_bench.data.datasets.nsclc.ct_volume import GAP_FACTOR, CtVolume, PixelsError, build_volume, load_hounsfield
+from t2m_bench.data.datasets.nsclc.dicom_series import (
+    Header,
+    PatientFiles,
+    find_missing_codec,
+    find_patients,
+    name_syntax,
+)
 from t2m_bench.data.datasets.nsclc.seg import (
     Masks,
     SegError,
@@ -30,7 +37,7 @@ from t2m_bench.data.datasets.nsclc.seg import (
     load_seg,
     read_masks,
 )
-from t2m_bench.data.exclusions import Exclusion, Reason
+from t2m_bench.data.exclusions import Exclusion, Reason, find_remedy
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box, write_png
 from t2m_bench.data.parallel import map_items
 from t2m_bench.errors import DatasetError
@@ -109,7 +116,8 @@ def read_nsclc(
         The cases, maybe none, and what was left out.
 
     Raises:
-        DatasetError: no clinical table, a folder that cannot be read, or pydicom is not installed.
+        DatasetError: no clinical table, a folder that cannot be read, or pydicom or the codec of all images is not
+            installed.
     """
     fields = read_clinical(clinical or find_clinical_table(root))
     with watch("files looked at") as advance:
@@ -118,6 +126,7 @@ def read_nsclc(
     excluded += [Exclusion(Reason.NO_ROW, name) for name in sorted(found.keys() - fields.keys())]
     excluded += [Exclusion(Reason.NO_IMAGES, name) for name in sorted(fields.keys() - found.keys())]
     patients = [Patient(number, name, found[name], fields[name]) for number, name in enumerate(names, start=1)]
+    _check_codecs(root, patients)
     for folder in (IMAGES, MASKS):
         (out / folder).mkdir(parents=True, exist_ok=True)
     cases: list[Case] = []
@@ -127,6 +136,23 @@ def read_nsclc(
             excluded += made[1]
             advance(done, len(patients))
     return cases, excluded
+
+
+def _check_codecs(root: Path, patients: Sequence[Patient]) -> None:
+    """Refuse a folder of which no CT slice can be decoded: no patient needs to be read to know it.
+
+    Raises:
+        DatasetError: names the transfer syntaxes, and the command that installs what decodes them.
+    """
+    slices = Counter(header.syntax for patient in patients for series in patient.files.ct.values() for header in series)
+    missing = [find_missing_codec(syntax) for syntax in slices]
+    reasons = [reason for reason in missing if reason is not None]
+    if slices and len(reasons) == len(slices):
+        names = ", ".join(f"{count} in {name_syntax(syntax)}" for syntax, count in slices.items())
+        raise DatasetError(
+            f"{root}: no installed codec decodes any of its CT slices ({names}). Run `{find_remedy(reasons)}`, then "
+            "this command again."
+        )
 
 
 def make_cases(out: Path, rule: SliceRule, patient: Patient) -> tuple[list[Case], list[Exclusion]]:
@@ -139,15 +165,15 @@ def make_cases(out: Path, rule: SliceRule, patient: Patient) -> tuple[list[Case]
     if not chosen:
         return [], [*excluded, Exclusion(Reason.TOO_SMALL, patient.patient_id)]
     cases: list[Case] = []
-    damaged: dict[str, None] = {}  # a damaged file spoils its neighbours' cases too, and is counted once
+    damaged: dict[str, Reason] = {}  # a damaged file spoils its neighbours' cases too, and is counted once
     for place, indices in enumerate(chosen, start=1):
         for index in indices:
             try:
                 cases.append(_make_case(out, rule, patient, source, index, f"ct-{patient.number:04d}-{place}"))
                 break
-            except DatasetError as error:
-                damaged[str(error)] = None
-    excluded += [Exclusion(Reason.PIXELS, what) for what in damaged]
+            except PixelsError as error:
+                damaged[str(error)] = error.reason
+    excluded += [Exclusion(reason, what) for what, reason in damaged.items()]
     if not cases:
         excluded.append(Exclusion(Reason.NO_PIXELS, patient.patient_id))
     return cases, excluded

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.data.datasets.nsclc.ct_volume import CtVolume
-from t2m_bench.data.datasets.nsclc.dicom_series import import_pydicom
+from t2m_bench.data.datasets.nsclc.dicom_series import find_missing_codec, import_pydicom
 from t2m_bench.data.exclusions import Reason
 
 GRID_TOLERANCE = 0.25
@@ -125,6 +125,9 @@ def _read_frames(dataset: Any) -> NDArray[np.bool_]:
     Pixels beyond the last frame, which pydicom returns as further frames, belong to none and are cut off.
     """
     num_frames = len(dataset.PerFrameFunctionalGroupsSequence)
+    missing = find_missing_codec(str(dataset.file_meta.TransferSyntaxUID))
+    if missing is not None:
+        raise SegError(missing)
     try:
         frames = np.asarray(dataset.pixel_array).reshape(-1, int(dataset.Rows), int(dataset.Columns))
     except Exception:  # damaged pixels fail in as many ways as there are codecs

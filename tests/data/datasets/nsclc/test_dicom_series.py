@@ -8,10 +8,13 @@ from pathlib import Path
 import pydicom
 import pytest
 from messages import check_names, raises_naming
+from pydicom import uid
+from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.pylibjpeg import DECODER_DEPENDENCIES
 from scans import make_scan
 
-from t2m_bench.data.datasets.nsclc.dicom_series import find_patients, list_files, read_header
-from t2m_bench.data.exclusions import Reason
+from t2m_bench.data.datasets.nsclc.dicom_series import find_missing_codec, find_patients, list_files, read_header
+from t2m_bench.data.exclusions import CODECS, Reason
 from t2m_bench.data.phantoms.nsclc_dicom import Style, write_scan
 from t2m_bench.errors import DatasetError
 
@@ -121,3 +124,38 @@ def test_without_pydicom_the_extra_is_named(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     check_names(done.stderr.splitlines()[-1], "DatasetError", "pydicom", ".[nsclc]")
+
+
+def test_a_codec_is_missing_where_no_plugin_decodes_what_a_ct_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = {
+        uid.JPEGLosslessSV1: {},
+        uid.JPEGLSLossless: {"pyjpegls": None},
+        uid.JPEGExtended12Bit: {"pillow": None},  # which takes 8 bits alone
+        uid.JPEG2000Lossless: {"pillow": None},
+        uid.HTJ2KLossless: {},
+    }
+    for syntax, available in plugins.items():
+        monkeypatch.setattr(get_decoder(uid.UID(syntax)), "_available", available)
+    found = {syntax: find_missing_codec(str(syntax)) for syntax in plugins}
+    missing = {uid.JPEGLosslessSV1: Reason.NO_JPEG, uid.JPEGExtended12Bit: Reason.NO_JPEG}
+    assert {syntax: reason for syntax, reason in found.items() if reason} == missing | {
+        uid.HTJ2KLossless: Reason.NO_JPEG_2000
+    }
+    monkeypatch.setattr(get_decoder(uid.JPEGExtended12Bit), "_available", {"pillow": None, "pylibjpeg": None})
+    always = (
+        uid.JPEGExtended12Bit,
+        uid.RLELossless,
+        uid.ExplicitVRLittleEndian,
+        uid.MPEG2MPML,
+        uid.JPEG2000MC,
+        "1.2.3",
+        "",
+    )
+    assert {find_missing_codec(str(syntax)) for syntax in always} == {None}
+
+
+def test_the_packages_are_those_that_pydicom_names() -> None:
+    for syntax in DECODER_DEPENDENCIES.keys() - {uid.RLELossless}:
+        needed = {requirement.partition(">")[0] for requirement in DECODER_DEPENDENCIES[syntax]}
+        reason = Reason.NO_JPEG_2000 if syntax in uid.JPEG2000TransferSyntaxes else Reason.NO_JPEG
+        assert set(CODECS[reason]) == needed, syntax
