@@ -238,8 +238,6 @@ def prepare(
     if audit.size_auc is not None:
         field = next(iter(audit.classes_by_field))
         _say(f"what box size in mm alone tells of {field}: mean pairwise AUC {audit.size_auc:.2f} (0.5: nothing)")
-    for reason, number in audit.exclusions.items():
-        _say(f"left out: {number} {reason}")
     _say("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))
     _say("leaks: " + ("; ".join(audit.leaks) or "none found"))
     summary = {"folder": str(prepared.folder), "cases": audit.cases, "patients": audit.patients, "leaks": audit.leaks}

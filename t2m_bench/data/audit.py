@@ -80,15 +80,19 @@ def run_audit(
     )
 
 
-def check_audit(audit: Audit, allow_leakage: bool) -> None:
+def check_audit(audit: Audit, allow_leakage: bool, test_fold: int) -> None:
     """Refuse to go on when something leaks.
+
+    Args:
+        test_fold: of the splits that were audited.
 
     Raises:
         LeakageError: unless the recipe allows it.
     """
     if audit.leaks and not allow_leakage:
         raise LeakageError(
-            f"the splits leak: {'; '.join(audit.leaks)} (for instance {', '.join(audit.examples[:NAMED])}). "
+            f"the splits of fold {test_fold} leak: {'; '.join(audit.leaks)} (for instance "
+            f"{', '.join(audit.examples[:NAMED])}). "
             "Mend the data set or the folds, or set allow_leakage=true, which every table will then show."
         )
 

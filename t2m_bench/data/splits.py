@@ -101,7 +101,9 @@ def make_splits(
         test_patients = {patient for patient, fold in folds.items() if fold == test_fold}
         if not test_patients:
             known = sorted({str(fold) for fold in folds.values()})
-            raise DatasetError(f"dataset.test_fold = {test_fold}: no case has it; folds here: {', '.join(known)}.")
+            raise DatasetError(
+                f"dataset.test_fold or bench.folds = {test_fold}: no case has it; folds here: {', '.join(known)}."
+            )
     rest = [case for case in cases if case.patient_id not in test_patients]
     val_patients = _draw_patients(rest, val_fraction, field, rng)
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}

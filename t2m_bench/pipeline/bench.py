@@ -92,7 +92,7 @@ def bench(recipe: Recipe, runs: Path, terminal: Terminal, stop: StopRequest, sha
     cluster = recipe.cluster
     workers = max(cluster.min_train_workers, cluster.num_embed_workers, cluster.num_bench_workers)
     with _keep_ray(workers, cluster.cpus_per_worker):
-        experiment = open_experiment(recipe, runs, terminal, arms=recipe.bench.arms)
+        experiment = open_experiment(recipe, runs, terminal, arms=recipe.bench.arms, folds=recipe.folds)
         note_suite(recipe, experiment.folder)
         folds = [experiment.with_fold(fold, runs, terminal) for fold in recipe.folds]
         for fold in folds:

@@ -24,7 +24,7 @@ from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.models.sam import load_sam
 from t2m_bench.pipeline.embed import Embedded, locate_shards
 from t2m_bench.pipeline.preflight import check_before_reading
-from t2m_bench.pipeline.prepare import Prepared, prepare
+from t2m_bench.pipeline.prepare import Prepared, prepare_folds
 from t2m_bench.pipeline.train import Experiment, is_finished, locate_experiment
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.schema import TIGHT, Recipe
@@ -100,7 +100,7 @@ def make_plan(recipe: Recipe, runs: Path, terminal: Terminal) -> Plan:
         UserError: what would refuse the suite itself.
     """
     texts = check_before_reading(recipe, runs, recipe.bench.arms, terminal)
-    prepared = prepare(recipe, runs, terminal)
+    prepared = prepare_folds(recipe, recipe.folds, runs, terminal)[recipe.dataset.test_fold]
     device = find_device(recipe.cluster.use_gpu)
     signature, shards = locate_shards(recipe, prepared, runs)
     is_embedded = (shards / INDEX_NAME).is_file()

@@ -1,12 +1,13 @@
 """From a dataset folder to cases, splits and their audit."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case
-from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, load_exclusions, open_dataset, read_cases
-from t2m_bench.data.exclusions import check_exclusions
+from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, Dataset, load_exclusions, open_dataset, read_cases
+from t2m_bench.data.exclusions import Exclusion, check_exclusions, list_exclusions
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
 from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
@@ -50,6 +51,44 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
         RecipeError: the prompt file is of another data set.
         LeakageError: the splits leak and the recipe does not allow it.
     """
+    return prepare_folds(recipe, (), runs, terminal)[recipe.dataset.test_fold]
+
+
+def prepare_folds(recipe: Recipe, folds: Iterable[int], runs: Path, terminal: Terminal) -> dict[int, Prepared]:
+    """Prepare a data set split by its own test fold and by others: test fold -> data set; it is read once.
+
+    Raises:
+        UserError: as `prepare`, of any of the folds.
+    """
+    read = _read(recipe, runs, terminal)
+    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
+    _check_fields(book, read.cases)
+    wanted = dict.fromkeys((recipe.dataset.test_fold, *folds))
+    audited = {fold: _split_and_audit(recipe.with_fold(fold), read, book) for fold in wanted}
+    hidden = pseudonymise(read.cases, load_or_create_pseudonyms(runs / KEY_NAME))
+    name_of = {case.case_id: private.case_id for case, private in zip(read.cases, hidden, strict=True)}
+    images = read.source.root if read.source.has_own_images else read.folder
+    manifest_sha256 = compute_manifest_hash(read.cases)
+    prepared = {}
+    for fold, (splits, audit) in audited.items():
+        hidden_splits = Splits(*(tuple(name_of[case_id] for case_id in part) for part in vars(splits).values()))
+        prepared[fold] = Prepared(images, read.folder, hidden, hidden_splits, audit, manifest_sha256, read.reused)
+    return prepared
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The cases of a data set as the source names them, and what was left out."""
+
+    source: Dataset
+    folder: Path
+    cases: list[Case]
+    exclusions: list[Exclusion]
+    reused: bool
+
+
+def _read(recipe: Recipe, runs: Path, terminal: Terminal) -> _Read:
+    """Read the cases, or their manifest where there is one, and say how many were left out and why."""
     source = open_dataset(recipe, terminal)
     folder = runs / "prepared" / f"{recipe.name}-{source.stamp[:8]}"
     manifest = folder / MANIFEST_NAME
@@ -64,23 +103,25 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     exclusions = load_exclusions(folder)
     if recipe.dataset.strict:
         check_exclusions(exclusions, folder / EXCLUSIONS_NAME)
+    for line in list_exclusions(exclusions):
+        terminal.say(f"left out: {line}")
+    return _Read(source, folder, cases, exclusions, reused)
+
+
+def _split_and_audit(recipe: Recipe, read: _Read, book: PromptBook) -> tuple[Splits, Audit]:
+    """Split the cases by the recipe's test fold, audit the splits and note both beside the manifest."""
     dataset = recipe.dataset
-    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
-    _check_fields(book, cases)
     field = book.fields[0]  # of several, the first stratifies
-    splits = split_cases(cases, dataset, field)
+    splits = split_cases(read.cases, dataset, field)
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
-    audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection(), book.classes(field))
-    check_audit(audit, recipe.allow_leakage)
+    selection = read.source.describe_selection()
+    audit = run_audit(read.cases, splits, field, seen, read.exclusions, selection, book.classes(field))
+    check_audit(audit, recipe.allow_leakage, dataset.test_fold)
     is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
     as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"
     name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}{as_published}.json"
-    write_json(folder / name, {"splits": asdict(splits), "audit": asdict(audit)}, private=True)
-    hidden = pseudonymise(cases, load_or_create_pseudonyms(runs / KEY_NAME))
-    name_of = {case.case_id: private.case_id for case, private in zip(cases, hidden, strict=True)}
-    hidden_splits = Splits(*(tuple(name_of[case_id] for case_id in part) for part in vars(splits).values()))
-    images = source.root if source.has_own_images else folder
-    return Prepared(images, folder, hidden, hidden_splits, audit, compute_manifest_hash(cases), reused)
+    write_json(read.folder / name, {"splits": asdict(splits), "audit": asdict(audit)}, private=True)
+    return splits, audit
 
 
 def _check_fields(book: PromptBook, cases: list[Case]) -> None:

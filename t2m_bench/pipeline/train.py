@@ -3,10 +3,10 @@
 import fcntl
 import hashlib
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +25,7 @@ from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.preflight import check_before_reading
-from t2m_bench.pipeline.prepare import Prepared, prepare
+from t2m_bench.pipeline.prepare import Prepared, prepare, prepare_folds
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.recipe.defaults import load_first_suite
 from t2m_bench.recipe.schema import TIGHT, Recipe, parse_recipe
@@ -48,13 +48,18 @@ VERSIONED = ("t2m-bench", "torch", "transformers", "segment-anything", "ray", "a
 
 @dataclass(frozen=True)
 class Experiment:
-    """Data, shards and texts that all runs of one experiment share, and the folder they lie in."""
+    """Data, shards and texts that all runs of one experiment share, and the folder they lie in.
+
+    Attributes:
+        others: test fold -> the data split by it, of the folds that were prepared beforehand.
+    """
 
     recipe: Recipe
     folder: Path
     prepared: Prepared
     embedded: Embedded
     texts: Texts
+    others: Mapping[int, Prepared] = field(default_factory=dict)
 
     @property
     def fold(self) -> int:
@@ -71,7 +76,8 @@ class Experiment:
         if fold == self.fold:
             return self
         recipe = self.recipe.with_fold(fold)
-        other = replace(self, recipe=recipe, prepared=prepare(recipe, runs, terminal))
+        prepared = self.others.get(fold) or prepare(recipe, runs, terminal)
+        other = replace(self, recipe=recipe, prepared=prepared)
         _note_fold(other)
         return other
 
@@ -122,33 +128,46 @@ class Experiment:
 
 
 def open_experiment(
-    recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True, arms: Iterable[str] | None = None
+    recipe: Recipe,
+    runs: Path,
+    terminal: Terminal,
+    to_train: bool = True,
+    arms: Iterable[str] | None = None,
+    folds: Iterable[int] = (),
 ) -> Experiment:
     """Prepare and embed what is lacking, and note the experiment's provenance in its folder.
 
     Args:
         to_train: look at the cluster first, if the recipe works on one.
-        arms: those that will be trained, where it is not the recipe's adapter.
+        arms: those that will be trained, where it is not the recipe's adapter. folds: test folds beside the recipe's
+            own; what is wrong with one of them is said before anything is embedded.
     """
-    experiment, hashes = gather(recipe, runs, terminal, to_train, arms)
+    experiment, hashes = gather(recipe, runs, terminal, to_train, arms, folds)
     note_experiment(experiment, hashes)
     return experiment
 
 
 def gather(
-    recipe: Recipe, runs: Path, terminal: Terminal, to_train: bool = True, arms: Iterable[str] | None = None
+    recipe: Recipe,
+    runs: Path,
+    terminal: Terminal,
+    to_train: bool = True,
+    arms: Iterable[str] | None = None,
+    folds: Iterable[int] = (),
 ) -> tuple[Experiment, dict[str, str]]:
     """Prepare and embed what is lacking; return the experiment, not yet noted, with the hashes of its data.
 
     Args:
-        arms: those that will be trained, where it is not the recipe's adapter.
+        arms, folds: as of `open_experiment`.
     """
     texts = check_before_reading(recipe, runs, [recipe.adapter.kind] if arms is None else arms, terminal)
-    prepared = prepare(recipe, runs, terminal)
+    by_fold = prepare_folds(recipe, folds, runs, terminal)
+    prepared = by_fold[recipe.dataset.test_fold]
     if to_train:
         check_before_work(recipe, runs, terminal)
     embedded = embed(recipe, prepared, runs, terminal)
-    return locate_experiment(recipe, runs, prepared, embedded, texts)
+    experiment, hashes = locate_experiment(recipe, runs, prepared, embedded, texts)
+    return replace(experiment, others=by_fold), hashes
 
 
 def locate_experiment(

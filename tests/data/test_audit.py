@@ -32,7 +32,7 @@ SPLITS = Splits(("c0", "c1"), ("c2", "c3"), ("c4", "c5"))
 
 def test_clean_splits_pass_and_are_counted() -> None:
     audit = run_audit(CASES, SPLITS, "birads", {"other"})
-    check_audit(audit, allow_leakage=False)
+    check_audit(audit, allow_leakage=False, test_fold=3)
     assert audit.cases == audit.patients == {"train": 2, "val": 2, "test": 2}
     assert audit.classes["val"] == {"2": 2}
     assert audit.flags == {"mask_specks": 1}
@@ -52,11 +52,11 @@ def test_each_planted_leak_is_refused_and_can_be_allowed(
 ) -> None:
     cases = [replace(case, **change) if position == number else case for position, case in enumerate(CASES)]
     audit = run_audit(cases, SPLITS, "birads", seen)
-    with raises_naming(LeakageError, *named) as caught:
-        check_audit(audit, allow_leakage=False)
+    with raises_naming(LeakageError, 3, *named) as caught:
+        check_audit(audit, allow_leakage=False, test_fold=3)
     parts = {"train", "val", "test", "patients", "encoder"}
     assert {part for part in parts if is_named(str(caught.value), part)} == named & parts
-    check_audit(audit, allow_leakage=True)
+    check_audit(audit, allow_leakage=True, test_fold=3)
     assert not any("c4" in sentence or "p1" in sentence for sentence in audit.leaks)
 
 

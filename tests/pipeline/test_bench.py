@@ -1,9 +1,13 @@
 """A suite over folds and seeds, with a cell that fails, in this process."""
 
 import json
+import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,9 +15,12 @@ import yaml
 from messages import check_names, raises_naming
 
 from t2m_bench.cli import main
-from t2m_bench.errors import RecipeError, StoppedError
+from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
+from t2m_bench.errors import DatasetError, LeakageError, RecipeError, StoppedError
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.bench import bench, note_suite
+from t2m_bench.pipeline.plan import make_plan
+from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import evaluate
 from t2m_bench.recipe.schema import Recipe, parse_recipe
@@ -95,6 +102,53 @@ def test_what_no_training_needs_is_refused_before_it(
     with raises_naming(RecipeError, "unet", "monai", ".[unet]"):
         bench(make_suite(small_recipe, arms=["unet"]), tmp_path / "runs", Terminal(), StopRequest())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_fold_that_does_not_exist_is_refused_before_anything_is_embedded(
+    small_recipe: Recipe, tmp_path: Path
+) -> None:
+    recipe = make_suite(small_recipe, arms=["text_free"], folds=[1, 7])
+    for work in (
+        lambda: bench(recipe, tmp_path, Terminal(), StopRequest()),
+        lambda: make_plan(recipe, tmp_path, Said()),
+    ):
+        with raises_naming(DatasetError, "bench.folds", 7, "1, 2, 3, 4, 5"):
+            work()
+        assert not list(tmp_path.glob("shards/*"))
+        assert not list(tmp_path.glob("*/experiment.json"))
+
+
+class Said(Terminal):
+    """A terminal on which nothing is embedded or measured."""
+
+    @contextmanager
+    def watch(self, what: str, total: int | None = None, done: int = 0) -> Iterator[Any]:
+        assert "embedded" not in what
+        yield lambda done, total: None
+
+
+def test_a_leak_in_a_later_fold_is_refused_before_anything_is_embedded(small_recipe: Recipe, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write_bus_bra_phantom(root, num_cases=60, seed=5, text_effect=1.0)
+    raw = make_suite(small_recipe, arms=["text_free"], folds=[1, 2]).model_dump(mode="json")
+    raw["dataset"] |= {"root": str(root), "phantom": None}
+    recipe = parse_recipe(raw, "test")
+    prepare(recipe, tmp_path, Terminal())
+    (noted,) = tmp_path.glob("prepared/*/splits-fold1-*.json")
+    trained = set(json.loads(noted.read_text())["splits"]["train"])
+    folds = pd.read_csv(root / "5-fold-cv.csv").set_index("ID")["kFold"]
+    one, other = (next(name for name in folds[folds == fold].index if name in trained) for fold in (2, 3))
+    shutil.copy(root / "Images" / f"{one}.png", root / "Images" / f"{other}.png")
+    masks = [root / "Masks" / f"{name.replace('bus_', 'mask_')}.png" for name in (one, other)]
+    shutil.copy(*masks)
+    prepare(recipe, tmp_path, Terminal())
+    for work in (
+        lambda: bench(recipe, tmp_path, Terminal(), StopRequest()),
+        lambda: make_plan(recipe, tmp_path, Said()),
+    ):
+        with raises_naming(LeakageError, 2, "images", one):
+            work()
+        assert not list(tmp_path.glob("shards/*"))
 
 
 @pytest.mark.parametrize("arm", ["text_train_only", "label", "shuffled", "tuned_decoder", "unet"])

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from messages import raises_naming
+from messages import check_names, raises_naming
 
 from t2m_bench.data.datasets import registry as datasets
 from t2m_bench.data.datasets.registry import open_dataset
@@ -158,6 +158,91 @@ def test_a_manifest_is_made_anew_where_reading_or_codecs_changed(raw: dict, monk
         patch.setattr(datasets, "READER_VERSION", datasets.READER_VERSION + 1)
         assert open_dataset(recipe, Terminal()).stamp != stamp
     assert open_dataset(recipe, Terminal()).stamp == stamp
+
+
+@pytest.fixture
+def without_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no codec of JPEG and JPEG 2000, whichever are installed."""
+    import pydicom
+
+    for syntax in (pydicom.uid.JPEGLosslessSV1, pydicom.uid.JPEG2000Lossless):
+        monkeypatch.setattr(pydicom.pixels.get_decoder(syntax), "_available", {})
+
+
+def store_as(syntax: str, paths: list[Path]) -> None:
+    """Have DICOM files of compressed pixels in a transfer syntax, the pixels themselves being of no use."""
+    import pydicom
+
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.PixelData = pydicom.encaps.encapsulate([b"\x07" * 90])
+        dataset["PixelData"].VR = "OB"
+        dataset.save_as(path)
+
+
+def find_files(folder: Path, patient: str, modality: str = "CT") -> list[Path]:
+    import pydicom
+
+    paths = [path for path in folder.rglob("*.dcm") if patient in path.parts]
+    return [path for path in paths if pydicom.dcmread(path, stop_before_pixels=True).Modality == modality]
+
+
+NUM_READ = 14
+
+
+@pytest.mark.usefixtures("without_codecs")
+def test_images_that_no_codec_decodes_are_counted_before_anything_is_embedded(
+    raw: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pydicom import uid
+
+    write_nsclc_phantom(tmp_path / "data", num_cases=NUM_READ, seed=1, text_effect=1.0)
+    recipe = change(raw, root=str(tmp_path / "data"), phantom=None)
+    whole = len(prepare(recipe, tmp_path / "runs", Terminal()).cases)
+    assert Reason.NO_JPEG not in capsys.readouterr().out
+    store_as(uid.JPEGLosslessSV1, find_files(tmp_path, "R01-001"))
+    store_as(uid.JPEG2000Lossless, find_files(tmp_path, "R01-003"))
+    segs = find_files(tmp_path, "R01-004", "SEG")
+    store_as(uid.JPEG2000Lossless, segs)
+    for _ in range(2):  # a reused manifest too
+        prepared = prepare(recipe, tmp_path / "runs", Terminal())
+        assert len(prepared.cases) == whole - 3 * 3
+        lines = [line for line in capsys.readouterr().out.splitlines() if "pip install" in line]
+        counts = prepared.audit.exclusions
+        for reason, package in ((Reason.NO_JPEG, "pylibjpeg-libjpeg"), (Reason.NO_JPEG_2000, "pylibjpeg-openjpeg")):
+            (line,) = (line for line in lines if reason in line)
+            check_names(line, counts[reason], "pip", "pylibjpeg", package)
+        assert counts[Reason.NO_PIXELS] == 2
+        noted = json.loads((prepared.folder / "exclusions.json").read_text())
+        assert {"reason": Reason.NO_JPEG_2000, "what": str(segs[0])} in noted
+    strict = change(raw, root=str(tmp_path / "data"), phantom=None, strict=True)
+    with raises_naming(DatasetError, "pip", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"):
+        prepare(strict, tmp_path / "runs", Terminal())
+
+
+@pytest.mark.usefixtures("without_codecs")
+def test_a_folder_that_no_codec_decodes_is_refused_before_a_patient_is_read(
+    raw: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pydicom import uid
+
+    write_nsclc_phantom(tmp_path / "data", num_cases=NUM_READ, seed=1, text_effect=1.0)
+    patients = sorted(path.name for path in (tmp_path / "data" / "NSCLC-Radiogenomics").iterdir())
+    for number, patient in enumerate(patients):
+        store_as((uid.JPEGLosslessSV1, uid.JPEG2000Lossless)[number % 2], find_files(tmp_path, patient))
+    recipe = change(raw, root=str(tmp_path / "data"), phantom=None)
+    names = (uid.JPEGLosslessSV1.name, uid.JPEG2000Lossless.name)
+    packages = ("pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg")
+    with monkeypatch.context() as patch:
+        patch.setattr("t2m_bench.data.datasets.nsclc.reader.make_cases", None)
+        with raises_naming(DatasetError, tmp_path / "data", "pip", *packages, *names) as caught:
+            prepare(recipe, tmp_path / "runs", Terminal())
+    assert "R01-" not in str(caught.value)
+    monkeypatch.setattr("t2m_bench.data.datasets.nsclc.reader._check_codecs", lambda root, patients: None)
+    with raises_naming(DatasetError, tmp_path / "data", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg") as caught:
+        prepare(recipe, tmp_path / "runs", Terminal())
+    assert "dataset.root" not in str(caught.value)
 
 
 def test_prompts_of_another_data_set_are_refused(raw: dict, runs: Path) -> None:
