@@ -6,13 +6,20 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from messages import check_names, is_named
+from messages import check_names, is_named, raises_naming
 from optuna.trial import TrialState
 from PIL import Image
 
+from t2m_bench.errors import RecipeError
 from t2m_bench.recipe.typed_yaml import validate
 from t2m_bench.reporting.report import Report, write_sweep_report
-from t2m_bench.reporting.search import FEWEST_TRIALS, compute_noise, find_search, make_importance_table
+from t2m_bench.reporting.search import (
+    FEWEST_TRIALS,
+    compute_noise,
+    find_search,
+    load_best_recipe,
+    make_importance_table,
+)
 from t2m_bench.search.study import REASON, complete, fail, open_study, prune
 from t2m_bench.search.sweep import Sweep
 
@@ -185,3 +192,11 @@ def test_a_refit_finds_its_search(tmp_path: Path) -> None:
     search = find_search(experiment)
     assert search is not None
     assert search.arms == {"gated": "made"}
+
+
+@pytest.mark.parametrize("text", ["name: [", "name: 2024-13-45", "[1]", "\x00"])
+def test_a_damaged_winning_recipe_is_named(tmp_path: Path, text: str) -> None:
+    assert load_best_recipe(tmp_path) == {}
+    (tmp_path / "best.yaml").write_text(text)
+    with raises_naming(RecipeError, tmp_path / "best.yaml"):
+        load_best_recipe(tmp_path)
