@@ -19,7 +19,7 @@ from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.published import FOOTNOTE
-from t2m_bench.reporting.report import Report, _break_interval, write_report
+from t2m_bench.reporting.report import Report, break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.suite import list_missing
@@ -260,7 +260,7 @@ def test_a_report_needs_no_torch() -> None:
     ],
 )
 def test_intervals_take_a_line_of_their_own(cell: str, broken: str) -> None:
-    assert _break_interval(cell) == broken
+    assert break_interval(cell) == broken
 
 
 def test_words_stand_to_the_left() -> None:
