@@ -33,6 +33,16 @@ def build_distribution(axis: Axis) -> BaseDistribution:
     return FloatDistribution(float(axis.low), float(axis.high), axis.log, axis.step)
 
 
+def suggest(trial: optuna.Trial, name: str, wanted: BaseDistribution) -> Any:
+    """Return the value that a trial's sampler proposes for an axis."""
+    if isinstance(wanted, CategoricalDistribution):
+        return trial.suggest_categorical(name, wanted.choices)
+    if isinstance(wanted, IntDistribution):
+        return trial.suggest_int(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+    assert isinstance(wanted, FloatDistribution)
+    return trial.suggest_float(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+
+
 class Sampling:
     """Asks a study for trials of a sweep's space."""
 
@@ -46,7 +56,7 @@ class Sampling:
         trial = study.ask()
         for name, axis in self._sweep.space.items():
             if all(trial.params.get(other) in axis.allows(other) for other in axis.when):
-                trial._suggest(name, self._distributions[name])
+                suggest(trial, name, self._distributions[name])
         study.sampler = RandomSampler()  # to be told: the grid's would stop a loop that there is not
         return trial
 
