@@ -205,7 +205,7 @@ def test_an_array_deals_a_suite_to_its_tasks_and_the_last_one_reports(lab: Slurm
     def list_states() -> list[str]:
         return show("JobState")
 
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 700
     while not all(any(folder.glob(f"runs/*/{arm}-*/history.jsonl")) for arm in ("text_free", "gated")):
         assert time.monotonic() < deadline
         time.sleep(0.1)
