@@ -6,6 +6,7 @@ from pathlib import Path
 
 from t2m_bench.cli import app
 from t2m_bench.fetching.fetch import FETCHERS, MEDSAM_WEIGHTS
+from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.recipe.schema import load_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -84,6 +85,12 @@ def test_the_targets_are_there() -> None:
     assert "pytest" in asked["test"].splitlines()[-1]
     installed = {target: "[test,dev]" in shown for target, shown in asked.items()}
     assert installed == {"demo": False, "test": True}
+
+
+def test_the_glossary_names_the_conditions_of_the_table() -> None:
+    glossary = (REPOSITORY / "docs" / "glossary.md").read_text(encoding="utf-8")
+    (row,) = [line for line in glossary.splitlines() if line.startswith("| **condition**")]
+    assert re.findall(r"`(\w+)`", row) == [entry.name for entry in CONDITIONS]
 
 
 def test_every_verb_is_told() -> None:

@@ -11,7 +11,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from t2m_bench.search.space import Axis
@@ -33,13 +33,22 @@ def build_distribution(axis: Axis) -> BaseDistribution:
     return FloatDistribution(float(axis.low), float(axis.high), axis.log, axis.step)
 
 
+def suggest(trial: optuna.Trial, name: str, wanted: BaseDistribution) -> Any:
+    """Return the value that a trial's sampler proposes for an axis."""
+    if isinstance(wanted, CategoricalDistribution):
+        return trial.suggest_categorical(name, wanted.choices)
+    if isinstance(wanted, IntDistribution):
+        return trial.suggest_int(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+    assert isinstance(wanted, FloatDistribution)
+    return trial.suggest_float(name, wanted.low, wanted.high, step=wanted.step, log=wanted.log)
+
+
 class Sampling:
     """Asks a study for trials of a sweep's space."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._distributions = {name: build_distribution(axis) for name, axis in sweep.space.items()}
-        self._cma_es: CmaEsSampler | None = None
 
     def ask(self, study: optuna.Study) -> optuna.Trial:
         """Return a new trial with a value for each axis that exists under the others' values."""
@@ -47,7 +56,7 @@ class Sampling:
         trial = study.ask()
         for name, axis in self._sweep.space.items():
             if all(trial.params.get(other) in axis.allows(other) for other in axis.when):
-                trial._suggest(name, self._distributions[name])
+                suggest(trial, name, self._distributions[name])
         study.sampler = RandomSampler()  # to be told: the grid's would stop a loop that there is not
         return trial
 
@@ -100,29 +109,4 @@ class Sampling:
             if section.kind == "grid":
                 grid = {name: axis.list_values() or [] for name, axis in self._sweep.space.items()}
                 return GridSampler(grid, seed=section.seed)
-            if section.kind == "nsga2":
-                return NSGAIISampler(seed=seed, population_size=section.startup_trials)
-        if self._cma_es is None:
-            self._cma_es = _SafeCmaEs(n_startup_trials=section.startup_trials, seed=seed)
-        return self._cma_es
-
-
-class _SafeCmaEs(CmaEsSampler):
-    """CMA-ES whose state stays in this process: Optuna's would write it to the study as a pickle and load it again.
-
-    In a new process it starts over and is told the finished trials of one generation after the other.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(warn_independent_sampling=False, **options)
-        self._kept: Any = None
-
-    def _init_optimizer(self, *arguments: Any, **options: Any) -> Any:
-        self._kept = super()._init_optimizer(*arguments, **options)
-        return self._kept
-
-    def _restore_optimizer(self, completed_trials: Any) -> Any:
-        return self._kept
-
-    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
-        return {}
+            return NSGAIISampler(seed=seed, population_size=section.startup_trials)
