@@ -180,10 +180,12 @@ def _measure_arm(
     terminal: Terminal,
 ) -> ArmCost:
     """Measure steps, validation and test questions of one arm on the sample; multiply by the real numbers."""
-    optim, splits = job.recipe.optim, job.splits
+    optim, splits = job.recipe.optim, job.data.splits
     ids = tuple(case.case_id for case in sample)
     repeated = (ids * optim.global_batch_size)[: optim.global_batch_size * (TIMED_STEPS + 1)]
-    few = replace(job, splits=Splits(repeated, ids, ids), run_folder=folder / "run", reference=folder)
+    few = replace(
+        job, data=replace(job.data, splits=Splits(repeated, ids, ids), reference=folder), run_folder=folder / "run"
+    )
     ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
     bench = set_up(few, ranks)
     with terminal.watch(f"steps of {arm}", TIMED_STEPS + 1) as advance:
@@ -192,12 +194,12 @@ def _measure_arm(
     start = time.monotonic()
     bench.evaluator.compute_mean_dice(bench.arm, validation)
     validate_s = (time.monotonic() - start) / len(sample)
-    asking = replace(few.asking, predicted={case.case_id: dict(case.text_fields) for case in sample})
+    asking = replace(few.data.asking, predicted={case.case_id: dict(case.text_fields) for case in sample})
     width = bench.texts.embeddings.shape[1]
     exam = (
         ask_all(sample, bench.texts, asking) if bench.arm.uses_text else ask_without_text(sample, asking.boxes, width)
     )
-    boxes = draw_boxes(job.cases, [box for box in asking.boxes if box != TIGHT])
+    boxes = draw_boxes(job.data.cases, [box for box in asking.boxes if box != TIGHT])
     start = time.monotonic()
     replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam)
     test_s = (time.monotonic() - start) / len(sample)

@@ -33,7 +33,7 @@ from t2m_bench.runs import job as run_job
 from t2m_bench.runs.cell import train_in_process
 from t2m_bench.runs.reference import find_scored_boxes, write_reference
 from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, lock_run
-from t2m_bench.runs.setup import BOXES_NAME, Job, set_up
+from t2m_bench.runs.setup import BOXES_NAME, FoldData, Job, set_up
 from t2m_bench.terminal import Advance, Terminal
 from t2m_bench.training.checkpoint import load_progress
 from t2m_bench.training.process_group import Ranks
@@ -84,14 +84,15 @@ class Experiment:
     def make_job(self, arm: str, seed: int) -> Job:
         """Return the job of one arm and training seed."""
         recipe = self.recipe.with_arm(arm, seed)
-        book, checkpoint = self.texts.book, recipe.image_encoder.checkpoint
-        classes = {field: book.classes(field) for field in book.fields}
+        name = f"{arm}-fold{self.fold}-seed{seed}-{recipe.compute_run_hash()}"
+        return Job(arm, recipe, self.recipe, self._make_fold_data(), (self.folder / name).resolve())
+
+    def _make_fold_data(self) -> FoldData:
+        book, checkpoint = self.texts.book, self.recipe.image_encoder.checkpoint
         cases, asked = self.prepared.cases, self.recipe.bench
-        return Job(
-            arm=arm,
-            recipe=recipe,
-            suite=self.recipe,
+        return FoldData(
             root=self.prepared.root.resolve(),
+            checkpoint=checkpoint.resolve() if checkpoint else None,
             cases=tuple(cases),
             splits=self.prepared.splits,
             shards=self.embedded.folder.resolve(),
@@ -107,13 +108,11 @@ class Experiment:
                 asked.conditions,
                 asked.boxes,
                 {field: book.wrong(field) for field in book.fields},
-                classes,
+                {field: book.classes(field) for field in book.fields},
                 predicted={},
                 places={case.case_id: place for place, case in enumerate(cases)},
             ),
-            checkpoint=checkpoint.resolve() if checkpoint else None,
             reference=(self.folder / f"reference-fold{self.fold}").resolve(),
-            run_folder=(self.folder / f"{arm}-fold{self.fold}-seed{seed}-{recipe.compute_run_hash()}").resolve(),
         )
 
     def _find_rows(self, use: Use) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -273,7 +272,7 @@ def is_finished(job: Job) -> bool:
         return False
     noted = load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
     default_then = noted.get("default_suite", load_first_suite())
-    for name, asked in (("conditions", job.asking.conditions), ("boxes", job.asking.boxes)):
+    for name, asked in (("conditions", job.data.asking.conditions), ("boxes", job.data.asking.boxes)):
         is_named = name in job.suite.bench.model_fields_set
         wanted = set(asked) if is_named else set(asked) & set(default_then[name])
         if not wanted <= set(noted.get(name, ())):
@@ -323,15 +322,15 @@ def write_reference_once(job: Job, terminal: Terminal) -> None:
 
     The table says which are scored: boxes.json is replaced minutes before it, and what writes both may be killed.
     """
-    waiting = f"waiting for {job.reference}: another process writes it"
-    with wait_for_lock(job.reference / LOCK_NAME, lambda: terminal.say(waiting)):
-        drawn = job.reference / BOXES_NAME
+    waiting = f"waiting for {job.data.reference}: another process writes it"
+    with wait_for_lock(job.data.reference / LOCK_NAME, lambda: terminal.say(waiting)):
+        drawn = job.data.reference / BOXES_NAME
         there = {TIGHT, *load_json(drawn, f"Remove {drawn} and run the same command.")} if drawn.is_file() else set()
-        wanted = [*job.asking.boxes, *sorted(there - set(job.asking.boxes))]
-        if not set(wanted) <= there & find_scored_boxes(job.reference):
+        wanted = [*job.data.asking.boxes, *sorted(there - set(job.data.asking.boxes))]
+        if not set(wanted) <= there & find_scored_boxes(job.data.reference):
             with terminal.watch(f"fold {job.recipe.dataset.test_fold}: boxes, probe, floors and baseline"):
                 write_reference(job, wanted)
-            terminal.say(f"wrote {job.reference}: boxes, probe, floors and baseline")
+            terminal.say(f"wrote {job.data.reference}: boxes, probe, floors and baseline")
 
 
 def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:

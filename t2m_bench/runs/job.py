@@ -51,7 +51,7 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
 
 
 def _compile(bench: Bench) -> str:
-    image_shape = bench.source.read(bench.job.splits.train[:1]).image_embedding.shape[1:]
+    image_shape = bench.source.read(bench.job.data.splits.train[:1]).image_embedding.shape[1:]
     text_width, num_cases = bench.texts.embeddings.shape[1], bench.job.recipe.optim.micro_batch_size
     return compile_forward(bench.arm, bench.evaluator.segmenter, text_width, image_shape, num_cases, bench.ranks)
 
@@ -62,14 +62,14 @@ def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_sto
     batches = BatchMaker(
         source=bench.source,
         texts=bench.texts,
-        case_ids=job.splits.train,
+        case_ids=job.data.splits.train,
         seed=recipe.seed,
         global_batch_size=optim.global_batch_size,
         micro_batch_size=optim.micro_batch_size,
         text_dropout=recipe.prompts.text_dropout,
         box_jitter=optim.box_jitter,
         frame=bench.frame,
-        sizes={case.case_id: (case.height, case.width) for case in job.cases},
+        sizes={case.case_id: (case.height, case.width) for case in job.data.cases},
     )
     return Trainer(
         recipe,
@@ -86,7 +86,7 @@ def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_sto
 
 def ask_to_validate(bench: Bench) -> Exam:
     """Return the questions by which the best epoch is chosen: right text, or for `shuffled` the text it trains with."""
-    cases = bench.job.select(bench.job.splits.val)
+    cases = bench.job.data.select(bench.job.data.splits.val)
     if bench.arm.uses_text:
         return ask_right(cases, bench.texts)
     return ask_without_text(cases, text_width=bench.texts.embeddings.shape[1])
@@ -96,8 +96,8 @@ def evaluate(bench: Bench, progress: Progress) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
     load_best_adapter(job.run_folder, bench.arm, progress)
-    asking, boxes = job.load_asking()
-    cases = job.select(job.splits.test)
+    asking, boxes = job.data.load_asking()
+    cases = job.data.select(job.data.splits.test)
     if bench.arm.uses_text:
         exam = ask_all(cases, bench.texts, asking)
     else:
@@ -107,7 +107,7 @@ def evaluate(bench: Bench, progress: Progress) -> None:
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_first:
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
-        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.fields))
+        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.data.fields))
         summary = summarise(bench, progress, exam.questions, answers)
         # last: only its presence and what it lists say that the run is finished
         write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
@@ -134,8 +134,8 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "compiled": bench.compiled,
         "differently_tuned": named.differently_tuned if named else False,
         "trials": named.trials if named else 1,
-        "conditions": list(job.asking.conditions),
-        "boxes": list(job.asking.boxes),
+        "conditions": list(job.data.asking.conditions),
+        "boxes": list(job.data.asking.boxes),
         "default_suite": list_default_suite(),
         "evaluation": asdict(answers.cost),
         "run_hash": progress.run_hash,

@@ -34,30 +34,30 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     Mean masks and the probe are fitted on all cases outside the test fold, so that they do not depend on a training
     seed.
     """
-    folder = job.reference
+    folder = job.data.reference
     folder.mkdir(parents=True, exist_ok=True)
-    training, test_cases = job.select(job.splits.outside_test), job.select(job.splits.test)
+    training, test_cases = job.data.select(job.data.splits.outside_test), job.data.select(job.data.splits.test)
     drawn = _draw_for(job, test_cases, [name for name in boxes if name != TIGHT])
     write_json(folder / BOXES_NAME, drawn)
     use_gpu = job.recipe.cluster.use_gpu and torch.cuda.is_available()  # the workers may lie elsewhere
     ranks = Ranks("no", use_gpu)
     frozen = load_frozen(job, ranks)
     frame = frozen.sam.frame
-    probes = run_probe(training, test_cases, job.fields, frozen.source, frame.input_size)
-    found = describe_probe(probes, compute_same_class_share(test_cases, job.fields))
-    found["wordings_at_home"] = job.texts.count_homes()
+    probes = run_probe(training, test_cases, job.data.fields, frozen.source, frame.input_size)
+    found = describe_probe(probes, compute_same_class_share(test_cases, job.data.fields))
+    found["wordings_at_home"] = job.data.texts.count_homes()
     write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset
     rows = score_floors(job, training, test_cases, drawn)
     exam = ask_without_text(test_cases, [TIGHT, *drawn])
     shown = find_shown(exam.questions)
-    evaluator = Evaluator(job.root, frozen.source, frozen.segmenter, frame, drawn, ranks)
+    evaluator = Evaluator(job.data.root, frozen.source, frozen.segmenter, frame, drawn, ranks)
     answers = evaluator.answer(None, exam, list(shown.values()))
-    rows += answers.to_rows(exam.questions, untrained("baseline", dataset.kind, dataset.test_fold), job.fields)
+    rows += answers.to_rows(exam.questions, untrained("baseline", dataset.kind, dataset.test_fold), job.data.fields)
     crops = {}
-    for case in job.select(list(shown)):
-        crops[f"{case.case_id}/image"] = cut_out(load_annotated(job.root, case), case.box_xyxy)
-        crops[f"{case.case_id}/mask"] = cut_out(load_mask(job.root, case), case.box_xyxy)
+    for case in job.data.select(list(shown)):
+        crops[f"{case.case_id}/image"] = cut_out(load_annotated(job.data.root, case), case.box_xyxy)
+        crops[f"{case.case_id}/mask"] = cut_out(load_mask(job.data.root, case), case.box_xyxy)
     write_crops(folder / CROPS_NAME, crops)
     write_crops(folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
     write_results(folder / RESULTS_NAME, rows)  # last: its presence says that the folder is whole
@@ -75,7 +75,7 @@ def find_scored_boxes(folder: Path) -> set[str]:
 def _draw_for(job: Job, test_cases: Sequence[Case], names: Sequence[str]) -> dict[str, dict[str, FloatBox]]:
     """Draw the test cases' boxes; each belongs to the case's place in the whole data set."""
     wanted = {case.case_id for case in test_cases}
-    drawn = draw_boxes(job.cases, names)
+    drawn = draw_boxes(job.data.cases, names)
     return {name: {case_id: box for case_id, box in of.items() if case_id in wanted} for name, of in drawn.items()}
 
 
@@ -96,16 +96,16 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
     Classes are those of the first text field: those of all fields together have too few masks each. Where there are
     several, the wrong class is of that field alone, and the condition says so.
     """
-    field, constant = job.fields[0], job.recipe.dataset
-    mistaken = "wrong" if len(job.fields) == 1 else f"wrong:{field}"
-    wrong = job.asking.wrong[field]
-    crops = [crop_to_box(job.root, case) for case in training]
+    field, constant = job.data.fields[0], job.recipe.dataset
+    mistaken = "wrong" if len(job.data.fields) == 1 else f"wrong:{field}"
+    wrong = job.data.asking.wrong[field]
+    crops = [crop_to_box(job.data.root, case) for case in training]
     classes = [case.text_fields[field] for case in training]
     known = sorted({*classes, *(case.text_fields[field] for case in test_cases), *wrong.values()})
     mean_mask, by_class = fit_mean_mask(crops), fit_class_mean_masks(crops, classes, known)
     rows = []
     for case in test_cases:
-        reference, own = load_mask(job.root, case), case.text_fields
+        reference, own = load_mask(job.data.root, case), case.text_fields
         given = {"right": dict(own)} | ({mistaken: {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
         for box in (TIGHT, *boxes):
             drawn = case.box_xyxy if box == TIGHT else round_box(boxes[box][case.case_id])
@@ -117,9 +117,9 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
             ]
             for condition, values in given.items():
                 mask = by_class[values[field]].predict(*frame)
-                predictions.append(("floor_class_mask", condition, join_values(values, job.fields), mask))
+                predictions.append(("floor_class_mask", condition, join_values(values, job.data.fields), mask))
             for arm, condition, said, mask in predictions:
-                head = make_row_head(case, job.fields, untrained(arm, constant.kind, constant.test_fold))
+                head = make_row_head(case, job.data.fields, untrained(arm, constant.kind, constant.test_fold))
                 in_full = is_measured_in_full(condition, box)
                 scores = measure_mask(mask, reference, case.box_xyxy, case.spacing_mm, in_full)
                 row = {**head, "given_class": said, "condition": condition, "box": box}

@@ -39,20 +39,16 @@ SHUFFLE_STREAM = 3
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run as every process of it needs it; all paths are absolute.
+class FoldData:
+    """All that the arms and seeds of a test fold share; all paths are absolute.
 
     Attributes:
-        arm: the benchmark's name of this run's adapter. recipe: as this arm is trained; suite: as all arms share it.
-        checkpoint: of the image encoder, None for the shipped one.
-        cases: under pseudonyms. fields: text fields in the order of the prompt file; results are told apart by them.
-        asking: what the arm is asked, but for the probe's predictions, which lie in the reference folder.
-        reference: the folder of the fold's boxes, probe, floors and baseline.
+        root: folder of the data set. checkpoint: of the image encoder, None for the shipped one.
+        cases: under pseudonyms. fields: text fields in the order of the prompt file; they tell results apart.
+        asking: the questions to an arm, without the probe's predictions, which lie in the reference folder.
+        reference: folder of the fold's boxes, probe, floors and baseline.
     """
 
-    arm: str
-    recipe: Recipe
-    suite: Recipe
     root: Path
     checkpoint: Path | None
     cases: tuple[Case, ...]
@@ -63,31 +59,14 @@ class Job:
     fields: tuple[str, ...]
     asking: Asking
     reference: Path
-    run_folder: Path
 
     def select(self, case_ids: Sequence[str]) -> list[Case]:
         """Return the cases of a split."""
         by_id = {case.case_id: case for case in self.cases}
         return [by_id[case_id] for case_id in case_ids]
 
-    def describe(self) -> dict[str, Any]:
-        """Return the constant columns of this run's results."""
-        dataset = self.recipe.dataset
-        return {"arm": self.arm, "dataset": dataset.kind, "fold": dataset.test_fold, "seed": self.recipe.seed}
-
-    def make_texts(self) -> TextTable:
-        """Return the texts as the arm's kind reads them."""
-        given = ARMS.find(self.recipe.adapter.kind).texts
-        if given == "labels":
-            return self.texts.as_labels()
-        if given == "shuffled":
-            trained = self.select(self.splits.outside_test)
-            patient_of = {case.case_id: case.patient_id for case in trained}
-            return self.texts.shuffle(patient_of, np.random.default_rng([self.recipe.seed, SHUFFLE_STREAM]))
-        return self.texts
-
     def load_asking(self) -> tuple[Asking, Boxes]:
-        """Return what the arm is asked and the boxes, with what the reference folder holds.
+        """Return the questions to an arm and the boxes, with the contents of the reference folder.
 
         Raises:
             RunFolderError: the folder lacks them.
@@ -106,6 +85,38 @@ class Job:
             if by_field
         }
         return replace(self.asking, predicted=predicted), boxes
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as every process of it needs it.
+
+    Attributes:
+        arm: the benchmark's name of this run's adapter. recipe: as this arm is trained; suite: as all arms share it.
+        run_folder: an absolute path.
+    """
+
+    arm: str
+    recipe: Recipe
+    suite: Recipe
+    data: FoldData
+    run_folder: Path
+
+    def describe(self) -> dict[str, Any]:
+        """Return the constant columns of this run's results."""
+        dataset = self.recipe.dataset
+        return {"arm": self.arm, "dataset": dataset.kind, "fold": dataset.test_fold, "seed": self.recipe.seed}
+
+    def make_texts(self) -> TextTable:
+        """Return the texts as the arm's kind reads them."""
+        given = ARMS.find(self.recipe.adapter.kind).texts
+        if given == "labels":
+            return self.data.texts.as_labels()
+        if given == "shuffled":
+            trained = self.data.select(self.data.splits.outside_test)
+            patient_of = {case.case_id: case.patient_id for case in trained}
+            return self.data.texts.shuffle(patient_of, np.random.default_rng([self.recipe.seed, SHUFFLE_STREAM]))
+        return self.data.texts
 
 
 @dataclass(frozen=True)
@@ -144,10 +155,10 @@ def _load_once(preset: str, checkpoint: Path | None) -> FrozenSam:
 
 def load_frozen(job: Job, ranks: Ranks) -> Frozen:
     """Load the frozen parts and open the shards."""
-    sam = _load_once(job.recipe.image_encoder.preset, job.checkpoint)
-    check_weights(sam, job.signature)
+    sam = _load_once(job.recipe.image_encoder.preset, job.data.checkpoint)
+    check_weights(sam, job.data.signature)
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
-    return Frozen(sam, segmenter, ShardReader(job.shards, job.signature))
+    return Frozen(sam, segmenter, ShardReader(job.data.shards, job.data.signature))
 
 
 def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
@@ -162,8 +173,8 @@ def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
     source: CaseSource = frozen.source
     frame = frozen.sam.frame
     if built.image_frame is not None:
-        source, frame = ImageSource(job.root, job.cases, built.image_frame), built.image_frame
-    evaluator = Evaluator(job.root, source, built.segmenter, frame, {}, ranks)
+        source, frame = ImageSource(job.data.root, job.data.cases, built.image_frame), built.image_frame
+    evaluator = Evaluator(job.data.root, source, built.segmenter, frame, {}, ranks)
     return Bench(job, built.arm.to(ranks.device), source, frame, texts, evaluator, ranks)
 
 
@@ -171,7 +182,7 @@ def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> Built:
     """Build the arm, its start depending on the training seed alone, and what decodes for it."""
     context = BuildContext(
         adapter=job.recipe.adapter,
-        text_width=job.texts.embeddings.shape[1],
+        text_width=job.data.texts.embeddings.shape[1],
         num_labels=len(texts.embeddings),
         generator=torch.Generator().manual_seed(job.recipe.seed),
         segmenter=frozen.segmenter,

@@ -52,22 +52,23 @@ class TrialReport:
 
 def hide_test_cases(job: Job) -> Job:
     """Return a job that does not know its test cases, nor where their boxes and predicted classes lie."""
-    kept = {*job.splits.train, *job.splits.val} - {*job.splits.test}
-    val = tuple(name for name in job.splits.val if name in kept)
-    train = tuple(name for name in job.splits.train if name in kept)
+    kept = {*job.data.splits.train, *job.data.splits.val} - {*job.data.splits.test}
+    val = tuple(name for name in job.data.splits.val if name in kept)
+    train = tuple(name for name in job.data.splits.train if name in kept)
     if not (val and train):
         raise RecipeError(
             "a sweep chooses by validation cases apart from the test cases, of which there are none: set "
             "dataset.validation to apart"
         )
-    return replace(
-        job,
-        cases=tuple(case for case in job.cases if case.case_id in kept),
+    data = replace(
+        job.data,
+        cases=tuple(case for case in job.data.cases if case.case_id in kept),
         splits=Splits(train, val, ()),
-        texts=replace(job.texts, fields_of={name: job.texts.fields_of[name] for name in kept}),
-        asking=replace(job.asking, predicted={}, places={name: job.asking.places[name] for name in kept}),
+        texts=replace(job.data.texts, fields_of={name: job.data.texts.fields_of[name] for name in kept}),
+        asking=replace(job.data.asking, predicted={}, places={name: job.data.asking.places[name] for name in kept}),
         reference=job.run_folder / NOT_HERE,
     )
+    return replace(job, data=data)
 
 
 class FrozenParts:
@@ -147,8 +148,8 @@ class _Member:
 
 def ask_for_reliance(bench: Bench) -> Exam:
     """Return the right and the wrong text (the published map) of each validation case whose text is known."""
-    asking = replace(bench.job.asking, conditions=("right", "wrong"), boxes=(TIGHT,))
-    asked = ask_all(bench.job.select(bench.job.splits.val), bench.texts, asking)
+    asking = replace(bench.job.data.asking, conditions=("right", "wrong"), boxes=(TIGHT,))
+    asked = ask_all(bench.job.data.select(bench.job.data.splits.val), bench.texts, asking)
     wrong = {question.case.case_id for question in asked.questions if question.condition == "wrong"}
     kept = (q for q in asked.questions if q.condition in ("right", "wrong") and q.case.case_id in wrong)
     return Exam(tuple(kept), asked.vectors)

@@ -41,7 +41,7 @@ def test_bad_input_in_a_worker_is_told_once_and_not_retried(
     with pytest.raises(StoppedError):
         train(open_experiment(alone, tmp_path / "runs", Terminal()), "text_free", 0, Terminal(), stopped)
     assert (experiment.folder / "reference-fold1" / "cases.parquet").is_file()
-    (case, *_) = job.select(experiment.prepared.splits.val)
+    (case, *_) = job.data.select(experiment.prepared.splits.val)
     (copy / case.mask_path).write_bytes(b"gone")
     with raises_naming(DatasetError, copy / case.mask_path) as caught:
         train(experiment, "gated", 0, Terminal(), StopRequest())

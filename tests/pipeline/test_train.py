@@ -99,10 +99,10 @@ def test_floors_and_baseline_lie_beside_it(experiment: Experiment, run: Path) ->
     assert set(table["arm"]) == {"floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline"}
     table = table[table["box"] == "tight"]
     job = experiment.make_job("gated", 0)
-    for case in job.select(job.splits.test):
+    for case in job.data.select(job.data.splits.test):
         (found,) = table[(table["case"] == case.case_id) & (table["arm"] == "floor_ellipse")]["dice"]
         ellipse = predict_ellipse(case.height, case.width, case.box_xyxy)
-        assert found == compute_dice(ellipse, load_mask(job.root, case))
+        assert found == compute_dice(ellipse, load_mask(job.data.root, case))
 
 
 def test_boxes_and_probe_are_drawn_once_a_fold(experiment: Experiment, run: Path) -> None:
@@ -239,8 +239,9 @@ def test_a_changed_recipe_leaves_unsaid_what_was(experiment: Experiment) -> None
 
 def test_other_weights_than_those_of_the_embeddings_are_refused(experiment: Experiment) -> None:
     job = experiment.make_job("gated", 0)
-    found = job.signature.weights_sha256
-    signed = replace(job, signature=replace(job.signature, weights_sha256="0" * 64))
+    found = job.data.signature.weights_sha256
+    signature = replace(job.data.signature, weights_sha256="0" * 64)
+    signed = replace(job, data=replace(job.data, signature=signature))
     with raises_naming(WeightsError, "sha256", found, "0" * 64):
         run_job.set_up(signed, Ranks("no", use_gpu=False))
 
@@ -272,9 +273,9 @@ def test_training_reads_training_cases_alone_and_validation_those_set_apart(
     monkeypatch.setattr(run_job, "evaluate", evaluating)
     run_job.train(job, Ranks("no", use_gpu=False))
     assert read == {
-        "training": set(job.splits.train),
-        "validation": set(job.splits.val),
-        "after": set(job.splits.test),
+        "training": set(job.data.splits.train),
+        "validation": set(job.data.splits.val),
+        "after": set(job.data.splits.test),
     }
 
 

@@ -9,7 +9,7 @@ from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.recipe.schema import parse_recipe
-from t2m_bench.runs.setup import Job
+from t2m_bench.runs.setup import FoldData, Job
 
 
 def make_job(folder: Path) -> Job:
@@ -25,17 +25,27 @@ def make_job(folder: Path) -> Job:
     asking = Asking(("right",), ("tight",), {}, {}, {}, {})
     splits = Splits(train, test, test)
     signature = Signature("mini", "", "", "")  # of shards that are not opened
-    return Job(
-        "shuffled", recipe, recipe, path, None, cases, splits, path, signature, table, ("birads",), asking, path, path
+    data = FoldData(
+        root=path,
+        checkpoint=None,
+        cases=cases,
+        splits=splits,
+        shards=path,
+        signature=signature,
+        texts=table,
+        fields=("birads",),
+        asking=asking,
+        reference=path,
     )
+    return Job("shuffled", recipe, recipe, data, run_folder=path)
 
 
 def test_shuffled_texts_are_drawn_among_cases_outside_the_test_even_where_the_best_epoch_is_chosen_there(
     tmp_path: Path,
 ) -> None:
     job = make_job(tmp_path)
-    texts = {case.case_id: case.text_fields for case in job.cases}
-    train, test = job.splits.train, job.splits.test
+    texts = {case.case_id: case.text_fields for case in job.data.cases}
+    train, test = job.data.splits.train, job.data.splits.test
     found = job.make_texts().fields_of
     assert all(found[name] == texts[name] for name in test)
     given = [found[name]["birads"] for name in train]
@@ -45,9 +55,9 @@ def test_shuffled_texts_are_drawn_among_cases_outside_the_test_even_where_the_be
 
 def test_what_the_image_does_not_predict_is_not_told_as_if_it_did(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    test = job.splits.test
+    test = job.data.splits.test
     (tmp_path / "boxes.json").write_text("{}")
     (tmp_path / "probe.json").write_text('{"fields": {}}')
-    assert job.load_asking()[0].predicted == {}, "of no field a class was predicted"
+    assert job.data.load_asking()[0].predicted == {}, "of no field a class was predicted"
     (tmp_path / "probe.json").write_text(json.dumps({"fields": {"z": {"predicted": dict.fromkeys(test, "1")}}}))
-    assert job.load_asking()[0].predicted[test[0]] == {"birads": "unknown", "z": "1"}
+    assert job.data.load_asking()[0].predicted[test[0]] == {"birads": "unknown", "z": "1"}

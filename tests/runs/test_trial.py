@@ -103,11 +103,11 @@ def test_no_test_case_is_ever_read(
     experiments: list[Experiment], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = experiments[0].make_job("hierarchical", 0)
-    test_ids = set(job.splits.test)
+    test_ids = set(job.data.splits.test)
     assert test_ids
     root = tmp_path / "data"
-    shutil.copytree(job.root, root)
-    for case in job.select(job.splits.test):
+    shutil.copytree(job.data.root, root)
+    for case in job.data.select(job.data.splits.test):
         (root / case.mask_path).unlink()
         (root / case.image_path).unlink()
     read: set[str] = set()
@@ -118,21 +118,23 @@ def test_no_test_case_is_ever_read(
         return original(self, case_ids, into)
 
     monkeypatch.setattr(ShardReader, "read", watch)
-    hidden = hide_test_cases(replace(job, root=root))
+    hidden = hide_test_cases(replace(job, data=replace(job.data, root=root)))
     ranks = Ranks("no", use_gpu=False)
     metrics = ("val_dice", "val_reliance", "trainable_parameters")
     list(FrozenParts(TrialData((hidden,), (0,), metrics), ranks).run_trial(recipe, tmp_path / "t", ranks))
-    assert read == {*job.splits.train, *job.splits.val}
-    known = {case.case_id for case in hidden.cases} | set(hidden.texts.fields_of) | set(hidden.splits.test)
+    assert read == {*job.data.splits.train, *job.data.splits.val}
+    data = hidden.data
+    known = {case.case_id for case in data.cases} | set(data.texts.fields_of) | set(data.splits.test)
     assert not known & test_ids
-    assert not set(hidden.asking.places) & test_ids
+    assert not set(data.asking.places) & test_ids
     with pytest.raises(RunFolderError):
-        hidden.load_asking()
+        hidden.data.load_asking()
 
 
 def test_validation_on_the_test_cases_leaves_a_sweep_nothing_to_choose_by(experiments: list[Experiment]) -> None:
     job = experiments[0].make_job("gated", 0)
-    published = replace(job, splits=replace(job.splits, val=job.splits.test))
+    splits = replace(job.data.splits, val=job.data.splits.test)
+    published = replace(job, data=replace(job.data, splits=splits))
     with raises_naming(RecipeError, "dataset.validation", "apart"):
         hide_test_cases(published)
 
@@ -140,7 +142,7 @@ def test_validation_on_the_test_cases_leaves_a_sweep_nothing_to_choose_by(experi
 def test_reliance_is_what_wrong_text_costs(experiments: list[Experiment], recipe: Recipe, tmp_path: Path) -> None:
     job = experiments[0].make_job("hierarchical", 0)
     bench = set_up(job, Ranks("no", use_gpu=False))
-    exam = ask_all(job.select(job.splits.val), bench.texts, replace(job.asking, boxes=("tight",)))
+    exam = ask_all(job.data.select(job.data.splits.val), bench.texts, replace(job.data.asking, boxes=("tight",)))
     dice = bench.evaluator.answer(bench.arm, exam).select("dice")
     means = {
         name: np.mean([d for q, d in zip(exam.questions, dice, strict=True) if q.condition == name])
