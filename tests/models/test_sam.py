@@ -6,10 +6,11 @@ import pytest
 import torch
 from messages import raises_naming
 from PIL import Image
+from plugins import install
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import build_sam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import build_sam, encode_images, find_weights, load_sam, preprocess_image
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 
 
@@ -142,3 +143,17 @@ def test_published_input_range_has_a_signature_of_its_own_and_is_let_through_onl
     with raises_naming(ValueError, 0, 255, "[0, 1]"):
         encode_images(sam, raw[None])
     assert encode_images(sam, raw[None], "byte").shape == (1, 256, 16, 16)
+
+
+SHIPS = """
+from pathlib import Path
+from t2m_bench.recipe.encoders import ImageEncoder
+WEIGHTS = str(Path(__file__).with_name("weights.safetensors"))
+ENCODER = ImageEncoder("theirs", "theirs:build", 256, 16, "theirs", "CC0", "none", shipped=WEIGHTS)
+"""
+
+
+def test_another_package_may_ship_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    with install(tmp_path, "theirs", SHIPS, {"t2m_bench.image_encoders": "theirs = theirs:ENCODER"}):
+        assert find_weights("theirs", None) == tmp_path / "weights.safetensors"
