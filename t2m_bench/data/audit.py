@@ -8,6 +8,7 @@ from itertools import combinations
 from t2m_bench.data.box_size import compute_size_auc
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion, count_exclusions
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import LeakageError
 
@@ -70,7 +71,7 @@ def run_audit(
         patients={name: len({case.patient_id for case in part}) for name, part in parts.items()},
         classes=by_field[stratified],
         flags=_count(flag for case in cases for flag in case.flags),
-        unknown_texts=sum(case.text_fields[stratified] == "unknown" for case in cases),
+        unknown_texts=sum(case.text_fields[stratified] == UNKNOWN for case in cases),
         leaks=tuple(sentence for sentence, _ in found),
         examples=tuple(case_id for _, case_ids in found for case_id in case_ids[:NAMED]),
         classes_by_field=by_field,

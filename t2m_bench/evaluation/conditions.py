@@ -11,7 +11,8 @@ from torch import Tensor
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.text_table import TextTable
-from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, RIGHT
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import TIGHT
 
@@ -45,7 +46,7 @@ class Question:
     @property
     def is_main(self) -> bool:
         """Whether it is what an evaluation without counterfactuals would ask."""
-        return self.condition in ("none", "right") and self.box == TIGHT
+        return self.condition in (NO_TEXT, RIGHT) and self.box == TIGHT
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,13 @@ class Asking:
 
 def ask_without_text(cases: Sequence[Case], boxes: Sequence[str] = (TIGHT,), text_width: int = 1) -> Exam:
     """Return the questions to an arm that reads no text, or to none at all; zeros (E,) stand for its text."""
-    return Exam(tuple(Question(case, "none", box) for case in cases for box in boxes), torch.zeros(1, text_width))
+    return Exam(tuple(Question(case, NO_TEXT, box) for case in cases for box in boxes), torch.zeros(1, text_width))
 
 
 def ask_right(cases: Sequence[Case], texts: TextTable) -> Exam:
     """Return one question a case, with its own text: what validation asks."""
     asked = (
-        Question(case, "right", TIGHT, texts.fields_of[case.case_id], texts.pick(texts.fields_of[case.case_id]))
+        Question(case, RIGHT, TIGHT, texts.fields_of[case.case_id], texts.pick(texts.fields_of[case.case_id]))
         for case in cases
     )
     return Exam(tuple(asked), texts.embeddings)
@@ -92,6 +93,9 @@ def ask_all(cases: Sequence[Case], texts: TextTable, asking: Asking) -> Exam:
     """Return every question to an arm that reads text.
 
     A text table without held-out sentences is one of labels: it has no paraphrases, and a random vector is none of its.
+
+    Raises:
+        RecipeError: a condition draws a text under a name that is not one of its own.
     """
     questions: list[Question] = []
     vectors: list[Tensor] = []
@@ -104,11 +108,17 @@ def ask_all(cases: Sequence[Case], texts: TextTable, asking: Asking) -> Exam:
             if entry.needs_sentences and not texts.held_out:
                 continue
             for drawn in load_object(entry.draw)(asked):
+                if not entry.covers(drawn.condition):
+                    raise RecipeError(
+                        f"the condition {entry.name} ({entry.draw}) gives a text under the name {drawn.condition}, "
+                        f"which its pattern {entry.form} does not allow; results could not be written"
+                    )
                 prompt = drawn.prompt
                 if drawn.vector is not None:
                     vectors.append(drawn.vector)
                     prompt = (len(texts.embeddings) + len(vectors) - 1,)
-                boxes = asking.boxes if entry.all_boxes and drawn.condition == entry.name else (TIGHT,)
+                has_all = entry.all_boxes and not entry.is_of_one_field(drawn.condition)
+                boxes = asking.boxes if has_all else (TIGHT,)
                 questions += [Question(case, drawn.condition, box, drawn.given, prompt) for box in boxes]
     return Exam(tuple(questions), torch.cat([texts.embeddings, *(row[None] for row in vectors)]))
 

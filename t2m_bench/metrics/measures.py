@@ -16,23 +16,13 @@ from t2m_bench.metrics.overlap import (
     compute_recall,
 )
 from t2m_bench.metrics.surface import PIXEL, SurfaceMeasures, compute_diagonal, measure_surface
-from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.conditions import NO_TEXT, is_condition_in_full
 from t2m_bench.recipe.measures import MEASURE_TABLE
 from t2m_bench.recipe.registry import load_object
 
 EMPTINESS = ("pred_empty", "ref_empty")
 """Whether a mask is empty, 0 or 1."""
 
-MEASURES = (*MEASURE_TABLE.names, *EMPTINESS)
-"""The measured columns of the results table, in their order."""
-
-ALWAYS_MEASURED = (*(entry.name for entry in MEASURE_TABLE if entry.is_always), *EMPTINESS)
-"""What every row of results has, whatever its condition and box."""
-
-NO_TEXT = "none"
-"""The condition of an arm that reads no text."""
-
-FULL_CONDITIONS = frozenset({NO_TEXT, *(entry.name for entry in CONDITIONS if entry.in_full)})
 FULL_BOX = "tight"
 
 DIAGONAL_SHARES = {"surface_dice": 0.02, "surface_dice_1": 0.01, "surface_dice_5": 0.05}
@@ -41,9 +31,19 @@ DIAGONAL_SHARES = {"surface_dice": 0.02, "surface_dice_1": 0.01, "surface_dice_5
 TOLERANCES_MM = {"surface_dice": 1.0, "surface_dice_2": 2.0}
 
 
+def list_measured() -> tuple[str, ...]:
+    """Return the measured columns of the results table, in their order."""
+    return (*MEASURE_TABLE.names, *EMPTINESS)
+
+
+def list_always_measured() -> tuple[str, ...]:
+    """Return the columns that every row of results has, whatever its condition and box."""
+    return (*(entry.name for entry in MEASURE_TABLE if entry.is_always), *EMPTINESS)
+
+
 def is_measured_in_full(condition: str, box: str) -> bool:
     """Return whether rows of a condition and a box carry more than overlap and emptiness."""
-    return condition in FULL_CONDITIONS and box == FULL_BOX
+    return box == FULL_BOX and (condition == NO_TEXT or is_condition_in_full(condition))
 
 
 def name_distance_unit(spacing_mm: tuple[float, float] | None) -> str:
@@ -97,12 +97,12 @@ def measure_mask(
     spacing_mm: tuple[float, float] | None,
     in_full: bool = True,
 ) -> dict[str, float]:
-    """Return every one of MEASURES of two (H, W) masks.
+    """Return every measure of two (H, W) masks.
 
     Args:
         box_xyxy: the reference's tight box, half open, pixels.
         spacing_mm: (row, column) size of a pixel; None where unknown, and then distances are pixels.
-        in_full: without it only ALWAYS_MEASURED are computed, the rest is NaN.
+        in_full: without it only what is always measured is computed, the rest is NaN.
     """
     pair = MaskPair(mask_pred, mask_ref, box_xyxy, spacing_mm)
     measured = {

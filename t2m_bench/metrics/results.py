@@ -7,14 +7,15 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.errors import RunFolderError
+from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.files import write_atomically
-from t2m_bench.recipe.conditions import CONDITIONS
-from t2m_bench.recipe.measures import INF, MEASURE_TABLE
+from t2m_bench.metrics.measures import EMPTINESS
+from t2m_bench.recipe.conditions import NO_TEXT, find_condition
+from t2m_bench.recipe.measures import DICE, INF, MEASURE_TABLE
 
 RESULTS_NAME = "cases.parquet"
 
-COLUMNS = {
+HEAD = {
     "case": "str",
     "patient": "str",
     "dataset": "str",
@@ -26,11 +27,8 @@ COLUMNS = {
     "condition": "str",
     "box": "str",
     "distance_unit": "str",
-    **dict.fromkeys(MEASURE_TABLE.names, "float64"),
-    "pred_empty": "bool",
-    "ref_empty": "bool",
 }
-"""Name -> type; from `dice` on they are measured, at original resolution.
+"""Name -> type of what identifies a row.
 
 case, patient: pseudonyms.
 text_class, given_class: the case's own value of the text field, and the given text's, empty where none was given;
@@ -38,14 +36,9 @@ text_class, given_class: the case's own value of the text field, and the given t
 seed: -1 where nothing was trained. fold: the test fold of the row.
 condition: `none` (no text is read), `right`, `wrong` (the published map), `wrong:FIELD` (in one field alone),
     `swap:FIELD=CLASS`, `other_patient` (a text of another class), `paraphrase` (held out), `unknown`, `random` (a
-    vector of equal norm), `predicted` (the class that a probe of the image predicts).
+    vector of equal norm), `predicted` (the class that a probe of the image predicts), or one of another package.
 box: `tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once a case), `loose_P` (each side outward),
     `shift_P`.
-hd95, assd, box_diagonal: in `distance_unit`, px or mm.
-surface_dice: within 2 % of the box's diagonal, or 1 mm; surface_dice_1, surface_dice_5: within 1 and 5 % (px alone);
-    surface_dice_2: within 2 mm (mm alone).
-area_error: (predicted - reference) / reference.
-NaN: undefined (precision of an empty prediction, say), or not measured for this condition and box; never dice and iou.
 """
 
 KEY = ("case", "arm", "seed", "fold", "condition", "box")
@@ -55,33 +48,58 @@ UNTRAINED_SEED = -1
 DAMAGED = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError)
 """What PyArrow raises of a damaged file, under its own names and Python's."""
 
-FORMS = {
-    "condition": "|".join(["none", *(entry.pattern or re.escape(entry.name) for entry in CONDITIONS)]),
-    "box": r"tight|(jitter|loose|shift)_\d+",
-    "distance_unit": "px|mm",
-}
-"""What these columns may hold."""
+FORMS = {"box": r"tight|(jitter|loose|shift)_\d+", "distance_unit": "px|mm", "condition": r"\w+(:.+)?"}
+"""What these columns may hold; a table that is written holds conditions of installed packages alone."""
 
-RANGES = {entry.name: (entry.low, entry.high) for entry in MEASURE_TABLE}
-ALWAYS_MEASURED = tuple(entry.name for entry in MEASURE_TABLE if entry.is_always)
 
-MAY_BE_MISSING = tuple(name for name, kind in COLUMNS.items() if kind == "float64" and name not in ALWAYS_MEASURED)
-"""Measures that a table may have no column of: it was written before they were added."""
+def list_columns() -> dict[str, str]:
+    """Return name -> type of every column: what identifies a row, then the measures, at original resolution.
+
+    hd95, assd, box_diagonal: in `distance_unit`, px or mm.
+    surface_dice: within 2 % of the box's diagonal, or 1 mm; surface_dice_1, surface_dice_5: within 1 and 5 % (px
+        alone); surface_dice_2: within 2 mm (mm alone).
+    area_error: (predicted - reference) / reference.
+    NaN: undefined (precision of an empty prediction, say), or not measured for this condition and box; never dice and
+        iou.
+
+    Raises:
+        RecipeError: another package names a measure as a column that is something else.
+    """
+    taken = [name for name in MEASURE_TABLE.names if name in HEAD or name in EMPTINESS]
+    if taken:
+        raise RecipeError(f"a package adds a measure {taken[0]}, the name of another column of results; uninstall it")
+    return {**HEAD, **dict.fromkeys(MEASURE_TABLE.names, "float64"), **dict.fromkeys(EMPTINESS, "bool")}
+
+
+def list_optional() -> tuple[str, ...]:
+    """Return the measures that a table may have no column of: it was written before they were added."""
+    return tuple(name for name in MEASURE_TABLE.names if name != DICE)
+
+
+def list_foreign(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return the measured columns that no installed package knows, in the table's order."""
+    known = list_columns()
+    numbers = table.select_dtypes("float64").columns
+    return tuple(str(name) for name in numbers if name not in known)
 
 
 def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as Parquet by atomic rename.
 
     Raises:
-        ValueError: a column is missing or a key stands twice.
+        ValueError: a column is missing, a key stands twice, or a condition is of no installed package.
     """
-    table = _check(pd.DataFrame(list(rows)), str(path), may_be_missing=())
+    table = _check(pd.DataFrame(list(rows)), str(path), may_be_missing=())[list(list_columns())]
+    foreign = [name for name in table["condition"].unique() if name != NO_TEXT and find_condition(name) is None]
+    _refuse(table, "condition", table["condition"].isin(foreign), "is of no condition that is installed", str(path))
     with write_atomically(path) as partial:
         table.to_parquet(partial, index=False)
 
 
 def load_results(path: Path) -> pd.DataFrame:
     """Read a results table; a measure that it has no column of is missing (NaN) in every row.
+
+    Conditions and measures of packages that are not installed here are read as they are, their columns last.
 
     Raises:
         RunFolderError: the file is absent or not such a table; says what is wrong with it.
@@ -96,21 +114,24 @@ def load_results(path: Path) -> pd.DataFrame:
             f"{path}: not a Parquet file ({reason}). Run `t2m-bench evaluate {path.parent}`."
         ) from None
     try:
-        return _check(table, str(path), MAY_BE_MISSING)
+        return _check(table, str(path), list_optional())
     except ValueError as error:
         raise RunFolderError(f"{error}. Run `t2m-bench evaluate {path.parent}`.") from None
 
 
 def _check(table: pd.DataFrame, source: str, may_be_missing: Sequence[str]) -> pd.DataFrame:
-    lacking = [name for name in COLUMNS if name not in table.columns]
+    """Return the table with every column in its order; raises ValueError for what a table cannot hold."""
+    columns = list_columns()
+    lacking = [name for name in columns if name not in table.columns]
     required = [name for name in lacking if name not in may_be_missing]
     if required:
         raise ValueError(f"{source}: column {required[0]} is absent")
-    for name in (name for name, kind in COLUMNS.items() if kind != "float64" and name not in lacking):
+    for name in (name for name, kind in columns.items() if kind != "float64" and name not in lacking):
         _refuse(table, name, table[name].isna(), "is no value", source)
+    columns |= dict.fromkeys(list_foreign(table), "float64")
     table = table.assign(**dict.fromkeys(lacking, float("nan")))
     try:
-        table = table[list(COLUMNS)].astype(COLUMNS)
+        table = table[list(columns)].astype(columns)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{source}: {error}") from None
     repeated = table.duplicated(list(KEY))
@@ -120,11 +141,12 @@ def _check(table: pd.DataFrame, source: str, may_be_missing: Sequence[str]) -> p
     for name, form in FORMS.items():
         foreign = [value for value in table[name].unique() if not re.fullmatch(form, value)]
         _refuse(table, name, table[name].isin(foreign), f"is not of the form {form}", source)
-    for name, (low, high) in RANGES.items():
-        allowed = (table[name] >= low) & (table[name] <= high) & (table[name] != INF)
-        if name not in ALWAYS_MEASURED:
-            allowed |= table[name].isna()
-        _refuse(table, name, ~allowed, f"is outside [{low:g}, {high:g}]", source)
+    for entry in (entry for entry in MEASURE_TABLE if entry.name not in lacking):
+        values = table[entry.name]
+        allowed = (values >= entry.low) & (values <= entry.high) & (values != INF)
+        if not entry.is_always:
+            allowed |= values.isna()
+        _refuse(table, entry.name, ~allowed, f"is outside [{entry.low:g}, {entry.high:g}]", source)
     return table
 
 

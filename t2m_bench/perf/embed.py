@@ -15,6 +15,7 @@ from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import finish_shards, plan_shards, write_shard
 from t2m_bench.models.sam import encode_images, load_sam, preprocess_image
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
+from t2m_bench.recipe.encoders import DEFAULT_ENCODER
 
 NUM_CASES, SHARD_MIB, REPEATS, AT_ONCE = 64, 256, 5, 16
 
@@ -25,7 +26,7 @@ def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEAT
     Raises:
         AssertionError: the two ways store other embeddings than rounding explains.
     """
-    sam = load_sam("mini")
+    sam = load_sam(DEFAULT_ENCODER)
     sam.image_encoder.to(device)
     with tempfile.TemporaryDirectory(prefix="t2m-perf-") as name:
         folder = Path(name)

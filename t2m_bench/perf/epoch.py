@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from t2m_bench.data.frame import Frame
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
@@ -17,7 +18,7 @@ from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.perf.plain import PlainSegmentation, compute_plain_loss
 from t2m_bench.perf.problem import TEXT_WIDTH, Alone
-from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS, MEDSAM_ENCODER
 from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LossSection
 from t2m_bench.training.batches import BatchMaker, MicroBatch
 from t2m_bench.training.step import accumulate_gradients
@@ -27,7 +28,7 @@ CASE_ID = "case-0"
 SIGNATURE = Signature("perf", "", "", "")
 
 
-def measure_epoch(device: str, preset: str = "vit_b", repeats: int = REPEATS) -> Measurement:
+def measure_epoch(device: str, preset: str = MEDSAM_ENCODER, repeats: int = REPEATS) -> Measurement:
     """Measure one case of an epoch (they are all alike), fp32, random weights.
 
     Raises:
@@ -91,7 +92,7 @@ def _make_batches(folder: Path, embedding: torch.Tensor, side: int) -> BatchMake
     finish_shards(folder, plans, SIGNATURE)
     texts = torch.randn(2, TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     frame = Frame(side, embedding.shape[-1])
-    table = TextTable(texts, {"birads": {"4": (0,), "unknown": (1,)}}, {CASE_ID: {"birads": "4"}})
+    table = TextTable(texts, {"birads": {"4": (0,), UNKNOWN: (1,)}}, {CASE_ID: {"birads": "4"}})
     return BatchMaker(
         ShardReader(folder, SIGNATURE), table, (CASE_ID,), 0, 1, 1, 0.0, 0.0, frame, {CASE_ID: (side, side)}
     )

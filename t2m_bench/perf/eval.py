@@ -11,6 +11,7 @@ import torch
 from t2m_bench.data.case import Case
 from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_mask, write_png
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
@@ -24,7 +25,8 @@ from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Seconds, mea
 from t2m_bench.perf.metrics import HEIGHT, WIDTH
 from t2m_bench.perf.plain import PlainSegmentation
 from t2m_bench.perf.problem import FULL_GRID, MINI_GRID, TEXT_WIDTH, TOKEN_PX, Alone, Problem, make_problem
-from t2m_bench.recipe.conditions import DEFAULT_CONDITIONS
+from t2m_bench.recipe.conditions import DEFAULT_CONDITIONS, RIGHT
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import IMAGE_WIDTH, TIGHT
 
 NUM_CASES, MINI_NUM_CASES, REPEATS = 4, 16, 5
@@ -57,7 +59,7 @@ def measure_one(device: str, num_cases: int, grid: int, repeats: int) -> tuple[M
         frame = Frame(grid * TOKEN_PX, grid)
         evaluator = Evaluator(Path(folder), source, problem.segmenter, frame, {}, group)
         asked = ask_all(cases, texts, _ask_everything(cases))
-        right = Exam(tuple(question for question in asked.questions if question.condition == "right"), asked.vectors)
+        right = Exam(tuple(question for question in asked.questions if question.condition == RIGHT), asked.vectors)
         distinct = list({question.key: question for question in asked.questions}.values())
         plain = PlainSegmentation(problem.adapter, problem.segmenter).to(device).eval()
 
@@ -70,7 +72,7 @@ def measure_one(device: str, num_cases: int, grid: int, repeats: int) -> tuple[M
         def answer_plainly(questions: Sequence[Question]) -> list[float]:
             return [_answer_plainly(question, asked, plain, evaluator) for question in questions]
 
-        dice = dict(zip((question.key for question in asked.questions), answer_all().select("dice"), strict=True))
+        dice = dict(zip((question.key for question in asked.questions), answer_all().select(DICE), strict=True))
         np.testing.assert_allclose(
             [dice[question.key] for question in distinct], answer_plainly(distinct), rtol=0, atol=TOLERANCE
         )
@@ -142,7 +144,7 @@ def _ask_everything(cases: Sequence[Case]) -> Asking:
 
 def _make_texts() -> TextTable:
     """Return a table of random vectors: a sentence and a held-out one for each class and for unknown."""
-    values = (*CLASSES, "unknown")
+    values = (*CLASSES, UNKNOWN)
     vectors = torch.randn(2 * len(values), TEXT_WIDTH, generator=torch.Generator().manual_seed(1))
     rows = {value: (number,) for number, value in enumerate(values)}
     held_out = {value: (number + len(values),) for number, value in enumerate(values)}

@@ -11,7 +11,11 @@ from t2m_bench.errors import RecipeError, RunFolderError, UserError
 from t2m_bench.models.sam import check_checkpoint
 from t2m_bench.models.text import find_text_folder
 from t2m_bench.pipeline.embed import Texts, embed_texts
-from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.arms import ARMS, ArmEntry
+from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.encoders import IMAGE_ENCODERS, ImageEncoder
+from t2m_bench.recipe.measures import MEASURE_TABLE
+from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
@@ -26,8 +30,9 @@ def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], termin
         arms: the arms that will be trained, by their names in the recipe.
 
     Raises:
-        UserError: a folder cannot be written, a package of an arm is not installed, the image encoder's weights or the
-            text encoder are absent, cut or of another architecture; each message names what mends it.
+        UserError: a folder cannot be written, a package of an arm is not installed, an entry cannot be imported, the
+            image encoder's weights or the text encoder are absent, cut or of another architecture; each message names
+            what mends it.
     """
     check_setting(recipe, runs, arms)
     return embed_texts(recipe, runs, terminal)
@@ -40,6 +45,8 @@ def check_setting(recipe: Recipe, runs: Path, arms: Iterable[str]) -> None:
         UserError: as `check_before_reading`, but for a text encoder that cannot be read.
     """
     check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in arms)
+    check_encoder_package(recipe.image_encoder.preset)
+    check_entries(recipe)
     check_folders(runs)
     check_checkpoint(recipe.image_encoder.preset, recipe.image_encoder.checkpoint)
     find_text_folder(recipe.text_encoder.name)
@@ -81,6 +88,36 @@ def check_packages(kinds: Iterable[str]) -> None:
     for entry in map(ARMS.find, dict.fromkeys(kinds)):
         if entry.package and importlib.util.find_spec(entry.package) is None:
             raise RecipeError(
-                f"the arm {entry.name} needs {entry.package}, which is not installed: pip install '.[{entry.extra}]' "
-                "in the checkout, or leave the arm out of bench.arms."
+                f"the arm {entry.name} needs {entry.package}, which is not installed: {_say_install(entry)}, or leave "
+                "the arm out of bench.arms."
             )
+
+
+def check_encoder_package(preset: str) -> None:
+    """See that what an image encoder needs is installed.
+
+    Raises:
+        RecipeError: it is not; names the command that installs it.
+    """
+    entry = IMAGE_ENCODERS.find(preset)
+    if entry.package and importlib.util.find_spec(entry.package) is None:
+        raise RecipeError(
+            f"the image encoder {entry.name} needs {entry.package}, which is not installed: {_say_install(entry)}, or "
+            "choose another image_encoder.preset."
+        )
+
+
+def check_entries(recipe: Recipe) -> None:
+    """See that what the recipe asks and all that is measured can be imported, whichever package it is of.
+
+    Raises:
+        RecipeError: something cannot; names the entry or the code.
+    """
+    for condition in map(CONDITIONS.find, recipe.bench.conditions):
+        load_object(condition.draw)
+    for measure in MEASURE_TABLE:
+        load_object(measure.compute)
+
+
+def _say_install(entry: ArmEntry | ImageEncoder) -> str:
+    return entry.install or f"install {entry.package}"

@@ -350,7 +350,7 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
         raise RunFolderError(f"{run}: this recipe and data make {job.run_folder}. Name its --runs, or train again.")
     with lock_run(run):
         bench = set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
-        run_job.evaluate(bench, load_progress(run))
+        run_job.evaluate(bench, load_progress(run), run_job.ask_to_test(bench))
         again = load_json(run / RUN_NAME, "Train again with the same command.")
         kept = {name: noted[name] for name in OF_TRAINING if name in noted}
         write_json(run / RUN_NAME, again | kept)

@@ -1,14 +1,53 @@
 """The table of arms: what each trains, which text it is given and when, and what it is compared with."""
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from t2m_bench.recipe.registry import Registry
 
 REFERENCE_ARM = "text_free"
 """The arm of every claim about text: the same adapter, trained without any."""
 
-Texts = Literal["own", "labels", "shuffled"]
+LABEL_ARM = "label"
+"""The arm of the verdict on language: it is given the bare category."""
+
+IN_LOSS_ARM = "text_train_only"
+"""The arm that controls for the contrastive loss: text in training, none at the input."""
+
+DEFAULT_ARM = "hierarchical"
+"""What a recipe trains that names no arm."""
+
+DEFAULT_ARMS = (REFERENCE_ARM, "gated", DEFAULT_ARM)
+"""What a suite trains that names none."""
+
+UNTRAINED_ARMS = ("floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline")
+"""What stands in results beside the arms: shapes drawn in the box, and the frozen model alone."""
+
+LEVELS = ("gated", "coarse", "fine")
+"""The sections of `adapter` that describe a level."""
+
+
+class Texts(StrEnum):
+    """Which text stands for a case: its own, its class as a one-hot vector, or that of a drawn patient."""
+
+    OWN = "own"
+    LABELS = "labels"
+    SHUFFLED = "shuffled"
+
+
+@dataclass(frozen=True)
+class ArmContrast:
+    """One more comparison that an arm enters, beside those that every arm has.
+
+    Attributes:
+        question: what it answers, for a table.
+        other: the arm that this one is compared with; where it is empty, the method's arm is compared with this one.
+        in_family: whether its p is adjusted with Holm's family; without, only its interval is shown.
+    """
+
+    question: str
+    other: str = ""
+    in_family: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,8 +62,10 @@ class ArmEntry:
         reads_text: whether the text given at inference matters. has_text_loss: whether the contrastive loss applies.
         texts: which text stands for a case: its own, its class as a one-hot vector, or that of a drawn patient.
         question: asked by its exploratory comparison with text_free; empty where others ask about it.
+        contrasts: further comparisons that it enters.
         method_rank: of the method's own arms, the one that the primary contrast is about first; 0 for all others.
-        package, extra: what it imports beside the package's own requirements, and the extra that installs it.
+        package, install: a module that it imports beside the package's own requirements, and the command that
+            installs it.
     """
 
     name: str
@@ -33,11 +74,12 @@ class ArmEntry:
     levels: tuple[str, ...] = ("coarse", "fine")
     reads_text: bool = True
     has_text_loss: bool = True
-    texts: Texts = "own"
+    texts: Texts = Texts.OWN
     question: str = ""
+    contrasts: tuple[ArmContrast, ...] = ()
     method_rank: int = 0
     package: str = ""
-    extra: str = ""
+    install: str = ""
 
     @property
     def sees_text(self) -> bool:
@@ -58,7 +100,7 @@ ARMS: Registry[ArmEntry] = Registry(
             has_text_loss=False,
             question="does a small U-Net do as well?",
             package="monai",
-            extra="unet",
+            install="pip install '.[unet]' in the checkout",
         ),
         ArmEntry(
             name="tuned_decoder",
@@ -71,24 +113,39 @@ ARMS: Registry[ArmEntry] = Registry(
         ),
         ArmEntry(name=REFERENCE_ARM, label="text_free (adapter, no text)", reads_text=False, has_text_loss=False),
         ArmEntry(
-            name="text_train_only",
+            name=IN_LOSS_ARM,
             label="text_train_only (text in the loss alone)",
             reads_text=False,
             question="does text in the loss alone help?",
+            contrasts=(ArmContrast("what does text at the input add to text in the loss?"),),
         ),
         ArmEntry(
             name="shuffled",
             label="shuffled (texts of other patients)",
-            texts="shuffled",
+            texts=Texts.SHUFFLED,
             question="is it capacity without information?",
+            contrasts=(ArmContrast("what does the text's content add, with the same loss?"),),
         ),
         ArmEntry(
-            name="label",
+            name=LABEL_ARM,
             label="label (a vector a class, no language)",
-            texts="labels",
+            texts=Texts.LABELS,
             question="what does the category add?",
+            contrasts=(ArmContrast("what does language add to the category?", in_family=True),),
         ),
-        ArmEntry(name="gated", label="gated", levels=("gated",), method_rank=2),
-        ArmEntry(name="hierarchical", label="hierarchical", method_rank=1),
+        ArmEntry(
+            name="gated",
+            label="gated",
+            levels=("gated",),
+            contrasts=(ArmContrast("does it help with one level?", REFERENCE_ARM, in_family=True),),
+            method_rank=2,
+        ),
+        ArmEntry(
+            name=DEFAULT_ARM,
+            label="hierarchical",
+            contrasts=(ArmContrast("is a second level worth it?", "gated", in_family=True),),
+            method_rank=1,
+        ),
     ),
+    reserved=UNTRAINED_ARMS,
 )

@@ -1,8 +1,21 @@
 """The table of conditions: which text a trained arm is asked with, how it is drawn, and what reports call it."""
 
+import re
 from dataclasses import dataclass
 
 from t2m_bench.recipe.registry import Registry
+
+RIGHT = "right"
+"""The condition that all others are compared with: the case's own text."""
+
+WRONG = "wrong"
+"""The condition behind every cost of wrong text: the published map of classes."""
+
+NO_TEXT = "none"
+"""The condition in results of an arm that reads no text; not an entry, since there is nothing to draw."""
+
+PARAPHRASE = "paraphrase"
+"""The condition behind the verdict on wording."""
 
 
 @dataclass(frozen=True)
@@ -11,13 +24,20 @@ class ConditionEntry:
 
     Attributes:
         name: as `bench.conditions` has it.
-        draw: "module:function" from an `evaluation.conditions.Asked` to the texts given: (condition, given) pairs.
-        pattern: regular expression of the condition's names in results, where one condition gives several.
-        label: what the table of other texts calls it; empty where it has no row there. row: the name of that row where
-            it averages over several conditions.
+        draw: "module:function" from an `evaluation.conditions.Asked` to the texts given, `evaluation.conditions.Drawn`.
+        pattern: regular expression of the condition's names in results; the name alone where it is empty. Names are
+            `name`, or `name:` and a part, which begins with the text field where `field_label` is set.
+        label: what the table of other texts calls it; empty where it has no row there.
+        row: name of a row that averages over all of its names; where it is empty each name has a row.
+        fields_label, field_label: labels where a data set has several text fields: of the row of all fields together
+            ({fields}), which is left out where it is empty, and of a row of each field alone ({field}). Without
+            `field_label` several fields change nothing.
         all_boxes: whether it is asked with every box, not with the tight one alone.
-        in_full: whether distances are measured of its answers, not overlap alone.
+        in_full: whether distances are measured of its answers, not overlap alone. Names of one field alone are asked
+            with the tight box and measured in brief all the same.
         needs_sentences: whether it means nothing to an arm that is given classes.
+        gives_unknown: whether its text says that the class is unknown.
+        uses_probe: whether its text names the class that the redundancy probe predicts.
     """
 
     name: str
@@ -25,9 +45,26 @@ class ConditionEntry:
     label: str = ""
     row: str = ""
     pattern: str = ""
+    fields_label: str = ""
+    field_label: str = ""
     all_boxes: bool = False
     in_full: bool = False
     needs_sentences: bool = False
+    gives_unknown: bool = False
+    uses_probe: bool = False
+
+    @property
+    def form(self) -> str:
+        """Regular expression of the names that it may have in results."""
+        return self.pattern or re.escape(self.name)
+
+    def covers(self, condition: str) -> bool:
+        """Return whether a name in results is one of this condition's."""
+        return re.fullmatch(self.form, condition) is not None
+
+    def is_of_one_field(self, condition: str) -> bool:
+        """Return whether one of its names is about one text field alone."""
+        return bool(self.field_label) and condition != self.name
 
 
 _DRAWS = "t2m_bench.evaluation.conditions:"
@@ -36,12 +73,14 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
     "condition",
     "t2m_bench.conditions",
     (
-        ConditionEntry(name="right", draw=f"{_DRAWS}draw_right", all_boxes=True, in_full=True),
+        ConditionEntry(name=RIGHT, draw=f"{_DRAWS}draw_right", all_boxes=True, in_full=True),
         ConditionEntry(
-            name="wrong",
+            name=WRONG,
             draw=f"{_DRAWS}draw_wrong",
             pattern=r"wrong(:\w+)?",
             label="wrong text (published map)",
+            fields_label="wrong {fields} (published map)",
+            field_label="wrong {field} alone",
             all_boxes=True,
             in_full=True,
         ),
@@ -50,24 +89,46 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             draw=f"{_DRAWS}draw_swaps",
             pattern=r"swap:\w+=.+",
             label="any other class, uniformly",
+            field_label="any other {field}, uniformly",
             row="other",
         ),
         ConditionEntry(
             name="other_patient", draw=f"{_DRAWS}draw_donor", label="another patient's text, of another class"
         ),
         ConditionEntry(
-            name="paraphrase",
+            name=PARAPHRASE,
             draw=f"{_DRAWS}draw_paraphrase",
             label="held-out wording of the right text",
             needs_sentences=True,
         ),
-        ConditionEntry(name="unknown", draw=f"{_DRAWS}draw_unknown", label="text says unknown"),
+        ConditionEntry(name="unknown", draw=f"{_DRAWS}draw_unknown", label="text says unknown", gives_unknown=True),
         ConditionEntry(
             name="random", draw=f"{_DRAWS}draw_random", label="random vector of equal norm", needs_sentences=True
         ),
-        ConditionEntry(name="predicted", draw=f"{_DRAWS}draw_predicted", label="class that the image predicts (probe)"),
+        ConditionEntry(
+            name="predicted",
+            draw=f"{_DRAWS}draw_predicted",
+            label="class that the image predicts (probe)",
+            uses_probe=True,
+        ),
     ),
+    reserved=(NO_TEXT,),
 )
 
-DEFAULT_CONDITIONS = ("right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted")
+DEFAULT_CONDITIONS = (RIGHT, WRONG, "swap", "other_patient", PARAPHRASE, "unknown", "random", "predicted")
 """What a recipe asks that names none; conditions of other packages are asked where a recipe names them."""
+
+
+def find_condition(condition: str) -> ConditionEntry | None:
+    """Return the entry of a name in results; None where no installed package has it."""
+    for name in (condition, condition.partition(":")[0]):  # nearly all names, without importing other packages
+        entry = CONDITIONS.get(name)
+        if entry is not None and entry.covers(condition):
+            return entry
+    return next((entry for entry in CONDITIONS if entry.covers(condition)), None)
+
+
+def is_condition_in_full(condition: str) -> bool:
+    """Return whether distances are measured of a condition's answers, not overlap alone."""
+    entry = find_condition(condition)
+    return entry is not None and entry.in_full and not entry.is_of_one_field(condition)

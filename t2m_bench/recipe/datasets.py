@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from t2m_bench.recipe.encoders import DEFAULT_ENCODER
 from t2m_bench.recipe.registry import Registry
+
+DEFAULT_DATA_SET = "bus_bra"
+"""The kind of a recipe that names none."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,10 @@ class DataSet:
         phantom_cases: how many the verb `phantom` writes by default. phantom_unit: what they are, in the plural.
         published_dice: arm -> Dice as Talk2MedSAM published it (Zhang 2024, BME 590 final project report, Duke
             University). published_note: what was measured on that split.
-        unlike_mini: what the shipped mini model, trained on phantoms of ultrasound, never saw; empty where nothing.
+        unseen_by: image encoder -> a sentence on what its weights never saw of such images, for the report's warning.
+        prompts: its shipped prompt file; empty where a recipe names a file of its own.
+        fetch: "module:function" from a folder and a `terminal.Terminal` to a `fetching.fetch.Fetched`; empty where
+            `t2m-bench fetch` cannot get it.
     """
 
     name: str
@@ -30,7 +37,14 @@ class DataSet:
     phantom_unit: str = "images"
     published_dice: Mapping[str, float] = field(default_factory=dict)
     published_note: str = ""
-    unlike_mini: str = ""
+    unseen_by: Mapping[str, str] = field(default_factory=dict)
+    prompts: str = ""
+    fetch: str = ""
+
+    @property
+    def verb_name(self) -> str:
+        """Its name on the command line: `phantom` and `fetch` write a hyphen."""
+        return self.name.replace("_", "-")
 
 
 DATA_SETS: Registry[DataSet] = Registry(
@@ -38,7 +52,7 @@ DATA_SETS: Registry[DataSet] = Registry(
     "t2m_bench.datasets",
     (
         DataSet(
-            name="bus_bra",
+            name=DEFAULT_DATA_SET,
             label="BUS-BRA",
             reader="t2m_bench.data.datasets.bus_bra:BusBra",
             phantom="t2m_bench.data.phantoms.bus_bra:write_bus_bra_phantom",
@@ -46,6 +60,8 @@ DATA_SETS: Registry[DataSet] = Registry(
             published_dice={"baseline": 0.7945, "gated": 0.8951, "hierarchical": 0.9131},
             published_note="Two thirds of the validation images share a patient with training. On that split an "
             "ellipse in the box scores 0.8913 and a mean mask of each BI-RADS class 0.8962, with no image at all.",
+            prompts="birads",
+            fetch="t2m_bench.fetching.fetch:fetch_bus_bra",
         ),
         DataSet(
             name="nsclc",
@@ -55,7 +71,9 @@ DATA_SETS: Registry[DataSet] = Registry(
             phantom_cases=120,
             phantom_unit="patients with CT",
             published_dice={"baseline": 0.8025, "gated": 0.8272, "hierarchical": 0.8581},
-            unlike_mini="These were of ultrasound: it never saw a bright lesion, as CT has them.",
+            unseen_by={DEFAULT_ENCODER: "These were of ultrasound: it never saw a bright lesion, as CT has them."},
+            prompts="nsclc",
+            fetch="t2m_bench.fetching.fetch:fetch_nsclc",
         ),
     ),
 )

@@ -15,6 +15,13 @@ Resized = Literal["probability", "logits"]
 InputRange = Literal["unit", "byte"]
 
 
+DEFAULT_ENCODER = "mini"
+"""The encoder of a recipe that names none: ours, shipped, trained on phantoms."""
+
+MEDSAM_ENCODER = "vit_b"
+"""The encoder of MedSAM's own size."""
+
+
 @dataclass(frozen=True)
 class ImageEncoder:
     """One frozen SAM: architecture, weights, frame, and provenance.
@@ -29,15 +36,20 @@ class ImageEncoder:
         interpolation: by which images are resized; bilinear is antialiased.
         resized: what is resized to the original image before the cut: "probability" (> 0.5) or "logits" (> 0).
         input_ranges: which `image_encoder.input_range` mean something for its weights.
-        shipped: the weights inside the package, relative to t2m_bench/models/; none where the user brings a checkpoint.
+        shipped: the weights inside the package, relative to t2m_bench/models/, or an absolute path, where another
+            package ships them; empty where the user brings a checkpoint.
         published: the files that fit, in words, and where they come from.
         fetch: what `t2m-bench fetch` calls them; empty where it cannot get them.
         sha256: the only file that is taken, where it is pinned.
         rename: "module:function" from a published state dict to the names of `build`; empty where they are equal.
         finish: "module:function" applied to the image encoder once it holds its weights (folding norms, say).
         licence, training_data: of the weights, as the report prints them.
-        seen_images: sha256 of the images that the weights were trained on, relative to t2m_bench/models/.
-        warning: what a report says above all figures; {seen} is filled by what the data set adds.
+        label: what the report calls it; its name where it is empty.
+        seen_images: file of the sha256 of the images that the weights were trained on, as `shipped`.
+        warning: what a report says above all figures; {seen} is filled by what the data set says that these weights
+            never saw (`DataSet.unseen_by`).
+        package, install: a module that `build` imports beside the package's own requirements, and the command that
+            installs it.
     """
 
     name: str
@@ -58,6 +70,9 @@ class ImageEncoder:
     finish: str = ""
     seen_images: str = ""
     warning: str = ""
+    label: str = ""
+    package: str = ""
+    install: str = ""
 
     def get_preprocessing_id(self, input_range: InputRange = "unit") -> str:
         """Return the name of what becomes of an image's pixels; part of the signature of embeddings."""
@@ -73,7 +88,7 @@ IMAGE_ENCODERS: Registry[ImageEncoder] = Registry(
     "t2m_bench.image_encoders",
     (
         ImageEncoder(
-            name="mini",
+            name=DEFAULT_ENCODER,
             build="t2m_bench.models.sam:build_mini",
             input_size=256,
             grid=16,
@@ -83,7 +98,7 @@ IMAGE_ENCODERS: Registry[ImageEncoder] = Registry(
             input_ranges=("unit",),
             shipped="weights/mini.safetensors",
             seen_images="weights/mini_seen_images.safetensors",
-            warning="Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM.",
+            warning="Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM. {seen}",
         ),
         ImageEncoder(
             name="lite_medsam",
@@ -103,7 +118,7 @@ IMAGE_ENCODERS: Registry[ImageEncoder] = Registry(
             training_data="not published (MedSAM's issue 404 asks): these very images may be among it",
         ),
         ImageEncoder(
-            name="vit_b",
+            name=MEDSAM_ENCODER,
             build="t2m_bench.models.sam:build_vit_b",
             input_size=1024,
             grid=64,

@@ -7,7 +7,8 @@ name is the entry's and whose value is the entry itself.
 
 import difflib
 import importlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Protocol, TypeVar
@@ -22,6 +23,9 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+"""Names stand in recipes, in names of folders and in columns of tables."""
+
 EntryT = TypeVar("EntryT", bound=Named)
 
 
@@ -32,12 +36,15 @@ class Registry(Generic[EntryT]):
         what: the kind of its entries, in the singular, as messages name it ("image encoder").
         group: of the entry points by which packages outside add to it ("t2m_bench.image_encoders").
         entries: ours, in the order in which lists show them.
+        reserved: names that no entry may have, since results use them otherwise.
     """
 
-    def __init__(self, what: str, group: str, entries: Sequence[EntryT]) -> None:
+    def __init__(self, what: str, group: str, entries: Sequence[EntryT], reserved: Collection[str] = ()) -> None:
         self.what = what
         self.group = group
+        self.reserved = frozenset(reserved)
         self._own = {entry.name: entry for entry in entries}
+        self._loaded: dict[str, EntryT] = {}
         if len(self._own) != len(entries):
             raise ValueError(f"two entries of the table of {what}s have one name")
 
@@ -46,10 +53,20 @@ class Registry(Generic[EntryT]):
         """Entry points of packages outside, by name; one of ours cannot be replaced."""
         return {point.name: point for point in entry_points(group=self.group) if point.name not in self._own}
 
+    def look_again(self) -> None:
+        """Forget which packages are installed: a process that installs or removes one calls this."""
+        self.__dict__.pop("_others", None)
+        self._loaded.clear()
+
     @property
     def names(self) -> tuple[str, ...]:
         """Every entry's name: ours in their order, then those of other packages by the alphabet."""
         return (*self._own, *sorted(self._others))
+
+    @property
+    def own(self) -> tuple[EntryT, ...]:
+        """Our own entries in their order; reading them imports nothing of other packages."""
+        return tuple(self._own.values())
 
     def __iter__(self) -> Iterator[EntryT]:
         return (self.find(name) for name in self.names)
@@ -69,6 +86,14 @@ class Registry(Generic[EntryT]):
             return self._load(self._others[name])
         raise RecipeError(self.describe_unknown(name))
 
+    def get(self, name: str) -> EntryT | None:
+        """Return the entry of a name that a run noted; None where its package is not installed here.
+
+        Raises:
+            RecipeError: the package is installed and cannot be imported.
+        """
+        return self.find(name) if name in self else None
+
     def describe_unknown(self, name: str) -> str:
         """Say that there is no entry of a name, and which one may be meant."""
         near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.5)
@@ -76,12 +101,21 @@ class Registry(Generic[EntryT]):
         return f"{name} is no {self.what}; {hint}"
 
     def _load(self, point: EntryPoint) -> EntryT:
-        source = f"{self.what} {point.name} of the entry point {point.value}"
+        if point.name not in self._loaded:
+            self._loaded[point.name] = self._import(point)
+        return self._loaded[point.name]
+
+    def _import(self, point: EntryPoint) -> EntryT:
+        package = f" of the package {point.dist.name}" if point.dist else ""
+        source = f"{self.what} {point.name} of the entry point {point.value}{package}"
         try:
             entry: EntryT = point.load()
         except Exception as error:  # whatever somebody else's module raises when it is imported
-            raise RecipeError(f"{source} cannot be imported ({type(error).__name__}: {error})") from error
-        if not isinstance(entry, type(next(iter(self._own.values())))) or entry.name != point.name:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise RecipeError(f"{source} cannot be imported ({reason}); mend or uninstall it") from error
+        if point.name in self.reserved or not NAME.fullmatch(point.name):
+            raise RecipeError(f"{source}: no {self.what} can have that name; use others of a-z, 0-9 and _")
+        if not isinstance(entry, type(self.own[0])) or entry.name != point.name:
             raise RecipeError(f"{source} is {entry!r:.80}, which is no entry of that name for the table {self.group}")
         return entry
 
@@ -90,7 +124,10 @@ def load_object(code: str) -> Any:
     """Return what "module:object" names, importing the module.
 
     Raises:
-        ImportError, AttributeError: there is no such module or object.
+        RecipeError: there is no such module or object, or the module needs one that is not installed.
     """
     module, _, name = code.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(f"{code}, which an entry of a table names, cannot be imported ({error})") from error

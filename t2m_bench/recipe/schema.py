@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from t2m_bench.recipe.arms import ARMS
-from t2m_bench.recipe.conditions import CONDITIONS, DEFAULT_CONDITIONS
-from t2m_bench.recipe.datasets import DATA_SETS
+from t2m_bench.recipe.arms import ARMS, DEFAULT_ARM, DEFAULT_ARMS, LEVELS, UNTRAINED_ARMS
+from t2m_bench.recipe.conditions import CONDITIONS, DEFAULT_CONDITIONS, RIGHT
+from t2m_bench.recipe.datasets import DATA_SETS, DEFAULT_DATA_SET
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
-from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
+from t2m_bench.recipe.encoders import DEFAULT_ENCODER, IMAGE_ENCODERS, InputRange
 from t2m_bench.recipe.typed_yaml import (
     DISTINCT,
     NO_REPEATS,
@@ -49,12 +49,9 @@ UNDECIDING = (
 )
 """Fields that decide no result; a checkpoint's content enters the hashes of embeddings."""
 
-LEVELS = frozenset({"gated", "coarse", "fine"})
-
 TIGHT = "tight"
 BOX_NAME = re.compile(r"tight|(jitter|loose|shift)_([1-9]\d?|100)")
 ARM_NAME = re.compile(r"[a-z][a-z0-9_]*")
-REFERENCE_ARMS = frozenset({"baseline", "floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask"})
 
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 
@@ -82,7 +79,7 @@ class CtSection(Section):
 class DatasetSection(Section):
     """Which cases, and how they are split by patient."""
 
-    kind: str = "bus_bra"
+    kind: str = DEFAULT_DATA_SET
     """An entry of the table of data sets."""
     root: Path
     clinical: Path | None = None
@@ -122,7 +119,7 @@ class PromptsSection(Section):
 class ImageEncoderSection(Section):
     """The frozen SAM: the weights of `mini` are shipped, the others need a checkpoint file."""
 
-    preset: str = "mini"
+    preset: str = DEFAULT_ENCODER
     """An entry of the table of image encoders."""
     checkpoint: Path | None = None
     input_range: InputRange = "unit"
@@ -173,7 +170,7 @@ class LevelSection(Section):
 class AdapterSection(Section):
     """The trainable adapter; an arm of the benchmark differs from another here alone."""
 
-    kind: str = "hierarchical"
+    kind: str = DEFAULT_ARM
     """An entry of the table of arms."""
     preset: Literal["default", "published"] = "default"
     norm: Literal["branch", "output"] = "branch"
@@ -190,7 +187,7 @@ class AdapterSection(Section):
             return raw
         published = raw.get("preset") == "published"
         filled = (PUBLISHED_ADAPTER if published else {}) | raw
-        for name in LEVELS & filled.keys():
+        for name in [level for level in LEVELS if level in filled]:
             if isinstance(filled[name], dict):
                 default = cls.model_fields[name].get_default().model_dump()
                 filled[name] = default | (PUBLISHED_ADAPTER[name] if published else {}) | filled[name]
@@ -209,7 +206,7 @@ class AdapterSection(Section):
     @model_validator(mode="after")
     def _heads_divide(self) -> "AdapterSection":
         width = IMAGE_WIDTH if self.preset == "published" else self.inner_width
-        for name in ("gated", "coarse", "fine"):
+        for name in LEVELS:
             heads = getattr(self, name).heads
             if width % heads:
                 raise ValueError(f"adapter.{name}.heads = {heads} does not divide the inner width {width}")
@@ -272,7 +269,7 @@ class NamedArm(Section):
 class BenchSection(Section):
     """What `bench` runs, and which questions a trained arm is asked."""
 
-    arms: Annotated[tuple[str, ...], *DISTINCT] = ("text_free", "gated", "hierarchical")
+    arms: Annotated[tuple[str, ...], *DISTINCT] = DEFAULT_ARMS
     named: dict[str, NamedArm] = Field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
@@ -287,7 +284,7 @@ class BenchSection(Section):
     def _knows_its_names(self) -> "BenchSection":
         for name, named in self.named.items():
             is_tuned = named.differently_tuned and named.adapter.get("kind", name) == name
-            if not ARM_NAME.fullmatch(name) or name in REFERENCE_ARMS or (_is_kind(name) and not is_tuned):
+            if not ARM_NAME.fullmatch(name) or name in UNTRAINED_ARMS or (_is_kind(name) and not is_tuned):
                 raise ValueError(
                     f"bench.named.{name}: choose a name of a-z, 0-9 and _ that no arm has yet, or tune an arm of that "
                     "name: differently_tuned: true, and no other kind"
@@ -306,8 +303,10 @@ class BenchSection(Section):
                 raise ValueError(
                     f"bench.boxes: {box} is no box; write tight, jitter_P, loose_P or shift_P, P in percent"
                 )
-        if "right" not in self.conditions or TIGHT not in self.boxes:
-            raise ValueError("bench.conditions needs right and bench.boxes needs tight: all else is compared with them")
+        if RIGHT not in self.conditions or TIGHT not in self.boxes:
+            raise ValueError(
+                f"bench.conditions needs {RIGHT} and bench.boxes needs tight: all else is compared with them"
+            )
         return self
 
 

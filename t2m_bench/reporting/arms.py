@@ -3,19 +3,22 @@
 from collections.abc import Iterable
 
 from t2m_bench.recipe.arms import ARMS, REFERENCE_ARM
+from t2m_bench.recipe.conditions import NO_TEXT, RIGHT
 
 FLOORS = ("floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask")
 REFERENCE = REFERENCE_ARM
 """The arm of every claim about text."""
 
-TEXT_CONDITION, TEXTLESS_CONDITION = "right", "none"
+TEXT_CONDITION, TEXTLESS_CONDITION = RIGHT, NO_TEXT
+
+BASELINE = "baseline"
 
 UNTRAINED_LABELS = {
     "floor_box": "filled box (no image)",
     "floor_ellipse": "ellipse in the box (no image)",
     "floor_mean_mask": "mean mask in the box (no image)",
     "floor_class_mask": "mean mask of the class (no image)",
-    "baseline": "baseline (frozen, zero-shot)",
+    BASELINE: "baseline (frozen, zero-shot)",
 }
 """What is not trained, first in every table; the arms follow in the order of their table, then those of a recipe."""
 

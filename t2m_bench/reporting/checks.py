@@ -10,11 +10,11 @@ import pandas as pd
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import KEY
 from t2m_bench.recipe.schema import UNDECIDING
-from t2m_bench.reporting.arms import FLOORS
+from t2m_bench.reporting.arms import FLOORS, TEXT_CONDITION, TEXTLESS_CONDITION
 
 CELL = ["arm", "seed", "fold", "condition", "box"]
 
-ASKED_OF_ALL = ("none", "right")
+ASKED_OF_ALL = (TEXTLESS_CONDITION, TEXT_CONDITION)
 """Conditions that every case of the fold has; others leave out cases without a class."""
 
 OF_AN_ARM = ("seed", "bench", "cluster")

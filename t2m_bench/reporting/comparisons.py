@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.recipe.arms import ARMS
-from t2m_bench.reporting.arms import FLOORS, REFERENCE, is_trained
+from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.arms import (
+    BASELINE,
+    FLOORS,
+    REFERENCE,
+    TEXT_CONDITION,
+    TEXTLESS_CONDITION,
+    is_trained,
+)
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.suite import find_asked_method, list_asked_arms
 from t2m_bench.statistics.crossed import Contrast, FoldTable, average_seeds, estimate_crossed, make_fold_tables
@@ -54,7 +63,7 @@ class _Wanted:
     other: tuple[str, str, str]
 
 
-def compare_arms(results: Results, one: str, other: str, box: str = TIGHT, measure: str = "dice") -> Contrast | None:
+def compare_arms(results: Results, one: str, other: str, box: str = TIGHT, measure: str = DICE) -> Contrast | None:
     """Return what one arm gains over another, each as it is meant to be used; None where they share no case."""
     tables = make_fold_tables(results.select_main(one, box), results.select_main(other, box), measure)
     return estimate_crossed(tables) if tables else None
@@ -62,14 +71,14 @@ def compare_arms(results: Results, one: str, other: str, box: str = TIGHT, measu
 
 def compare_conditions(results: Results, arm: str, one: str, other: str, box: str = TIGHT) -> Contrast | None:
     """Return what an arm's Dice gains from one condition over another, given these trained models."""
-    tables = make_fold_tables(results.select(arm, one, box), results.select(arm, other, box), "dice")
+    tables = make_fold_tables(results.select(arm, one, box), results.select(arm, other, box), DICE)
     return estimate_crossed(average_seeds(tables)) if tables else None
 
 
 def find_best_floor(results: Results) -> str | None:
     """Return the image-free floor of the highest mean Dice."""
     means = {
-        arm: results.select_main(arm).groupby("patient")["dice"].mean().mean() for arm in FLOORS if arm in results.arms
+        arm: results.select_main(arm).groupby("patient")[DICE].mean().mean() for arm in FLOORS if arm in results.arms
     }
     return max(means, key=lambda arm: means[arm]) if means else None
 
@@ -89,7 +98,7 @@ def make_comparisons(results: Results) -> list[Comparison]:
     found = []
     num_awaited = 0
     for wanted in _list_wanted(results):
-        tables = make_fold_tables(results.select(*wanted.one), results.select(*wanted.other), "dice")
+        tables = make_fold_tables(results.select(*wanted.one), results.select(*wanted.other), DICE)
         if not tables:
             num_awaited += wanted.role == FAMILY and _is_awaited(results, wanted)
             continue
@@ -134,24 +143,19 @@ def _list_wanted(results: Results) -> list[_Wanted]:
     method, floor, loose = find_asked_method(results), find_best_floor(results), find_loose_box(results)
     wanted = []
     if method:
-        wanted.append(arms(method, REFERENCE, "does the text help?", PRIMARY))
-        if method != "gated":
-            wanted.append(arms("gated", REFERENCE, "does it help with one level?", FAMILY))
+        family, alone = _list_contrasts(method, in_family=True), _list_contrasts(method, in_family=False)
         wanted += [
-            arms("hierarchical", "gated", "is a second level worth it?", FAMILY),
-            arms(method, "label", "what does language add to the category?", FAMILY),
+            arms(method, REFERENCE, "does the text help?", PRIMARY),
+            *(arms(*named, FAMILY) for named in family),
             *_list_reliance(results, method),
         ]
         if loose:
             wanted.append(arms(method, REFERENCE, "does the text help with a loose box?", FAMILY, loose))
-        wanted += [
-            arms(method, "text_train_only", "what does text at the input add to text in the loss?"),
-            arms(method, "shuffled", "what does the text's content add, with the same loss?"),
-        ]
+        wanted += [arms(*named) for named in alone]
     if floor:
-        wanted.append(arms("baseline", floor, "does the frozen model beat shapes drawn in the box?"))
+        wanted.append(arms(BASELINE, floor, "does the frozen model beat shapes drawn in the box?"))
     wanted += [
-        arms(REFERENCE, "baseline", "what is adapting to the data set worth, without text?"),
+        arms(REFERENCE, BASELINE, "what is adapting to the data set worth, without text?"),
         *(arms(entry.name, REFERENCE, entry.question) for entry in ARMS if entry.question),
     ]
     # whoever has no question of its own is compared all the same: a recipe's arms, and those of other packages
@@ -161,19 +165,28 @@ def _list_wanted(results: Results) -> list[_Wanted]:
     return list({item.key: item for item in reversed(wanted)}.values())[::-1]
 
 
+def _list_contrasts(method: str, in_family: bool) -> list[tuple[str, str, str]]:
+    """Return (one arm, other arm, question) as the table of arms has them, those against the method's arm last."""
+    asked = [(entry.name, item) for entry in ARMS for item in entry.contrasts if item.in_family == in_family]
+    named = [(arm, item.other, item.question) for arm, item in asked if item.other]
+    against_method = [(method, arm, item.question) for arm, item in asked if not item.other]
+    primary = (method, REFERENCE)  # not in the family besides
+    return [found for found in (*named, *against_method) if found[:2] != primary]
+
+
 def _list_reliance(results: Results, method: str) -> list[_Wanted]:
-    by_field = [f"wrong:{field}" for field in results.fields if f"wrong:{field}" in results.conditions]
+    by_field = [f"{WRONG}:{field}" for field in results.fields if f"{WRONG}:{field}" in results.conditions]
     return [
         _Wanted(
-            f"{method}: right - {condition}",
-            "does it rely on " + (condition.removeprefix("wrong:") if ":" in condition else "the text") + "?",
+            f"{method}: {RIGHT} - {condition}",
+            "does it rely on " + (condition.removeprefix(f"{WRONG}:") if ":" in condition else "the text") + "?",
             FAMILY,
-            (method, "right", TIGHT),
+            (method, RIGHT, TIGHT),
             (method, condition, TIGHT),
         )
-        for condition in by_field or ["wrong"]
+        for condition in by_field or [WRONG]
     ]
 
 
 def _main(results: Results, arm: str, box: str) -> tuple[str, str, str]:
-    return arm, "right" if results.reads_text(arm) else "none", box
+    return arm, TEXT_CONDITION if results.reads_text(arm) else TEXTLESS_CONDITION, box

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.report import Report
 from t2m_bench.reporting.table import ABSENT, Table
 from t2m_bench.terminal import find_width, print_sentence, wrap
@@ -62,7 +63,7 @@ def make_brief_table(report: Report) -> Table | None:
     rows = tuple(
         (
             str(row["arm"]),
-            f"{row['dice']:.{BRIEF_DIGITS}f}",
+            f"{row[DICE]:.{BRIEF_DIGITS}f}",
             _show_gain(row, "help"),
             _show_gain(row, "cost_of_wrong"),
         )

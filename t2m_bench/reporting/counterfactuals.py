@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.conditions import CONDITIONS, RIGHT, ConditionEntry
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
     ABSENT,
@@ -27,8 +28,21 @@ from t2m_bench.statistics.intervals import compute_patient_means
 FEWEST_FOR_P = 10
 """Patients below which a cell of one class shows no p."""
 
-EACH_FIELD = ("wrong", "other")
-"""Rows that tables of several fields show for each field too."""
+
+@dataclass(frozen=True)
+class TextRow:
+    """One row of the table of other texts, for each arm.
+
+    Attributes:
+        name: in the numbers. label: in the table.
+        names: the conditions in results that it is about; several are averaged case by case.
+        entry: the condition's entry; None where its package is not installed.
+    """
+
+    name: str
+    label: str
+    names: tuple[str, ...]
+    entry: ConditionEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -51,21 +65,21 @@ def make_counterfactual_table(results: Results) -> Table | None:
     """What each other text costs each arm; None where no arm reads text."""
     rows, numbers = [], []
     for arm in list_text_arms(results):
-        right = results.select(arm, "right")
-        for condition, label in _list_conditions(results).items():
-            other = select_condition(results, arm, condition)
-            tables = make_fold_tables(right, other, "dice")
+        right = results.select(arm, RIGHT)
+        for row in list_text_rows(results):
+            other = select_row(results, arm, row)
+            tables = make_fold_tables(right, other, DICE)
             if not tables:
                 continue
             contrast = estimate_crossed(average_seeds(tables))
             among = right[right["case"].isin(other["case"])]  # cases without a class have no other's text
-            mean = float(compute_patient_means(among, "dice").mean())
+            mean = float(compute_patient_means(among, DICE).mean())
             relative = contrast.mean / mean if mean else math.nan
             rows.append(
                 (
                     arm,
-                    label + _mark_unpredicted(results, condition) + _mark_untrained(results, arm, condition),
-                    show_number(float(compute_patient_means(other, "dice").mean())),
+                    row.label + _mark_unpredicted(results, row) + _mark_untrained(results, arm, row),
+                    show_number(float(compute_patient_means(other, DICE).mean())),
                     show_change(contrast.mean),
                     show_percent(relative),
                     show_interval(contrast.low, contrast.high),
@@ -74,7 +88,7 @@ def make_counterfactual_table(results: Results) -> Table | None:
                 )
             )
             found = flatten_contrast("cost", contrast)
-            numbers.append({"arm": arm, "condition": condition, **found, "relative": relative})
+            numbers.append({"arm": arm, "condition": row.name, **found, "relative": relative})
     if not rows:
         return None
     note = (
@@ -88,28 +102,48 @@ def make_counterfactual_table(results: Results) -> Table | None:
     return make_table("counterfactual", "What other texts cost", note.strip(), columns, rows, numbers)
 
 
-def _list_conditions(results: Results) -> dict[str, str]:
-    """Return condition -> label; of several fields also what each field's wrong or other texts cost by themselves."""
-    labels = {entry.row or entry.name: entry.label for entry in CONDITIONS if entry.label}
-    if len(results.fields) == 1:
-        return labels
-    of_wrong = {f"wrong:{field}": f"wrong {field} alone" for field in results.fields}
-    of_other = {f"other:{field}": f"any other {field}, uniformly" for field in results.fields}
-    rest = {name: label for name, label in labels.items() if name not in EACH_FIELD}
-    return {"wrong": f"wrong {' and '.join(results.fields)} (published map)", **of_wrong, **of_other, **rest}
+def list_text_rows(results: Results) -> list[TextRow]:
+    """Return the rows in the order of the table of conditions, then those of packages that are not installed here."""
+    rows = [row for entry in CONDITIONS if entry.label for row in _list_rows_of(results, entry)]
+    kinds: dict[str, list[str]] = {}
+    for condition in results.foreign_conditions:
+        kinds.setdefault(condition.partition(":")[0], []).append(condition)
+    return [*rows, *(TextRow(kind, kind, tuple(names)) for kind, names in kinds.items())]
 
 
-def select_condition(results: Results, arm: str, condition: str) -> pd.DataFrame:
-    """Return the rows of a condition; `other` and `other:FIELD` average over a case's swaps (of one field)."""
-    kind, _, field = condition.partition(":")
-    if kind != "other":
-        return results.select(arm, condition)
-    prefix = f"swap:{field}=" if field else "swap:"
-    swaps = [results.select(arm, name) for name in results.conditions if name.startswith(prefix)]
-    if not swaps:
-        return results.select(arm, condition)
+def _list_rows_of(results: Results, entry: ConditionEntry) -> list[TextRow]:
+    """Return the rows of a condition; of several text fields what each field's texts cost by themselves."""
+    names = tuple(condition for condition in results.conditions if entry.covers(condition))
+    if entry.field_label and len(results.fields) > 1:
+        fields = " and ".join(results.fields)
+        together = TextRow(entry.name, entry.fields_label.format(fields=fields), (entry.name,), entry)
+        by_field = [
+            TextRow(
+                f"{entry.row or entry.name}:{field}",
+                entry.field_label.format(field=field),
+                tuple(name for name in names if name.split("=")[0] == f"{entry.name}:{field}"),
+                entry,
+            )
+            for field in results.fields
+        ]
+        return [*([together] if entry.fields_label else []), *by_field]
+    if entry.row:
+        return [TextRow(entry.row, entry.label, names, entry)]
+    return [
+        TextRow(name, entry.label if name == entry.name else f"{entry.label} ({name})", (name,), entry)
+        for name in names
+    ]
+
+
+def select_row(results: Results, arm: str, row: TextRow) -> pd.DataFrame:
+    """Return an arm's rows of results for a row of the table; several conditions are averaged over each case."""
+    parts = [results.select(arm, name) for name in row.names]
+    if not parts:
+        return results.select(arm, row.name)
+    if len(parts) == 1 and not (row.entry and row.entry.row):
+        return parts[0]
     keys = ["patient", "case", "seed", "fold"]
-    return pd.concat(swaps).groupby(keys)[["dice"]].mean().reset_index()
+    return pd.concat(parts).groupby(keys)[[DICE]].mean().reset_index()
 
 
 def _list_unpredicted(results: Results) -> list[str]:
@@ -118,15 +152,15 @@ def _list_unpredicted(results: Results) -> list[str]:
     return [field for field in results.fields if any(field not in of_fold for of_fold in probed)]
 
 
-def _mark_unpredicted(results: Results, condition: str) -> str:
-    fields = _list_unpredicted(results) if condition == "predicted" else []
+def _mark_unpredicted(results: Results, row: TextRow) -> str:
+    fields = _list_unpredicted(results) if row.entry and row.entry.uses_probe else []
     return f"; {' and '.join(fields)} given as unknown" if fields else ""
 
 
-def _mark_untrained(results: Results, arm: str, condition: str) -> str:
+def _mark_untrained(results: Results, arm: str, row: TextRow) -> str:
     """Say where a text was never seen in training, so that its row measures what the model was not made for."""
-    says_unknown = condition == "unknown" or (condition == "predicted" and _list_unpredicted(results))
-    if not says_unknown:
+    entry = row.entry
+    if entry is None or not (entry.gives_unknown or (entry.uses_probe and _list_unpredicted(results))):
         return ""
     recipes = [run.summary.get("recipe", {}) for run in results.list_runs(arm)]
     dropout = [recipe.get("prompts", {}).get("text_dropout") for recipe in recipes]
@@ -185,7 +219,7 @@ def _describe_probe(results: Results) -> str:
 def list_swaps(results: Results, arm: str) -> list[Swap]:
     """Return every cell of the swap matrix of an arm, in order: right minus swapped Dice by own and given class."""
     swaps = []
-    right = results.select(arm, "right")
+    right = results.select(arm, RIGHT)
     for field, given in _list_swapped(results):
         rows = results.select(arm, f"swap:{field}={given}")
         if rows.empty:
@@ -194,10 +228,10 @@ def list_swaps(results: Results, arm: str) -> list[Swap]:
         for value in results.sort_values(field, own.unique()):
             part = rows[own == value]
             among = right[right["case"].isin(part["case"])]
-            tables = make_fold_tables(among, part, "dice")
+            tables = make_fold_tables(among, part, DICE)
             if tables:
                 contrast = _estimate_small(tables)
-                mean = float(compute_patient_means(among, "dice").mean())
+                mean = float(compute_patient_means(among, DICE).mean())
                 swaps.append(Swap(field, value, given, contrast, contrast.mean / mean if mean else math.nan))
     return swaps
 

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from t2m_bench.metrics.results import load_results
+from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION
 from t2m_bench.reporting.table import ABSENT, BOXES, show_change, show_interval
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.intervals import Estimate, compute_patient_means, estimate_mean
@@ -34,14 +36,14 @@ class ProtocolRow:
     def estimate(self, arm: str) -> Estimate | None:
         """Return an arm's Dice on this protocol's own test cases."""
         rows = (self.results or {}).get(arm)
-        return None if rows is None else estimate_mean(compute_patient_means(rows, "dice"), np.random.default_rng(SEED))
+        return None if rows is None else estimate_mean(compute_patient_means(rows, DICE), np.random.default_rng(SEED))
 
     def compare(self, arm: str, clean: "ProtocolRow") -> Contrast | None:
         """Return the paired difference to the clean protocol; None where test cases differ."""
         one, other = (row.results[arm] if row.results and arm in row.results else None for row in (self, clean))
         if one is None or other is None or _list_cases(one) != _list_cases(other):
             return None
-        tables = make_fold_tables(one, other, "dice")
+        tables = make_fold_tables(one, other, DICE)
         return estimate_crossed(tables) if tables else None
 
     def count_runs(self) -> int:
@@ -121,7 +123,7 @@ def measure_protocol(name: str, paths: Sequence[Path], leaks: bool = False) -> P
     if not paths:
         return ProtocolRow(name, {}, leaks)
     table = pd.concat([load_results(path) for path in paths], ignore_index=True)
-    asked = table[table["condition"].isin(["right", "none"]) & (table["box"] == "tight")]
+    asked = table[table["condition"].isin([TEXT_CONDITION, TEXTLESS_CONDITION]) & (table["box"] == "tight")]
     return ProtocolRow(name, {str(arm): rows for arm, rows in asked.groupby("arm")}, leaks)
 
 

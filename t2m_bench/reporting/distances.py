@@ -1,107 +1,79 @@
-"""Distances between edges, precision, recall and areas of each arm."""
+"""Distances between edges, precision, recall and areas of each arm: every measure of the table but the headline's."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
-
+from t2m_bench.recipe.measures import MEASURE_TABLE, MeasureEntry
+from t2m_bench.recipe.registry import load_object
 from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.measure_columns import ArmRows, Columns
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.table import (
-    ABSENT,
-    BOXES,
-    Table,
-    make_table,
-    show_number,
-    show_p,
-    show_percent,
-)
-from t2m_bench.statistics import tests
-from t2m_bench.statistics.intervals import compute_patient_means
+from t2m_bench.reporting.table import BOXES, Table, make_table
 
 
 def make_measures_table(results: Results) -> Table | None:
-    """Distances, precision, recall and areas of each arm; None for results without them."""
-    if results.table["hd95"].isna().all():
-        return None
+    """Distances, precision, recall and areas of each arm, then other packages' measures; None without any."""
     unit = str(results.table["distance_unit"].mode().iloc[0])
     foreign = results.table[results.table["distance_unit"] != unit]
     results = replace(results, table=results.table.drop(foreign.index))
-    dices = {"px": ("surface_dice_1", "surface_dice", "surface_dice_5"), "mm": ("surface_dice", "surface_dice_2")}[unit]
-    rows, numbers = [], []
+    entries = list_shown(results)
+    if not entries:
+        return None
+    rows, numbers, headers = [], [], ["Arm"]
     for arm in results.arms:
-        found = _summarise_measures(results, arm, dices)
-        numbers.append({"arm": arm, **found})
-        share = f" ({show_percent(found['hd95_share'], signed=False)})" if unit == "px" else ""
-        quartiles = f"[{found['hd95_q1']:.2f}, {found['hd95_q3']:.2f}]"
-        rows.append(
-            (
-                results.name_arm(arm),
-                ABSENT if math.isnan(found["hd95"]) else f"{found['hd95']:.2f} {quartiles}{share}",
-                show_p(found["hd95_p"]),
-                show_number(found["assd"], 2),
-                *(show_number(found[name], 3) for name in dices),
-                show_number(found["precision"], 3),
-                show_number(found["recall"], 3),
-                f"{show_percent(found['area_error'])} / {show_percent(found['area_error_absolute'], signed=False)}",
-                f"{found['empty_predictions']} / {found['undefined']} of {found['predictions']}",
-            )
-        )
-    tolerances = {"px": ("1 %", "2 %", "5 %"), "mm": ("1 mm", "2 mm")}[unit]
-    columns = (
-        "Arm",
-        f"HD95, {unit}: median [quartiles]",
-        "p",
-        f"ASSD, {unit}: median",
-        *(f"Surface Dice, {tolerance}" for tolerance in tolerances),
-        "Precision",
-        "Recall",
-        "Area error, signed / absolute",
-        "Empty / undefined predictions",
-    )
+        found = [load_object(entry.show)(entry, _select_arm(results, arm, unit)) for entry in entries]
+        counts = _count_undefined(results, arm)
+        headers = ["Arm", *(header for columns in found for header in columns.cells)]
+        cells = [cell for columns in found for cell in columns.cells.values()]
+        said = f"{counts['empty_predictions']} / {counts['undefined']} of {counts['predictions']}"
+        rows.append((results.name_arm(arm), *cells, said))
+        numbers.append({"arm": arm, **_join_numbers(found), **counts})
+    note = _write_note(unit, entries)
+    if len(foreign):
+        note += f" {foreign['case'].nunique()} cases with distances in {foreign['distance_unit'].iloc[0]} are left out."
+    columns = (*headers, "Empty / undefined predictions")
+    return make_table("measures", "Distances and areas", note, columns, rows, numbers)
+
+
+def list_shown(results: Results) -> list[MeasureEntry]:
+    """Return the measures that the table shows, in the order of their table: those that some row has a value of."""
+    unknown = [MeasureEntry(name, compute="", label=name) for name in results.foreign_measures]
+    known = [entry for entry in MEASURE_TABLE if entry.show]
+    return [entry for entry in (*known, *unknown) if results.table[entry.name].notna().any()]
+
+
+def _select_arm(results: Results, arm: str, unit: str) -> ArmRows:
+    is_compared = arm != REFERENCE and is_trained(arm)
+    return ArmRows(results.select_main(arm), results.select_main(REFERENCE) if is_compared else None, unit)
+
+
+def _join_numbers(found: Sequence[Columns]) -> dict[str, float]:
+    return {name: value for columns in found for name, value in columns.numbers.items()}
+
+
+def _count_undefined(results: Results, arm: str) -> dict[str, Any]:
+    """Return how many predictions there are, how many are empty, and of how many a measure is undefined."""
+    rows = results.select_main(arm)
+    counted = [entry.name for entry in MEASURE_TABLE if entry.counts_undefined]
+    undefined = int(rows[counted].isna().any(axis="columns").sum())
+    return {"predictions": len(rows), "empty_predictions": int(rows["pred_empty"].sum()), "undefined": undefined}
+
+
+def _write_note(unit: str, entries: Sequence[MeasureEntry]) -> str:
     where = (
         "Distances in pixels, and HD95 as a share of the box's diagonal; surface Dice within a share of that diagonal."
         if unit == "px"
         else "Distances in millimetres in the image's plane (2D)."
     )
-    note = (
+    others = [entry for entry in entries if entry not in MEASURE_TABLE.own and entry.better]
+    better = "".join(f" Of {entry.label or entry.name}, {entry.better} values are better." for entry in others)
+    return (
         f"{where} HD95 is the larger of the two directed 95th percentiles, on edge pixels (MONAI's definition). "
         "Medians and "
         "Wilcoxon's signed-rank p against text_free are over patients, given these trained models, not adjusted. "
         "An empty "
         "prediction counts with the image's diagonal; precision or recall without a denominator is undefined and "
-        "left out. Both are counted over cases and seeds. "
+        f"left out. Both are counted over cases and seeds.{better} "
         f"{BOXES}"
     )
-    if len(foreign):
-        note += f" {foreign['case'].nunique()} cases with distances in {foreign['distance_unit'].iloc[0]} are left out."
-    return make_table("measures", "Distances and areas", note, columns, rows, numbers)
-
-
-def _summarise_measures(results: Results, arm: str, dices: Sequence[str]) -> dict[str, Any]:
-    rows = results.select_main(arm)
-    hd95 = compute_patient_means(rows, "hd95")
-    share = compute_patient_means(rows.assign(share=rows["hd95"] / rows["box_diagonal"]), "share")
-    free = results.select_main(REFERENCE)
-    p = math.nan
-    if arm != REFERENCE and is_trained(arm) and len(free):
-        paired = pd.concat([hd95, compute_patient_means(free, "hd95")], axis=1, join="inner").dropna()
-        p = tests.rank_signs(paired.iloc[:, 0].to_numpy() - paired.iloc[:, 1].to_numpy()) if len(paired) else math.nan
-    q1, median, q3 = hd95.quantile([0.25, 0.5, 0.75])
-    averaged = (*dices, "precision", "recall", "area_error")
-    means = {name: float(compute_patient_means(rows, name).mean()) for name in averaged}
-    return {
-        "hd95": float(median),
-        "hd95_q1": float(q1),
-        "hd95_q3": float(q3),
-        "hd95_share": float(share.median()),
-        "hd95_p": p,
-        "assd": float(compute_patient_means(rows, "assd").median()),
-        **means,
-        "area_error_absolute": float(compute_patient_means(rows.assign(a=rows["area_error"].abs()), "a").mean()),
-        "predictions": len(rows),
-        "empty_predictions": int(rows["pred_empty"].sum()),
-        "undefined": int((rows["precision"].isna() | rows["recall"].isna()).sum()),
-    }

@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
-from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.arms import REFERENCE, TEXTLESS_CONDITION, is_trained
 from t2m_bench.reporting.counterfactuals import list_swaps
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.strata import name_box
@@ -37,7 +39,7 @@ class Figure:
 def draw_violins(results: Results) -> Figure:
     """The distribution of each arm's Dice over cases, seeds averaged."""
     arms = results.arms
-    values = [results.select_main(arm).groupby("case")["dice"].mean().to_numpy() for arm in arms]
+    values = [results.select_main(arm).groupby("case")[DICE].mean().to_numpy() for arm in arms]
     canvas = Canvas(figsize=(1.1 * len(arms) + 1.5, 4.2))
     axes = canvas.subplots()
     parts: Any = axes.violinplot(values, showextrema=False, widths=0.85)
@@ -96,7 +98,12 @@ def draw_swaps(results: Results, arm: str) -> list[Figure]:
 def draw_boxes(table: Table, method: str) -> Figure:
     """Dice over box quality for right, wrong and no text: means of `make_box_table`, of the same cases."""
     boxes = list(table.numbers["box"])
-    lines = {"right": "right text", "wrong": "wrong text", "none": f"no text ({REFERENCE})", "baseline": "baseline"}
+    lines = {
+        RIGHT: "right text",
+        WRONG: "wrong text",
+        TEXTLESS_CONDITION: f"no text ({REFERENCE})",
+        "baseline": "baseline",
+    }
     canvas = Canvas(figsize=(1.3 * len(boxes) + 3, 3.8))
     axes = canvas.subplots()
     told = []

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE, MEASURE_TABLE, MeasureEntry
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import (
     Comparison,
@@ -39,9 +42,9 @@ Numbers = list[dict[str, Any]]
 
 
 def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
-    """Dice and IoU of each arm, gains over the baseline, over text_free and over the best floor; p of `comparisons`."""
+    """Dice and measures beside it of each arm, gains over baseline, text_free and best floor; p of `comparisons`."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    floor = find_best_floor(results)
+    floor, beside = find_best_floor(results), [entry.name for entry in list_beside_dice()]
     rows: Rows = []
     numbers: Numbers = []
     for arm in results.arms:
@@ -55,9 +58,8 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
             (
                 results.name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
-                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip()
-                + found["lacking"],
-                f"{show_number(found['iou'])} ± {found['iou_sd']:.4f}",
+                f"{show_number(found[DICE])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip() + found["lacking"],
+                *(f"{show_number(found[name])} ± {found[f'{name}_sd']:.4f}" for name in beside),
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
                 _show_with_p(gains["help"], p["help"]),
                 show_contrast(gains["over_floor"]),
@@ -70,24 +72,32 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
             flat |= flatten_contrast(name, gain, p.get(name, math.nan))
         numbers.append({"arm": arm, "published": False, **measured, **flat})
     rows, numbers = _add_published(results, rows, numbers)
-    return make_table("arms", "Arms", _write_note(results, floor), _HEADLINE_COLUMNS, rows, numbers)
+    return make_table("arms", "Arms", _write_note(results, floor), list_headline_columns(), rows, numbers)
 
 
-_HEADLINE_COLUMNS = (
-    "Arm",
-    "Seeds",
-    "Dice, mean ± SD [95 %]",
-    "IoU, mean ± SD",
-    "Gain over baseline*",
-    "Help: gain over text_free",
-    "Gain over best floor",
-    "Cost of wrong text",
-)
+def list_beside_dice() -> list[MeasureEntry]:
+    """Return the measures that the headline shows beside Dice."""
+    return [entry for entry in MEASURE_TABLE if entry.in_headline and entry.name != DICE]
+
+
+def list_headline_columns() -> tuple[str, ...]:
+    """Return the headers of the headline."""
+    return (
+        "Arm",
+        "Seeds",
+        "Dice, mean ± SD [95 %]",
+        *(f"{entry.name_column('')}, mean ± SD" for entry in list_beside_dice()),
+        "Gain over baseline*",
+        "Help: gain over text_free",
+        "Gain over best floor",
+        "Cost of wrong text",
+    )
 
 
 def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.Generator) -> dict[str, Any]:
     rows = results.select_main(arm)
-    dice, iou = compute_patient_means(rows, "dice"), compute_patient_means(rows, "iou")
+    dice = compute_patient_means(rows, DICE)
+    beside = {entry.name: compute_patient_means(rows, entry.name) for entry in list_beside_dice()}
     estimate = estimate_mean(dice, rng)
     baseline = results.select_main("baseline")
     baseline = baseline[baseline["case"].isin(rows["case"])]
@@ -96,23 +106,26 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
         "over_baseline": compare_arms(results, arm, "baseline") if trained else None,
         "help": compare_arms(results, arm, REFERENCE) if trained and arm != REFERENCE else None,
         "over_floor": compare_arms(results, arm, floor) if floor and (trained or arm == "baseline") else None,
-        "cost_of_wrong": compare_conditions(results, arm, "right", "wrong"),
+        "cost_of_wrong": compare_conditions(results, arm, RIGHT, WRONG),
     }
-    wrong = results.select(arm, "wrong")
+    wrong = results.select(arm, WRONG)
     return {
         "seeds": len(set(rows["seed"]) - {-1}),
-        "dice": estimate.mean,
+        DICE: estimate.mean,
         "dice_sd": float(dice.std()),
         "dice_low": estimate.low,
         "dice_high": estimate.high,
-        "dice_wrong": float(compute_patient_means(wrong, "dice").mean()) if len(wrong) else math.nan,
-        "iou": float(iou.mean()),
-        "iou_sd": float(iou.std()),
+        "dice_wrong": float(compute_patient_means(wrong, DICE).mean()) if len(wrong) else math.nan,
+        **{key: value for name, means in beside.items() for key, value in _sum_up(name, means).items()},
         "patients": len(dice),
         "lacking": results.tell_lacking(rows),
-        "baseline": float(compute_patient_means(baseline, "dice").mean()) if len(baseline) else math.nan,
+        "baseline": float(compute_patient_means(baseline, DICE).mean()) if len(baseline) else math.nan,
         "gains": gains,
     }
+
+
+def _sum_up(name: str, means: pd.Series) -> dict[str, float]:
+    return {name: float(means.mean()), f"{name}_sd": float(means.std())}
 
 
 def _show_range(found: Mapping[str, Any]) -> str:
@@ -127,9 +140,9 @@ def _show_with_p(contrast: Contrast | None, p: float) -> str:
 def _add_published(results: Results, rows: Rows, numbers: Numbers) -> tuple[Rows, Numbers]:
     """Add the published rows of the same data set; phantoms have none."""
     for arm, dice in _find_published(results).items():
-        row = (f"{arm} ({MARK})", ABSENT, show_number(dice), *(ABSENT for _ in _HEADLINE_COLUMNS[3:]))
+        row = (f"{arm} ({MARK})", ABSENT, show_number(dice), *(ABSENT for _ in list_headline_columns()[3:]))
         rows = [*rows, row]
-        numbers = [*numbers, {"arm": arm, "published": True, "dice": dice}]
+        numbers = [*numbers, {"arm": arm, "published": True, DICE: dice}]
     return rows, numbers
 
 

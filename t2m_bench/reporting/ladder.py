@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.comparisons import (
     FAMILY,
     PRIMARY,
@@ -146,7 +147,7 @@ def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) ->
 
 def make_rank_table(results: Results) -> Table | None:
     """For an appendix: how often each arm has each rank when patients are drawn again."""
-    means = {arm: compute_patient_means(results.select_main(arm), "dice") for arm in results.arms}
+    means = {arm: compute_patient_means(results.select_main(arm), DICE) for arm in results.arms}
     together = pd.DataFrame(means).dropna()
     if len(together) < 2 or together.shape[1] < 2:
         return None

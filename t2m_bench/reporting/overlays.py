@@ -7,13 +7,18 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from t2m_bench.metrics.results import UNTRAINED_SEED
-from t2m_bench.reporting.arms import REFERENCE, find_method, list_methods
+from t2m_bench.recipe.conditions import WRONG
+from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.arms import BASELINE, REFERENCE, find_method, list_methods
 from t2m_bench.reporting.figures import Figure, save_png
 from t2m_bench.reporting.results import Crops, Reference, Results
 
 REFERENCE_COLOUR, PREDICTION_COLOUR = "#2fbf71", "#ff5d4f"
 
-SHOWN_ARMS = ("baseline", REFERENCE, *reversed(list_methods()))
+
+def list_shown_arms() -> list[str]:
+    """Return the arms whose predictions are shown, from left to right."""
+    return [BASELINE, REFERENCE, *reversed(list_methods())]
 
 
 def draw_overlays(results: Results) -> Figure | None:
@@ -31,7 +36,7 @@ def draw_overlays(results: Results) -> Figure | None:
         return None
     chosen = _choose(results, list(pictured))
     rows = {case: _collect_masks(results, pictured[case], case) for case in chosen}
-    arms = [arm for arm in SHOWN_ARMS if any(arm in masks for masks in rows.values())]
+    arms = [arm for arm in list_shown_arms() if any(arm in masks for masks in rows.values())]
     canvas = Canvas(figsize=(2.0 * (1 + len(arms)), 2.35 * len(rows)))
     grid = canvas.subplots(len(rows), 1 + len(arms), squeeze=False)
     told = []
@@ -54,16 +59,16 @@ def draw_overlays(results: Results) -> Figure | None:
 def _choose(results: Results, cases: list[str]) -> dict[str, str]:
     """Return case -> why it is shown among the pictured, and the Dice by which it was chosen: the mean of seeds."""
     method = find_method(results.arms) or REFERENCE
-    main = results.select_main(method if method in results.arms else "baseline")
-    dice = main[main["case"].isin(cases)].groupby("case")["dice"].mean().sort_values()
+    main = results.select_main(method if method in results.arms else BASELINE)
+    dice = main[main["case"].isin(cases)].groupby("case")[DICE].mean().sort_values()
     if dice.empty:
         return dict.fromkeys(cases[:4], "reference")
     places = {"best": -1, "median": len(dice) // 2, "worst": 0}
     chosen: dict[str, str] = {}
     for why, place in places.items():
         chosen.setdefault(str(dice.index[place]), why)
-    wrong = results.select(method, "wrong")
-    effect = (dice - wrong[wrong["case"].isin(cases)].groupby("case")["dice"].mean()).abs().dropna()
+    wrong = results.select(method, WRONG)
+    effect = (dice - wrong[wrong["case"].isin(cases)].groupby("case")[DICE].mean()).abs().dropna()
     if len(effect):
         most = str(effect.idxmax())
         chosen[most] = f"{chosen[most]},\nlargest text effect" if most in chosen else "largest text effect"
@@ -75,8 +80,8 @@ def _collect_masks(results: Results, reference: Reference, case: str) -> Mapping
     found: dict[str, tuple[int, Any]] = {}
     baseline: Crops = reference.baseline
     if case in baseline:
-        found["baseline"] = (UNTRAINED_SEED, baseline[case])
-    for arm in SHOWN_ARMS[1:]:
+        found[BASELINE] = (UNTRAINED_SEED, baseline[case])
+    for arm in list_shown_arms()[1:]:
         runs = [run for run in results.list_runs(arm) if case in run.masks]
         if runs:
             first = min(runs, key=lambda run: int(run.summary["seed"]))
@@ -87,8 +92,8 @@ def _collect_masks(results: Results, reference: Reference, case: str) -> Mapping
 def _find_dice(results: Results, arm: str, seed: int, case: str) -> str:
     """Return the Dice as the tables have it, and that with wrong text where there is one."""
     told = []
-    for label, rows in (("", results.select_main(arm)), ("wrong text ", results.select(arm, "wrong"))):
-        values = rows[(rows["seed"] == seed) & (rows["case"] == case)]["dice"]
+    for label, rows in (("", results.select_main(arm)), ("wrong text ", results.select(arm, WRONG))):
+        values = rows[(rows["seed"] == seed) & (rows["case"] == case)][DICE]
         told += [f"{label}{value:.3f}" for value in values]
     return ", ".join(told)
 

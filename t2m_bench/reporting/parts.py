@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from t2m_bench.recipe.conditions import RIGHT
 from t2m_bench.reporting.arms import find_method
 from t2m_bench.reporting.comparisons import Comparison
 from t2m_bench.reporting.counterfactuals import list_text_arms, make_counterfactual_table, make_swap_table
@@ -81,7 +82,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
             "boxes",
             "Boxes",
             [boxes, make_arm_box_table(results)],
-            [draw_boxes(boxes, method) if boxes and method and draw and boxes.numbers["right"].notna().any() else None],
+            [draw_boxes(boxes, method) if boxes and method and draw and boxes.numbers[RIGHT].notna().any() else None],
             "All boxes are tight; looser ones were not asked.",
         ),
         _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),

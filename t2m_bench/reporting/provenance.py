@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.measures import DICE, MEASURE_TABLE
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_suite, list_missing
@@ -40,6 +43,7 @@ def list_warnings(results: Results) -> list[str]:
     missing = list_missing(results)
     if missing:
         warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
+    warnings += list_uninstalled(results)
     warnings += _list_model_warnings(experiment["models"], str(experiment["dataset"]["kind"]))
     if REFERENCE not in results.arms:
         warnings.append("Without the arm text_free nothing here says what the text did. Run `t2m-bench bench RECIPE`.")
@@ -65,7 +69,7 @@ def _explain_class_shape(results: Results) -> list[str]:
     """Say why a shape drawn without the image may be best of all on phantoms; nothing where it is not."""
     if not results.experiment["dataset"].get("phantom") or CLASS_SHAPE not in results.arms:
         return []
-    dice = {arm: compute_patient_means(results.select_main(arm), "dice").mean() for arm in results.arms}
+    dice = {arm: compute_patient_means(results.select_main(arm), DICE).mean() for arm in results.arms}
     best = max(dice, key=lambda arm: dice[arm])
     if best != CLASS_SHAPE:
         return []
@@ -79,15 +83,33 @@ def _list_model_warnings(models: Mapping[str, Any], kind: str) -> list[str]:
     warnings = []
     if models["text_encoder"] == "stand-in":
         warnings.append("Text was encoded by the shipped stand-in, which is no model of clinical language.")
-    entry = IMAGE_ENCODERS.find(models["image_encoder"])
-    if entry.warning:
-        warnings.append(f"{entry.warning} {DATA_SETS.find(kind).unlike_mini}".rstrip())
-    if not entry.seen_images:
+    entry, dataset = IMAGE_ENCODERS.get(models["image_encoder"]), DATA_SETS.get(kind)
+    if entry and entry.warning:
+        unseen = dataset.unseen_by.get(entry.name, "") if dataset else ""
+        warnings.append(entry.warning.replace("{seen}", unseen).rstrip())
+    if entry and not entry.seen_images:
         warnings.append(
             f"Pre-training data of {entry.name}: {entry.training_data}. Zero-shot figures may include these images; "
             "differences between arms over the same frozen embeddings do not depend on it."
         )
     return warnings
+
+
+def list_uninstalled(results: Results) -> list[str]:
+    """Return a sentence that names what packages added that are not installed here; nothing where all are."""
+    arms = {run.arm: run.summary.get("recipe", {}).get("adapter", {}).get("kind") for run in results.runs}
+    experiment = results.experiment
+    added = {
+        DATA_SETS.what: [kind for kind in [str(experiment["dataset"]["kind"])] if kind not in DATA_SETS],
+        IMAGE_ENCODERS.what: [n for n in [str(experiment["models"]["image_encoder"])] if n not in IMAGE_ENCODERS],
+        ARMS.what: sorted({arm for arm, kind in arms.items() if kind is not None and kind not in ARMS}),
+        CONDITIONS.what: sorted({name.partition(":")[0] for name in results.foreign_conditions}),
+        MEASURE_TABLE.what: list(results.foreign_measures),
+    }
+    named = [f"{what} {', '.join(names)}" for what, names in added.items() if names]
+    if not named:
+        return []
+    return [f"Added by packages that are not installed here, so shown by bare names: {'; '.join(named)}."]
 
 
 def _list_leaks(results: Results) -> list[str]:
@@ -124,17 +146,35 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
     patients = f" of {dataset['num_patients']} patients" if "num_patients" in dataset else ""
     phantoms = "phantoms in the layout of " if dataset.get("phantom") else ""
     return [
-        ("Data set", f"{phantoms}{dataset['kind']}, {dataset['num_cases']} cases{patients}"),
+        ("Data set", f"{phantoms}{_name_dataset(dataset['kind'])}, {dataset['num_cases']} cases{patients}"),
         *_list_choices(next(iter(results.audits.values()))),
         ("Test folds", ", ".join(map(str, results.folds))),
         ("Suite", "; ".join(f"{part} {', '.join(map(str, values))}" for part, values in find_suite(results).items())),
-        ("Image encoder", f"{experiment['models']['image_encoder']}"),
+        *_describe_encoder(experiment["models"]["image_encoder"]),
         ("Text encoder", f"{experiment['models']['text_encoder']}"),
         ("Margin", f"{results.margin:g} Dice"),
         *((f"sha256 of {name}", value) for name, value in experiment["hashes"].items()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in experiment["versions"].items())),
         ("Runs", ", ".join(run.name for run in results.runs) or "none"),
         ("Created", str(experiment["created"])),
+    ]
+
+
+def _name_dataset(kind: str) -> str:
+    entry = DATA_SETS.get(kind)
+    return f"{entry.label} ({kind})" if entry else kind
+
+
+def _describe_encoder(preset: str) -> list[tuple[str, str]]:
+    """Return what the image encoder is called, and the licence and training data of its weights where known."""
+    entry = IMAGE_ENCODERS.get(preset)
+    if entry is None:
+        return [("Image encoder", preset)]
+    name = f"{entry.label} ({preset})" if entry.label else preset
+    return [
+        ("Image encoder", name),
+        ("Its licence", entry.licence),
+        ("Its training data", entry.training_data),
     ]
 
 

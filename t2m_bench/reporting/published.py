@@ -16,10 +16,12 @@ FOOTNOTE = (
 
 
 def find_published(kind: str) -> Mapping[str, float]:
-    """Return arm -> Dice as published on a kind of data set; empty where nothing was."""
-    return DATA_SETS.find(kind).published_dice
+    """Return arm -> Dice as published on a kind of data set; empty where nothing was, or its package is not here."""
+    entry = DATA_SETS.get(kind)
+    return entry.published_dice if entry else {}
 
 
 def write_footnote(kind: str) -> str:
     """Return the footnote of a data set's published rows."""
-    return f"{FOOTNOTE} {DATA_SETS.find(kind).published_note}".rstrip()
+    entry = DATA_SETS.get(kind)
+    return f"{FOOTNOTE} {entry.published_note if entry else ''}".rstrip()

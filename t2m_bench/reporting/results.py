@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.files import EXPERIMENT_NAME
-from t2m_bench.metrics.results import RESULTS_NAME, load_results
+from t2m_bench.metrics.results import RESULTS_NAME, list_foreign, load_results
+from t2m_bench.recipe.conditions import find_condition
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_counts, check_runs, check_table
 from t2m_bench.search.study import find_studies, has_trials
@@ -114,6 +115,16 @@ class Results:
     def conditions(self) -> tuple[str, ...]:
         """All conditions with results."""
         return tuple(sorted(set(self.table["condition"])))
+
+    @cached_property
+    def foreign_conditions(self) -> tuple[str, ...]:
+        """Conditions with results whose package is not installed here."""
+        return tuple(name for name in self.conditions if name != TEXTLESS_CONDITION and find_condition(name) is None)
+
+    @cached_property
+    def foreign_measures(self) -> tuple[str, ...]:
+        """Measures with results whose package is not installed here."""
+        return list_foreign(self.table)
 
     def select(self, arm: str, condition: str, box: str = TIGHT) -> pd.DataFrame:
         """Return the rows of an arm under one condition and box; none where there are none."""

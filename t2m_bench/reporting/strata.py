@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from t2m_bench.data.prompts import UNKNOWN
-from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.arms import REFERENCE, TEXTLESS_CONDITION, is_trained
 from t2m_bench.reporting.comparisons import Comparison, compare_arms, compare_conditions, find_p
 from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_arms
 from t2m_bench.reporting.results import TIGHT, Results
@@ -45,9 +47,9 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
     rows, numbers = [], []
     for box in boxes:
         asked = {
-            "right": results.select(method, "right", box),
-            "wrong": results.select(method, "wrong", box),
-            "none": results.select_main(REFERENCE, box),
+            RIGHT: results.select(method, RIGHT, box),
+            WRONG: results.select(method, WRONG, box),
+            TEXTLESS_CONDITION: results.select_main(REFERENCE, box),
             "baseline": results.select_main("baseline", box),
             "ellipse": results.select_main("floor_ellipse", box),
         }
@@ -56,7 +58,7 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         asked = {name: part[part["case"].isin(shared)] for name, part in asked.items()}
         means = {name: _mean_dice(part) for name, part in asked.items()}
         gain = compare_arms(results, method, REFERENCE, box)
-        cost = compare_conditions(results, method, "right", "wrong", box)
+        cost = compare_conditions(results, method, RIGHT, WRONG, box)
         shown = [show_number(mean) for mean in means.values()]
         rows.append((name_box(box), *shown, show_contrast(gain), show_contrast(cost)))
         name = "" if box == TIGHT else f" ({box})"
@@ -109,7 +111,7 @@ def make_arm_box_table(results: Results) -> Table | None:
 
 
 def _mean_dice(rows: pd.DataFrame) -> float:
-    return float(compute_patient_means(rows, "dice").mean()) if len(rows) else math.nan
+    return float(compute_patient_means(rows, DICE).mean()) if len(rows) else math.nan
 
 
 def make_class_table(results: Results, field: str) -> Table:
@@ -140,8 +142,8 @@ def make_harm_table(results: Results) -> Table | None:
     """How many cases text makes worse by more than HARM; None where no arm reads text."""
     rows, numbers = [], []
     for arm in list_text_arms(results):
-        right = _case_dice(results.select(arm, "right"))
-        wrong = _case_dice(results.select(arm, "wrong"))
+        right = _case_dice(results.select(arm, RIGHT))
+        wrong = _case_dice(results.select(arm, WRONG))
         free = _case_dice(results.select_main(REFERENCE)) if is_trained(arm) else pd.Series(dtype=float)
         found: dict[str, Any] = {"arm": arm}
         shown = [arm]
@@ -171,4 +173,4 @@ def make_harm_table(results: Results) -> Table | None:
 
 
 def _case_dice(rows: pd.DataFrame) -> pd.Series:
-    return rows.groupby("case")["dice"].mean()
+    return rows.groupby("case")[DICE].mean()

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from t2m_bench.recipe.arms import ARMS, IN_LOSS_ARM, LABEL_ARM
+from t2m_bench.recipe.conditions import PARAPHRASE, RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
 from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
 from t2m_bench.reporting.counterfactuals import tell_wordings
@@ -82,14 +85,14 @@ def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verd
     if help_:
         others = [*_list_controls(comparisons, results), *_list_others(comparisons, help_, results.margin)]
         verdicts.append(_judge_help(help_, method, results.margin, others))
-    for reliance in (c for c in comparisons if c.key.startswith(f"{method}: right - ")):
+    for reliance in (c for c in comparisons if c.key.startswith(f"{method}: {RIGHT} - ")):
         verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
-    language = find_comparison(comparisons, f"{method} - label")
+    language = find_comparison(comparisons, f"{method} - {LABEL_ARM}")
     if language:
         verdicts.append(_judge_language(language, results.margin))
-    paraphrase = _compare_texts(results, method, "right", "paraphrase")
+    paraphrase = _compare_texts(results, method, RIGHT, PARAPHRASE)
     if paraphrase:
-        effect = _compare_texts(results, method, "right", "wrong") or help_
+        effect = _compare_texts(results, method, RIGHT, WRONG) or help_
         verdicts.append(_judge_paraphrase(paraphrase, effect, results.margin, tell_wordings(results)))
     return verdicts
 
@@ -103,14 +106,14 @@ def _miss_primary(method: str) -> Verdict:
 def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[str]:
     """Return what the controls beside the primary contrast say, or that one was not trained."""
     said = []
-    in_loss = find_comparison(comparisons, f"text_train_only - {REFERENCE}")
+    in_loss = find_comparison(comparisons, f"{IN_LOSS_ARM} - {REFERENCE}")
     if in_loss:
         said.append(
-            f"Text in the training loss alone, none at the input (text_train_only - {REFERENCE}): "
+            f"Text in the training loss alone, none at the input ({IN_LOSS_ARM} - {REFERENCE}): "
             f"{_tell(in_loss.contrast, with_p=False)}."
         )
-    if "label" not in results.arms:
-        said.append("No arm label has results: what sentences add to the bare category is not known.")
+    if LABEL_ARM not in results.arms:
+        said.append(f"No arm {LABEL_ARM} has results: what sentences add to the bare category is not known.")
     return said
 
 
@@ -159,7 +162,8 @@ def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequ
 
 def _describe_reference(method: str) -> str:
     """Return in what the reference differs from an arm with text, text itself aside."""
-    levels = "two levels where it has one" if method == "gated" else "the same levels"
+    entry = ARMS.get(method)
+    levels = "two levels where it has one" if entry and len(entry.levels) == 1 else "the same levels"
     return f"has {levels}, a learned constant for the text and no contrastive loss"
 
 
@@ -200,7 +204,7 @@ def _judge_language(comparison: Comparison, margin: float) -> Verdict:
 
 
 def _compare_texts(results: Results, method: str, one: str, other: str) -> Comparison | None:
-    tables = make_fold_tables(results.select(method, one), results.select(method, other), "dice")
+    tables = make_fold_tables(results.select(method, one), results.select(method, other), DICE)
     if not tables:
         return None
     contrast, key = estimate_crossed(average_seeds(tables)), f"{method}: {one} - {other}"
@@ -233,7 +237,7 @@ def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin:
         if homes
         else "Where the text encoder does not put wordings of a class together, this measures the encoder."
     )
-    return Verdict("paraphrase", "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
+    return Verdict(PARAPHRASE, "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
 
 
 def _tell(contrast: Contrast, with_p: bool = True) -> str:

@@ -2,19 +2,21 @@
 
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from t2m_bench.data.boxes import Boxes
 from t2m_bench.evaluation.conditions import Exam, Question, ask_all, ask_right, ask_without_text
 from t2m_bench.evaluation.crops import find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Answers
 from t2m_bench.files import write_json
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.models.arm import count_trainable_parameters
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import list_default_suite
 from t2m_bench.runs.run_folder import RUN_NAME, write_history
 from t2m_bench.runs.setup import Bench, Job, set_up
@@ -27,6 +29,14 @@ from t2m_bench.training.process_group import Ranks
 MASKS_NAME = "masks.npz"
 
 
+@dataclass(frozen=True)
+class FinalExam:
+    """The questions about the test cases, and the boxes other than the tight ones."""
+
+    exam: Exam
+    boxes: Boxes
+
+
 def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Progress:
     """Train to the end, or from where it was stopped, then evaluate the best epoch on the test cases.
 
@@ -35,7 +45,7 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     bench = set_up(job, ranks)
     if job.recipe.cluster.compile:
         bench = replace(bench, compiled=_compile(bench))
-    validation = ask_to_validate(bench)
+    validation, test = ask_to_validate(bench), ask_to_test(bench)  # what cannot be asked is refused before training
     log = _EpochLog(job.run_folder) if ranks.is_first else None
     progress = make_trainer(
         bench,
@@ -46,7 +56,7 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     if log:
         log.close()
     if progress.finished:
-        evaluate(bench, progress)
+        evaluate(bench, progress, test)
     return progress
 
 
@@ -92,18 +102,27 @@ def ask_to_validate(bench: Bench) -> Exam:
     return ask_without_text(cases, text_width=bench.texts.embeddings.shape[1])
 
 
-def evaluate(bench: Bench, progress: Progress) -> None:
+def ask_to_test(bench: Bench) -> FinalExam:
+    """Return the questions about the test cases, and the boxes that they name.
+
+    Raises:
+        RecipeError: a condition draws a text under a name that is not one of its own.
+        RunFolderError: the reference folder lacks the boxes or the probe.
+    """
+    asking, boxes = bench.job.data.load_asking()
+    cases = bench.job.data.select(bench.job.data.splits.test)
+    if bench.arm.uses_text:
+        return FinalExam(ask_all(cases, bench.texts, asking), boxes)
+    return FinalExam(ask_without_text(cases, asking.boxes, bench.texts.embeddings.shape[1]), boxes)
+
+
+def evaluate(bench: Bench, progress: Progress, test: FinalExam) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
     load_best_adapter(job.run_folder, bench.arm, progress)
-    asking, boxes = job.data.load_asking()
-    cases = job.data.select(job.data.splits.test)
-    if bench.arm.uses_text:
-        exam = ask_all(cases, bench.texts, asking)
-    else:
-        exam = ask_without_text(cases, asking.boxes, bench.texts.embeddings.shape[1])
+    exam = test.exam
     shown = find_shown(exam.questions)
-    answers = replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam, list(shown.values()))
+    answers = replace(bench.evaluator, boxes=test.boxes).answer(bench.arm, exam, list(shown.values()))
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_first:
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
@@ -124,7 +143,7 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "status": "finished",
         "trainable_parameters": count_trainable_parameters(bench.arm),
         "val_dice": progress.best_val_dice,
-        "test_dice": float(answers.select("dice")[[question.is_main for question in questions]].mean()),
+        "test_dice": float(answers.select(DICE)[[question.is_main for question in questions]].mean()),
         "best_epoch": progress.best_epoch,
         "epochs": progress.epoch,
         "seconds": round(progress.seconds, 2),

@@ -20,6 +20,7 @@ from t2m_bench.files import write_json
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
 from t2m_bench.metrics.measures import is_measured_in_full, measure_mask
 from t2m_bench.metrics.results import RESULTS_NAME, load_results, write_results
+from t2m_bench.recipe.conditions import RIGHT, WRONG
 from t2m_bench.recipe.schema import TIGHT
 from t2m_bench.runs.job import MASKS_NAME
 from t2m_bench.runs.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
@@ -97,7 +98,7 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
     several, the wrong class is of that field alone, and the condition says so.
     """
     field, constant = job.data.fields[0], job.recipe.dataset
-    mistaken = "wrong" if len(job.data.fields) == 1 else f"wrong:{field}"
+    mistaken = WRONG if len(job.data.fields) == 1 else f"{WRONG}:{field}"
     wrong = job.data.asking.wrong[field]
     crops = [crop_to_box(job.data.root, case) for case in training]
     classes = [case.text_fields[field] for case in training]
@@ -106,7 +107,7 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
     rows = []
     for case in test_cases:
         reference, own = load_mask(job.data.root, case), case.text_fields
-        given = {"right": dict(own)} | ({mistaken: {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
+        given = {RIGHT: dict(own)} | ({mistaken: {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
         for box in (TIGHT, *boxes):
             drawn = case.box_xyxy if box == TIGHT else round_box(boxes[box][case.case_id])
             frame = (case.height, case.width, drawn)

@@ -33,7 +33,7 @@ def lock_run(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
     with (folder / LOCK_NAME).open("a+", encoding="utf-8") as stream:
         if not _take(stream, patience_s):
             stream.seek(0)
-            holder = stream.read().strip() or "unknown"
+            holder = stream.read().strip() or "of an unknown name"
             raise RunFolderError(
                 f"{folder}: another process is writing this run ({holder}). Wait for it, or give another --runs."
             )

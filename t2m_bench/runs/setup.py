@@ -19,13 +19,14 @@ from t2m_bench.embedding.image_source import ImageSource
 from t2m_bench.embedding.shards.reader import CaseSource, ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.text_table import TextTable
+from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.evaluation.evaluate import Evaluator
 from t2m_bench.files import load_json
 from t2m_bench.models.arm import Arm, BuildContext, Built
 from t2m_bench.models.sam import FrozenSam, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter
-from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.arms import ARMS, ArmEntry, Texts
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.compiling import NOT_ASKED
@@ -110,9 +111,9 @@ class Job:
     def make_texts(self) -> TextTable:
         """Return the texts as the arm's kind reads them."""
         given = ARMS.find(self.recipe.adapter.kind).texts
-        if given == "labels":
+        if given == Texts.LABELS:
             return self.data.texts.as_labels()
-        if given == "shuffled":
+        if given == Texts.SHUFFLED:
             trained = self.data.select(self.data.splits.outside_test)
             patient_of = {case.case_id: case.patient_id for case in trained}
             return self.data.texts.shuffle(patient_of, np.random.default_rng([self.recipe.seed, SHUFFLE_STREAM]))
@@ -165,7 +166,7 @@ def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
     """Build a fresh arm on this rank's device, and the frozen parts where they are not given.
 
     Raises:
-        RecipeError: the arm needs a package that is not installed.
+        RecipeError: the arm needs a package that is not installed, or is not what its entry says.
     """
     frozen = frozen or load_frozen(job, ranks)
     texts = job.make_texts()
@@ -187,5 +188,25 @@ def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> Built:
         generator=torch.Generator().manual_seed(job.recipe.seed),
         segmenter=frozen.segmenter,
     )
-    built: Built = load_object(ARMS.find(job.recipe.adapter.kind).build)(context)
+    entry = ARMS.find(job.recipe.adapter.kind)
+    built: Built = load_object(entry.build)(context)
+    _check_agreement(entry, built.arm)
     return built
+
+
+def _check_agreement(entry: ArmEntry, arm: Arm) -> None:
+    """Refuse an arm that says otherwise of its texts than its row: questions and reports go by one or the other.
+
+    Raises:
+        RecipeError: names the arm, and both attributes with both values.
+    """
+    pairs = (
+        ("reads_text", entry.reads_text, "uses_text", arm.uses_text),
+        ("has_text_loss", entry.has_text_loss, "has_text_loss", arm.has_text_loss),
+    )
+    for of_entry, said, of_arm, found in pairs:
+        if bool(found) != said:
+            raise RecipeError(
+                f"the arm {entry.name}: its entry has {of_entry} = {said}, and {type(arm).__name__}, which "
+                f"{entry.build} builds, has {of_arm} = {found}; make them agree"
+            )

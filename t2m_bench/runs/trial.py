@@ -11,6 +11,8 @@ from t2m_bench.data.splits import Splits
 from t2m_bench.errors import RecipeError, UserError
 from t2m_bench.evaluation.conditions import Exam, ask_all
 from t2m_bench.models.arm import Arm, count_trainable_parameters
+from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import TIGHT, Recipe
 from t2m_bench.runs.job import ask_to_validate, make_trainer
 from t2m_bench.runs.setup import Bench, Frozen, Job, load_frozen, set_up
@@ -148,10 +150,10 @@ class _Member:
 
 def ask_for_reliance(bench: Bench) -> Exam:
     """Return the right and the wrong text (the published map) of each validation case whose text is known."""
-    asking = replace(bench.job.data.asking, conditions=("right", "wrong"), boxes=(TIGHT,))
+    asking = replace(bench.job.data.asking, conditions=(RIGHT, WRONG), boxes=(TIGHT,))
     asked = ask_all(bench.job.data.select(bench.job.data.splits.val), bench.texts, asking)
-    wrong = {question.case.case_id for question in asked.questions if question.condition == "wrong"}
-    kept = (q for q in asked.questions if q.condition in ("right", "wrong") and q.case.case_id in wrong)
+    wrong = {question.case.case_id for question in asked.questions if question.condition == WRONG}
+    kept = (q for q in asked.questions if q.condition in (RIGHT, WRONG) and q.case.case_id in wrong)
     return Exam(tuple(kept), asked.vectors)
 
 
@@ -159,8 +161,8 @@ def compute_reliance(bench: Bench, arm: Arm, exam: Exam) -> float:
     """Return the mean Dice that wrong text costs; 0 where no text is known."""
     if not exam.questions:
         return 0.0
-    dice = bench.evaluator.answer(arm, exam, dice_alone=True).select("dice")
-    is_right = np.array([question.condition == "right" for question in exam.questions])
+    dice = bench.evaluator.answer(arm, exam, dice_alone=True).select(DICE)
+    is_right = np.array([question.condition == RIGHT for question in exam.questions])
     return float(dice[is_right].mean() - dice[~is_right].mean())
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from t2m_bench.recipe.arms import ARMS
-from t2m_bench.recipe.schema import LEVELS, Recipe
+from t2m_bench.recipe.arms import ARMS, LEVELS
+from t2m_bench.recipe.schema import Recipe
 from t2m_bench.search.sweep import Sweep
 
 CONTRASTIVE = ("loss.contrastive_weight", "loss.temperature")

@@ -4,11 +4,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from messages import raises_naming
+from plugins import install
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.embedding.text_table import TextTable
+from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all, ask_right, compute_same_class_share
+from t2m_bench.metrics.measures import is_measured_in_full
 
 BOOK = load_prompts("nsclc", "category")
 FIELDS = BOOK.fields
@@ -171,3 +175,39 @@ def test_validation_asks_with_the_text_of_training() -> None:
     exam = ask_right(CASES, shuffled)
     given = [question.given for question in exam.questions]
     assert given == [shuffled.fields_of[case.case_id] for case in CASES]
+
+
+MINE = """
+from t2m_bench.recipe.conditions import ConditionEntry
+
+MINE = ConditionEntry("mine", "mine:draw", row="mean", pattern="mine:[ab]", all_boxes=True, in_full=True)
+
+def draw(asked):
+    yield from (asked.give(f"mine:{name}", asked.case.text_fields) for name in NAMES)
+"""
+
+MINE_POINT = {"t2m_bench.conditions": "mine = mine:MINE"}
+
+
+def test_a_condition_of_several_names_is_asked_with_every_box_and_measured_in_full(tmp_path: Path) -> None:
+    with install(tmp_path, "mine", f"{MINE}\nNAMES = 'ab'\n", MINE_POINT):
+        exam = ask(conditions=("right", "mine"))
+        asked = {(q.condition, q.box) for q in exam.questions if q.case.case_id == "case-0"}
+        names, boxes = ("right", "mine:a", "mine:b"), ("tight", "jitter_20")
+        assert asked == {(name, box) for name in names for box in boxes}
+        assert is_measured_in_full("mine:a", "tight")
+    assert not is_measured_in_full("mine:a", "tight")
+
+
+def test_wrong_texts_of_one_field_are_asked_and_measured_in_brief() -> None:
+    boxes = {q.box for q in ask().questions if q.condition == "wrong:t_stage"}
+    assert boxes == {"tight"}
+    assert not is_measured_in_full("wrong:t_stage", "tight")
+
+
+@pytest.mark.parametrize("name", ["c", "ab"])
+def test_a_name_that_is_none_of_the_conditions_own_is_refused(tmp_path: Path, name: str) -> None:
+    code = f"{MINE}\nNAMES = ['a', {name!r}]\n"
+    refused = raises_naming(RecipeError, "mine", f"mine:{name}", "mine:[ab]")
+    with install(tmp_path, "mine", code, MINE_POINT), refused:
+        ask(conditions=("right", "mine"))

@@ -25,7 +25,7 @@ from t2m_bench.data.frame import Frame
 from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
 from t2m_bench.evaluation.evaluate import Evaluator
-from t2m_bench.metrics.measures import MEASURES
+from t2m_bench.metrics.measures import list_measured
 from t2m_bench.training.process_group import Ranks
 
 WRONG = {"birads": {"2": "5", "3": "5", "4": "2", "5": "2"}}
@@ -113,10 +113,10 @@ def test_decoding_a_few_questions_at_a_time_changes_nothing(tmp_path: Path, monk
 def test_ranks_answer_every_question_once(tmp_path: Path, world_size: int) -> None:
     cases = make_cases(tmp_path)
     alone = answer_here(tmp_path, cases)
-    assert alone["scores"].shape == (21, len(MEASURES))
-    ref_empty = alone["scores"][:, MEASURES.index("ref_empty")].tolist()
+    assert alone["scores"].shape == (21, len(list_measured()))
+    ref_empty = alone["scores"][:, list_measured().index("ref_empty")].tolist()
     assert ref_empty == [1, 1] + [0] * 19
-    assert alone["scores"][2:, MEASURES.index("hd95")].isfinite().all()
+    assert alone["scores"][2:, list_measured().index("hd95")].isfinite().all()
     mp.spawn(_run, (world_size, find_port(), tmp_path, cases), nprocs=world_size)
     for rank in range(world_size):
         shared = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)

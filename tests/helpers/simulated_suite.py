@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2m_bench.metrics.measures import FULL_CONDITIONS, MEASURES
+from t2m_bench.metrics.measures import is_measured_in_full, list_measured
 from t2m_bench.metrics.results import write_results
 
 CLASSES = ("2", "3", "4", "5")
@@ -87,8 +87,8 @@ class Suite:
     def _make_row(
         self, case: Mapping[str, Any], arm: str, seed: int, condition: str, given: str, box: str, dice: float
     ) -> dict[str, Any]:
-        measured = dict.fromkeys(MEASURES, float("nan"))
-        if box == "tight" and condition in FULL_CONDITIONS:
+        measured = dict.fromkeys(list_measured(), float("nan"))
+        if is_measured_in_full(condition, box):
             measured |= {"precision": dice, "recall": dice, "hd95": 60 * (1 - dice), "assd": 20 * (1 - dice)}
             measured |= {"surface_dice": dice**2, "surface_dice_1": dice**4, "surface_dice_5": dice**0.5}
             measured |= {"area_error": 0.98 - dice, "box_diagonal": 150.0}

@@ -1,10 +1,14 @@
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from plugins import install, write_package
 
 from t2m_bench.metrics.floors import predict_box
-from t2m_bench.metrics.measures import MEASURES, is_measured_in_full, measure_mask, name_distance_unit
+from t2m_bench.metrics.measures import is_measured_in_full, list_measured, measure_mask, name_distance_unit
 
 BOX = (10, 10, 40, 50)  # its diagonal is 50
 REFERENCE = predict_box(80, 90, BOX)
@@ -13,7 +17,7 @@ REFERENCE = predict_box(80, 90, BOX)
 def test_pixels_are_measured_against_the_boxs_diagonal() -> None:
     """A box one pixel larger on each side: 1 px is 2 % of the diagonal, so only the tolerance of 1 % is missed."""
     measured = measure_mask(predict_box(80, 90, (9, 9, 41, 51)), REFERENCE, BOX, None)
-    assert tuple(measured) == MEASURES
+    assert tuple(measured) == list_measured()
     assert measured["box_diagonal"] == 50
     assert measured["hd95"] == pytest.approx(1)
     assert measured["surface_dice_1"] == 0
@@ -51,4 +55,34 @@ def test_only_main_conditions_with_tight_boxes_are_measured_in_full() -> None:
     assert not is_measured_in_full("right", "jitter_20")
     assert not is_measured_in_full("swap:birads=2", "tight")
     measured = measure_mask(REFERENCE, REFERENCE, BOX, None, in_full=False)
-    assert {name for name in MEASURES if not math.isnan(measured[name])} == {"dice", "iou", "pred_empty", "ref_empty"}
+    found = {name for name in list_measured() if not math.isnan(measured[name])}
+    assert found == {"dice", "iou", "pred_empty", "ref_empty"}
+
+
+CENTROID = """
+from t2m_bench.metrics.measures import MaskPair
+from t2m_bench.recipe.measures import MeasureEntry
+
+AREA = MeasureEntry("area", "more_measures:get_area", "Area", unit="px", high=float("inf"))
+
+def get_area(pair: MaskPair) -> float:
+    return float(pair.mask_pred.sum())
+"""
+
+
+def test_a_measure_may_lie_in_one_file_with_its_entry(tmp_path: Path) -> None:
+    """In a fresh process, where neither module is imported yet, whichever comes first."""
+    write_package(tmp_path, "more_measures", CENTROID, {"t2m_bench.measures": "area = more_measures:AREA"})
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import {}, t2m_bench.metrics.measures as measures; "
+    code += "print([entry.label for entry in measures.MEASURE_TABLE][-1], measures.list_measured()[-3])"
+    for first in ("more_measures", "t2m_bench.metrics.measures", "t2m_bench.metrics.results"):
+        command = [sys.executable, "-c", code.format(first), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.stdout.split() == ["Area", "area"], done.stderr
+
+
+def test_a_measure_of_another_package_is_computed(tmp_path: Path) -> None:
+    with install(tmp_path, "more_measures", CENTROID, {"t2m_bench.measures": "area = more_measures:AREA"}):
+        measured = measure_mask(REFERENCE, REFERENCE, BOX, None)
+        assert tuple(measured) == list_measured()
+        assert measured["area"] == 1200

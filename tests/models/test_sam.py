@@ -9,10 +9,18 @@ import pytest
 import torch
 from messages import raises_naming
 from PIL import Image
+from plugins import install
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import build_sam, compute_weights_sha256, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import (
+    build_sam,
+    compute_weights_sha256,
+    encode_images,
+    find_weights,
+    load_sam,
+    preprocess_image,
+)
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 
 
@@ -163,3 +171,17 @@ def test_a_weights_file_is_hashed_once_until_it_changes(tmp_path: Path, monkeypa
     path.write_bytes(b"two")
     os.utime(path, ns=(1, 1))
     assert compute_weights_sha256("vit_b", path) == hashlib.sha256(b"two").hexdigest()
+
+
+SHIPS = """
+from pathlib import Path
+from t2m_bench.recipe.encoders import ImageEncoder
+WEIGHTS = str(Path(__file__).with_name("weights.safetensors"))
+ENCODER = ImageEncoder("theirs", "theirs:build", 256, 16, "theirs", "CC0", "none", shipped=WEIGHTS)
+"""
+
+
+def test_another_package_may_ship_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").touch()
+    with install(tmp_path, "theirs", SHIPS, {"t2m_bench.image_encoders": "theirs = theirs:ENCODER"}):
+        assert find_weights("theirs", None) == tmp_path / "weights.safetensors"

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from messages import check_names
+from messages import check_names, raises_naming
+from plugins import install
 
 from t2m_bench.cli import main
+from t2m_bench.errors import RecipeError
 from t2m_bench.models import box_unet
 from t2m_bench.models.sam import build_sam
+from t2m_bench.pipeline.preflight import check_encoder_package, check_entries, check_packages
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.schema import Recipe, load_recipe
 
 VERBS = ("embed", "train", "bench")
 
@@ -154,3 +158,44 @@ def test_a_part_that_is_none(
     asked = [*command("bench", tmp_path), f"--part={part}"]
     assert part in refuse(asked, monkeypatch, capsys)
     assert_nothing_was_done(tmp_path)
+
+
+THEIRS = """
+from t2m_bench.recipe.arms import ArmEntry
+from t2m_bench.recipe.conditions import ConditionEntry
+from t2m_bench.recipe.encoders import ImageEncoder
+from t2m_bench.recipe.measures import MeasureEntry
+
+NEEDS = dict(package="no_such_module", install="theirs[all]")
+ARM = ArmEntry("theirs", "theirs", **NEEDS)
+ENCODER = ImageEncoder("theirs", "theirs:build", 256, 16, "a file", "CC0", "none", **NEEDS)
+CONDITION = ConditionEntry("theirs", "theirs:no_draw")
+MEASURE = MeasureEntry("theirs", "no_such_module:get")
+"""
+
+
+def load_demo(*overrides: str) -> Recipe:
+    return load_recipe(Path(__file__).resolve().parents[2] / "launch" / "demo.yaml", overrides)
+
+
+def test_entries_of_other_packages_say_how_what_they_need_is_installed(tmp_path: Path) -> None:
+    points = {"t2m_bench.arms": "theirs = theirs:ARM", "t2m_bench.image_encoders": "theirs = theirs:ENCODER"}
+    with install(tmp_path, "theirs", THEIRS, points):
+        for check in (lambda: check_packages(["theirs"]), lambda: check_encoder_package("theirs")):
+            with raises_naming(RecipeError, "theirs", "no_such_module", "theirs[all]"):
+                check()
+
+
+@pytest.mark.parametrize(
+    ("point", "overrides", "named"),
+    [
+        ({"t2m_bench.conditions": "theirs = theirs:CONDITION"}, ["bench.conditions=[right,theirs]"], "theirs:no_draw"),
+        ({"t2m_bench.measures": "theirs = theirs:MEASURE"}, [], "no_such_module:get"),
+    ],
+)
+def test_code_that_is_not_there_is_refused_before_any_work(
+    tmp_path: Path, point: dict[str, str], overrides: list[str], named: str
+) -> None:
+    check_entries(load_demo())
+    with install(tmp_path, "theirs", THEIRS, point), raises_naming(RecipeError, named):
+        check_entries(load_demo(*overrides))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from messages import raises_naming
 
 from t2m_bench.errors import RecipeError
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
@@ -18,7 +19,7 @@ class Entry:
 
 
 def make_table() -> Registry[Entry]:
-    return Registry("thing", "t2m_bench.test_things", (Entry("apple"), Entry("pear", 2)))
+    return Registry("thing", "t2m_bench.test_things", (Entry("apple"), Entry("pear", 2)), reserved=("none",))
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch, points: str, code: str) -> None:
@@ -69,3 +70,25 @@ def test_every_encoder_names_code_that_exists() -> None:
     for entry in IMAGE_ENCODERS:
         for code in (entry.build, entry.rename, entry.finish):
             assert not code or callable(load_object(code))
+
+
+@pytest.mark.parametrize("name", ["none", "Plum", "red-plum"])
+def test_names_that_results_cannot_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    code = f"from tests_entry import Entry\nPLUM = Entry({name!r})\n"
+    monkeypatch.setitem(sys.modules, "tests_entry", sys.modules[__name__])
+    install(tmp_path, monkeypatch, f"{name} = added_things:PLUM", code)
+    with raises_naming(RecipeError, name, "added_things:PLUM", "added-things"):
+        make_table().find(name)
+
+
+def test_code_that_an_entry_names_and_that_is_not_there_is_named() -> None:
+    for code in ("no_such_module:build", "t2m_bench.files:no_such_function"):
+        with raises_naming(RecipeError, code):
+            load_object(code)
+
+
+def test_our_own_entries_are_read_without_importing_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "plum = added_things:PLUM", "raise RuntimeError('imported')")
+    table = make_table()
+    assert [entry.name for entry in table.own] == ["apple", "pear"]
+    assert (table.get("pear"), table.get("plom"), table.names[-1]) == (Entry("pear", 2), None, "plum")

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from messages import check_names, is_named, raises_naming
+from plugins import install
 from simulated_suite import COST, Suite
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.console import print_report
-from t2m_bench.reporting.provenance import list_facts, make_audit_table
+from t2m_bench.reporting.provenance import list_facts, list_warnings, make_audit_table
 from t2m_bench.reporting.published import FOOTNOTE
 from t2m_bench.reporting.report import Report, break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_crops, load_experiment
@@ -373,3 +374,62 @@ def test_phantoms_are_called_so_and_stand_beside_no_published_figure(experiment:
     assert any(is_named(warning, "Phantoms") and is_named(warning, "0.5") for warning in written.warnings)
     (arms,) = [table for table in written.tables if table.name == "arms"]
     assert not arms.numbers["published"].any()
+
+
+def name_otherwise(experiment: Path, kind: str, encoder: str, arm: str) -> None:
+    """Let an experiment be of a data set and an encoder, and its gated runs of a kind of arm, that are not ours."""
+    for path in (experiment / "experiment.json", *experiment.glob("*/run.json")):
+        text = path.read_text().replace('"kind": "bus_bra"', f'"kind": "{kind}"').replace('"mini"', f'"{encoder}"')
+        path.write_text(text.replace('"kind": "gated"', f'"kind": "{arm}"'))
+
+
+def test_a_report_needs_no_package_that_made_its_runs(experiment: Path) -> None:
+    name_otherwise(experiment, "my_data", "my_encoder", "my_arm")
+    report = write_report(load_experiment(experiment))
+    facts = dict(list_facts(load_experiment(experiment)))
+    assert facts["Image encoder"] == "my_encoder"
+    check_names(facts["Data set"], "my_data")
+    (warning,) = [said for said in report.warnings if is_named(said, "my_data")]
+    check_names(warning, "data set", "my_data", "image encoder", "my_encoder", "arm", "gated")
+    (arms,) = [table for table in report.tables if table.name == "arms"]
+    assert not arms.numbers["published"].any()
+
+
+def test_where_all_is_installed_nothing_is_said_of_packages(written: Report) -> None:
+    assert not [said for said in written.warnings if is_named(said, "installed")]
+
+
+THEIRS = """
+from t2m_bench.recipe.datasets import DataSet
+from t2m_bench.recipe.encoders import ImageEncoder
+
+DATA = DataSet("my_data", "My data", "mine:Reader", unseen_by={"my_encoder": "It saw no bone."})
+ENCODER = ImageEncoder(
+    "my_encoder", "mine:build", 256, 16, "a file", "CC0", "nothing",
+    label="My encoder", warning="Not MedSAM. {seen}",
+)
+"""
+
+THEIR_POINTS = {"t2m_bench.datasets": "my_data = mine:DATA", "t2m_bench.image_encoders": "my_encoder = mine:ENCODER"}
+
+
+def test_another_packages_data_set_and_encoder_stand_under_their_labels(experiment: Path, tmp_path: Path) -> None:
+    name_otherwise(experiment, "my_data", "my_encoder", "gated")
+    with install(tmp_path, "mine", THEIRS, THEIR_POINTS):
+        results = load_experiment(experiment)
+        facts, warnings = dict(list_facts(results)), list_warnings(results)
+    check_names(facts["Data set"], "My data")
+    check_names(facts["Image encoder"], "My encoder")
+    assert (facts["Its licence"], facts["Its training data"]) == ("CC0", "nothing")
+    assert "Not MedSAM. It saw no bone." in warnings  # phrase: two sentences that the entries give, put together
+
+
+def test_what_our_encoder_never_saw_is_said_of_ours_alone(experiment: Path, tmp_path: Path) -> None:
+    name_otherwise(experiment, "nsclc", "my_encoder", "gated")
+    with install(tmp_path, "mine", THEIRS, THEIR_POINTS):
+        warnings = list_warnings(load_experiment(experiment))
+    assert "Not MedSAM." in warnings
+    name_otherwise(experiment, "nsclc", "mini", "gated")
+    path = experiment / "experiment.json"
+    path.write_text(path.read_text().replace('"my_encoder"', '"mini"'))
+    assert [said for said in list_warnings(load_experiment(experiment)) if is_named(said, "CT")]

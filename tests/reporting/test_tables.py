@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from messages import check_names, is_named
+from plugins import install
 from simulated_suite import COST, GAIN
 
 from t2m_bench.metrics.results import write_results
@@ -18,6 +19,7 @@ from t2m_bench.reporting.distances import make_measures_table
 from t2m_bench.reporting.figures import draw_boxes
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.parts import Part, make_parts
+from t2m_bench.reporting.provenance import list_warnings
 from t2m_bench.reporting.results import load_experiment
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
 from t2m_bench.reporting.strata import make_arm_box_table, make_box_table, make_class_table, make_harm_table
@@ -233,3 +235,99 @@ def test_distances_of_two_units_are_not_averaged(experiment: Path) -> None:
     assert table is not None
     assert (table.numbers["hd95"] < 1e3).all()
     check_names(table.note, "1 cases", "mm")
+
+
+MINE = """
+from t2m_bench.recipe.conditions import ConditionEntry
+from t2m_bench.recipe.measures import MeasureEntry
+
+MINE = ConditionEntry("mine", "mine:draw", label="my own texts", row=ROW, pattern="mine:[ab]")
+VOLUME = MeasureEntry("volume", "mine:get", "Volume", unit="ml", better="lower", high=float("inf"))
+"""
+
+MINE_POINTS = {"t2m_bench.conditions": "mine = mine:MINE", "t2m_bench.measures": "volume = mine:VOLUME"}
+
+
+def ask_mine(experiment: Path) -> None:
+    """Add to the runs of two arms two conditions, which cost 0.1 and 0.3 Dice, and a measure of 7 everywhere."""
+    for path in (path for arm in ("gated", "hierarchical") for path in experiment.glob(f"{arm}-*/cases.parquet")):
+        table = pd.read_parquet(path)
+        right = table[(table["condition"] == "right") & (table["box"] == "tight")]
+        added = [right.assign(condition=f"mine:{name}", dice=right["dice"] - cost) for name, cost in COSTS_OF_MINE]
+        pd.concat([table, *added]).assign(volume=7.0).to_parquet(path)
+
+
+COSTS_OF_MINE = (("a", 0.1), ("b", 0.3))
+
+
+@pytest.mark.parametrize(
+    ("row", "costs"),
+    [
+        ("mine_mean", {("mine_mean", "my own texts"): 0.2}),
+        ("", {("mine:a", "my own texts (mine:a)"): 0.1, ("mine:b", "my own texts (mine:b)"): 0.3}),
+    ],
+)
+def test_another_packages_condition_has_its_row_or_one_for_each_name(
+    experiment: Path, tmp_path: Path, row: str, costs: dict[tuple[str, str], float]
+) -> None:
+    ask_mine(experiment)
+    with install(tmp_path, "mine", f"ROW = {row!r}\n{MINE}", MINE_POINTS):
+        table = make_counterfactual_table(load_experiment(experiment))
+    assert table is not None
+    labels = [cells[1] for cells in table.rows]
+    found = table.numbers.assign(label=labels).set_index(["arm", "condition", "label"])["cost"]
+    for (name, label), cost in costs.items():
+        assert found["gated", name, label] == pytest.approx(cost)
+    assert len(found["gated"]) == len(found["label"]) + len(costs)
+
+
+def test_another_packages_measure_has_its_column_under_its_label(experiment: Path, tmp_path: Path) -> None:
+    before = make_measures_table(load_experiment(experiment))
+    ask_mine(experiment)
+    with install(tmp_path, "mine", f"ROW = 'mean'\n{MINE}", MINE_POINTS):
+        table = make_measures_table(load_experiment(experiment))
+    assert before is not None
+    assert table is not None
+    assert table.columns == (*before.columns[:-1], "Volume, ml", before.columns[-1])
+    numbers = table.numbers.set_index("arm")
+    assert (numbers.loc["gated", "volume"], table.rows[-1][-2]) == (7.0, "7.000")
+    assert np.isnan(numbers.loc["label", "volume"])
+    pd.testing.assert_frame_equal(table.numbers.drop(columns="volume"), before.numbers)
+    check_names(table.note, "Volume", "lower")
+
+
+def test_without_their_package_conditions_and_measures_are_shown_by_bare_names(experiment: Path) -> None:
+    ask_mine(experiment)
+    results = load_experiment(experiment)
+    counterfactual, measures = make_counterfactual_table(results), make_measures_table(results)
+    assert counterfactual is not None
+    assert measures is not None
+    found = counterfactual.numbers.set_index(["arm", "condition"])["cost"]
+    assert found["gated", "mine"] == pytest.approx(0.2)
+    assert measures.columns[-2] == "volume"
+    assert measures.numbers.set_index("arm").loc["gated", "volume"] == 7.0
+    (warning,) = [said for said in list_warnings(results) if is_named(said, "volume")]
+    check_names(warning, "condition", "mine", "measure")
+
+
+ARM = """
+from t2m_bench.recipe.arms import ArmContrast, ArmEntry
+
+CONTRASTS = (ArmContrast("better than one level?", "gated", in_family=True), ArmContrast("worse than the method?"))
+MINE = ArmEntry("mine", "Mine", question="any better?", contrasts=CONTRASTS)
+"""
+
+
+def test_another_packages_arm_enters_the_comparisons_that_its_entry_names(experiment: Path, tmp_path: Path) -> None:
+    before = {item.key: item.role for item in make_comparisons(load_experiment(experiment))}
+    for path in experiment.glob("label-*/cases.parquet"):
+        pd.read_parquet(path).assign(arm="mine").to_parquet(path)
+        note = path.with_name("run.json")
+        note.write_text(note.read_text().replace('"label"', '"mine"'))
+    with install(tmp_path, "mine", ARM, {"t2m_bench.arms": "mine = mine:MINE"}):
+        results = load_experiment(experiment)
+        found = {item.key: item for item in make_comparisons(results)}
+        assert results.name_arm("mine") == "Mine"
+    added = {"mine - gated": "Holm family", "hierarchical - mine": "interval only", "mine - text_free": "interval only"}
+    assert {key: item.role for key, item in found.items() if key not in before} == added
+    assert found["mine - gated"].question == "better than one level?"  # phrase: a question that the entry gives

@@ -16,6 +16,7 @@ from scipy import ndimage
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box, load_grey
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.errors import DatasetError
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
@@ -86,7 +87,7 @@ def _read_table(root: Path) -> pd.DataFrame:
     if table.empty:
         raise DatasetError(f"{root / TABLE}: has no rows.")
     birads = table["BIRADS"].str.strip().str.removesuffix(".0")
-    unset = birads.str.lower().isin(["", "nan", "na", "unknown"])
+    unset = birads.str.lower().isin(["", "nan", "na", UNKNOWN])
     bad = table[~unset & ~birads.isin(BIRADS)]
     if len(bad):
         row = bad.iloc[0]
@@ -97,7 +98,7 @@ def _read_table(root: Path) -> pd.DataFrame:
     blank = table[patients.str.lower().isin(["", "nan", "na"])]
     if len(blank):
         raise DatasetError(f"{root / TABLE}: Case of {blank.iloc[0]['ID']} is empty; it says which patient it is of.")
-    return table.assign(BIRADS=birads.where(~unset, "unknown"), Case=patients)
+    return table.assign(BIRADS=birads.where(~unset, UNKNOWN), Case=patients)
 
 
 def _read_folds(root: Path, table: pd.DataFrame) -> dict[str, int]:

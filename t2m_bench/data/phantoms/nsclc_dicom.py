@@ -58,7 +58,7 @@ class Style:
     """
 
     seg: Literal["old", "modern"] = "old"
-    frames: Literal["ascending", "descending", "shuffled"] = "descending"
+    frames: Literal["ascending", "descending", "scattered"] = "descending"
     slope: int = 1
     signed: bool = False
     compressed: bool = False
@@ -71,8 +71,8 @@ STYLES = (
     Style(),
     Style(seg="modern", frames="ascending"),
     Style(frames="ascending", slope=2, signed=True),
-    Style(seg="modern", frames="shuffled", compressed=True),
-    Style(frames="shuffled", nudged=(1,)),
+    Style(seg="modern", frames="scattered", compressed=True),
+    Style(frames="scattered", nudged=(1,)),
     Style(seg="modern", frames="descending", slope=-1),
     Style(without=(1,)),
     Style(seg="modern", frames="ascending", tilt_degrees=12.0),
@@ -199,7 +199,7 @@ def _order_frames(scan: Scan, style: Style, references: dict[int, str]) -> list[
         indices = [index for index in indices if scan.masks[index].any()]
     if style.frames == "descending":
         indices.reverse()
-    if style.frames == "shuffled":
+    if style.frames == "scattered":
         indices = [int(index) for index in np.random.default_rng(len(indices)).permutation(indices)]
     return indices
 

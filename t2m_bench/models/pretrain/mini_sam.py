@@ -29,9 +29,9 @@ from t2m_bench.models.losses import compute_bce_loss, compute_dice_loss
 from t2m_bench.models.pretrain.rich_phantoms import draw_rich_phantom
 from t2m_bench.models.sam import MINI_IMAGE_SIZE, build_sam, preprocess_image
 from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
-from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.encoders import DEFAULT_ENCODER, IMAGE_ENCODERS
 
-MINI_FRAME = Frame.of(IMAGE_ENCODERS.find("mini"))
+MINI_FRAME = Frame.of(IMAGE_ENCODERS.find(DEFAULT_ENCODER))
 LOW_RES = MINI_FRAME.low_res_size
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     seen = draw_all(training, 0, training.images)
     apart = draw_all(training, training.images, training.held_apart)
     print(f"drew {len(seen) + len(apart)} phantoms in {time.monotonic() - start:.0f} s", flush=True)
-    model = build_sam("mini")
+    model = build_sam(DEFAULT_ENCODER)
     train(model, seen, training)
     model.load_state_dict({name: value.half().float() for name, value in model.state_dict().items()})
     figures = {

@@ -21,6 +21,7 @@ from torch.nn import functional
 from t2m_bench.data.prompts import UNKNOWN, PromptBook, Use, load_prompts
 from t2m_bench.models.text import FrozenText, load_text_encoder
 from t2m_bench.models.torchvision_ops import declare_missing_operators
+from t2m_bench.recipe.datasets import DATA_SETS
 
 WIDTH = 768
 POSITIONS = 96
@@ -94,7 +95,7 @@ class Training:
 
 def load_books() -> list[PromptBook]:
     """Load the shipped prompt files."""
-    return [load_prompts(name, "category") for name in ("birads", "nsclc")]
+    return [load_prompts(entry.prompts, "category") for entry in DATA_SETS.own]
 
 
 def list_sentences(books: list[PromptBook], use: Use) -> list[tuple[Label, str]]:

@@ -20,7 +20,7 @@ HISTOLOGIES = {
     "nsclc nos": "NSCLC NOS",
     "nsclc nos (not otherwise specified)": "NSCLC NOS",
 }
-UNSET = frozenset({"", "na", "n/a", "nan", "unknown", "not collected", "not assessed", "not recorded"})
+UNSET = frozenset({"", "na", "n/a", "nan", UNKNOWN, "not collected", "not assessed", "not recorded"})
 T_STAGE, HISTOLOGY = "t_stage", "histology"
 FIELDS = (T_STAGE, HISTOLOGY)
 MAX_DEPTH = 3

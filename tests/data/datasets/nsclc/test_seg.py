@@ -23,7 +23,7 @@ from t2m_bench.data.phantoms.nsclc_dicom import Style, list_written, write_scan
 STYLES = [
     Style(seg=seg, frames=frames, **oddity)
     for seg in ("old", "modern")
-    for frames in ("ascending", "descending", "shuffled")
+    for frames in ("ascending", "descending", "scattered")
     for oddity in ({}, {"without": (9,)}, {"nudged": (8,)}, {"tilt_degrees": 12.0}, {"compressed": True, "slope": -1})
 ]
 
@@ -51,7 +51,7 @@ def edit_frames(path: Path, change: object) -> None:
 
 def test_a_frame_without_a_position_is_found_by_its_source_image(tmp_path: Path) -> None:
     scan = make_scan()
-    write_scan(tmp_path, scan, Style(seg="modern", frames="shuffled"))
+    write_scan(tmp_path, scan, Style(seg="modern", frames="scattered"))
 
     def drop_positions(dataset: pydicom.Dataset) -> None:
         for group in dataset.PerFrameFunctionalGroupsSequence:
