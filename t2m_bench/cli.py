@@ -21,9 +21,6 @@ DEMO = Path("demo")
 WHOLE_PART = "1/1"
 """All of a suite, as --part writes it."""
 
-NAMED_FAILURES = 5
-"""How many cases without pictures a message names."""
-
 WORKERS_LOST_EXIT_CODE = 86
 """Tells a job script to try again, on other nodes perhaps."""
 
@@ -275,12 +272,7 @@ def inspect(
     summary |= {"flagged": found.num_flagged, "without_pictures": len(found.failures), "bytes": found.num_bytes}
     _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})
     if found.failures:
-        listed = "".join(f"\n  {failure}" for failure in found.failures[:NAMED_FAILURES])
-        more = len(found.failures) - NAMED_FAILURES
-        others = f"\n  and {more} more" if more > 0 else ""
-        raise UserError(
-            f"{len(found.failures)} of {found.num_shown} cases have no pictures on the page:{listed}{others}"
-        )
+        raise UserError(found.describe_failures())
 
 
 @app.command()

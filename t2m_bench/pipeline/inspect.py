@@ -23,6 +23,9 @@ PAGE_NAME = "inspect.html"
 """The page lies in the prepared folder, for the owner alone. It has pseudonyms, but beside the pixels: whoever has the
 images too can tell which pseudonym is whose, and a scanner may have written a name into them."""
 
+NAMED = 5
+"""How many files that cannot be shown a message names."""
+
 
 @dataclass(frozen=True)
 class Inspected:
@@ -31,7 +34,9 @@ class Inspected:
     Attributes:
         num_drawn: cases that chance chose. num_flagged: cases with flags, all of them shown.
         num_bytes: of the page.
+        num_shown: cases on the page: drawn ones, and the flagged ones that are not among them.
         failures: one message for each case shown without pictures; names its file, not its pseudonym.
+        are_made: whether images and masks were made by `prepare`, which makes them again.
     """
 
     page: Path
@@ -40,6 +45,14 @@ class Inspected:
     num_flagged: int
     num_bytes: int
     failures: tuple[str, ...]
+    are_made: bool
+
+    def describe_failures(self) -> str:
+        """Return in words how many cases have no pictures, which files are at fault, and the way out."""
+        more = len(self.failures) - NAMED
+        listed = [*self.failures[:NAMED], *([f"and {more} more"] if more > 0 else [])]
+        mend = f"\nRemove {self.page.parent} to have them made again." if self.are_made else ""
+        return "\n  ".join([f"{len(self.failures)} of {self.num_shown} cases have no pictures:", *listed]) + mend
 
 
 def inspect(recipe: Recipe, runs: Path, num_cases: int, seed: int, terminal: Terminal) -> Inspected:
@@ -72,7 +85,8 @@ def inspect(recipe: Recipe, runs: Path, num_cases: int, seed: int, terminal: Ter
     )
     path = prepared.folder / PAGE_NAME
     write_text(path, render_page(page, cards[: len(drawn)], cards[len(drawn) :]), private=True)
-    return Inspected(path, len(cards), len(drawn), len(flags), path.stat().st_size, tuple(failures))
+    num_bytes, are_made = path.stat().st_size, prepared.root == prepared.folder
+    return Inspected(path, len(cards), len(drawn), len(flags), num_bytes, tuple(failures), are_made)
 
 
 def check_numbers(num_cases: int, seed: int) -> None:

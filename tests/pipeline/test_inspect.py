@@ -222,6 +222,7 @@ def test_slices_and_masks_that_are_gone_or_of_another_size_are_said_of_their_cas
     check_names(told, gone.name, bare.name, other.name, "9 x 7")
     shown = {case.name: case for case in PageReader(found.page.read_text(encoding="utf-8")).shown}
     assert {name for name, case in shown.items() if not case.pictures} == set(list(cases)[:3])
+    check_names(found.describe_failures(), 3, found.num_shown, found.page.parent)
     assert not [name for name in list(cases)[:3] if name in told], "no list of files beside their pseudonyms"
 
 
