@@ -25,8 +25,8 @@ WORKERS_LOST_EXIT_CODE = 86
 """Tells a job script to try again, on other nodes perhaps."""
 
 IN_ORDER_OF_USE = (
-    *("demo", "init", "fetch", "phantom", "recipe", "doctor", "prepare", "embed", "train", "evaluate", "bench"),
-    *("sweep", "report", "perf"),
+    *("demo", "init", "fetch", "phantom", "recipe", "doctor", "prepare", "inspect", "embed", "train", "evaluate"),
+    *("bench", "sweep", "report", "perf"),
 )
 
 
@@ -67,6 +67,7 @@ def _refuse_url(context: typer.Context, runs: Path) -> Path:
 
 NEEDS_A_PATH = {
     "prepare": "the manifest names patients, so it leaves this machine for no store",
+    "inspect": "the page shows the data set's own images, so it leaves this machine for no store",
     "embed": "HDF5 files need a path that all nodes share",
     "sweep": "a study is a file that grows under a lock, which an object store does not offer",
     "doctor": "it looks at the folder that nodes share; give the one that mirrors the URL",
@@ -241,6 +242,35 @@ def prepare(
     summary = {"folder": str(prepared.folder), "cases": audit.cases, "patients": audit.patients, "leaks": audit.leaks}
     summary |= {"left_out": audit.exclusions}
     _end(as_json, summary | {"reused": prepared.reused, "seconds": round(time.monotonic() - start, 2)})
+
+
+@app.command()
+def inspect(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    cases: Annotated[int, typer.Option(help="Cases drawn at random; all flagged ones are shown too.")] = 24,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Show image, mask, box and text of random and of all flagged cases on one private page, to see that they fit."""
+    from t2m_bench.pipeline.inspect import inspect as run_inspect
+    from t2m_bench.pipeline.preflight import check_folders
+    from t2m_bench.recipe.schema import load_recipe
+    from t2m_bench.terminal import Terminal
+
+    start = time.monotonic()
+    check_folders(runs)
+    found = run_inspect(load_recipe(_find(recipe), overrides or ()), runs, cases, seed, Terminal())
+    _say(
+        f"wrote {found.page}: {found.num_drawn} random cases and all {found.num_flagged} flagged ones, "
+        f"{found.num_bytes / 1e6:.1f} MB; open it in a browser"
+    )
+    summary = {"page": str(found.page), "shown": found.num_shown, "drawn": found.num_drawn}
+    summary |= {"flagged": found.num_flagged, "without_pictures": len(found.failures), "bytes": found.num_bytes}
+    _end(as_json, summary | {"seconds": round(time.monotonic() - start, 2)})
+    if found.failures:
+        raise UserError(found.describe_failures())
 
 
 @app.command()

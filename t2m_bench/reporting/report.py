@@ -1,13 +1,11 @@
 """Writes a report: one HTML file, Markdown, tables as CSV and LaTeX, figures as PNG."""
 
-import base64
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from t2m_bench.files import write_atomically
@@ -15,6 +13,7 @@ from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.latex import write_document, write_table
 from t2m_bench.reporting.parts import Part, make_parts, make_search_part
 from t2m_bench.reporting.provenance import list_facts, list_warnings
+from t2m_bench.reporting.rendering import render
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.search import find_search, load_best_recipe, load_search
 from t2m_bench.reporting.table import Table
@@ -108,26 +107,13 @@ def _list_paragraphs(report: Report) -> list[str]:
 
 
 def _render(kind: str, report: Report, about: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("t2m_bench.reporting"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["data_uri"] = _to_uri
-    environment.filters["break_interval"] = break_interval
     content = {**about, "verdicts": report.verdicts, "warnings": report.warnings, "parts": report.parts}
-    return environment.get_template(f"report.{kind}.j2").render(content)
+    return render(f"report.{kind}.j2", content, {"break_interval": break_interval})
 
 
 def break_interval(cell: str) -> str:
     """Put an interval on a line of its own, so that wide tables fit a screen: x [a, b], p y -> x, p y / [a, b]."""
     return re.sub(r"^([^\[]+) (\[[^\]]*\])(.*)$", r"\1\3\n\2", cell)
-
-
-def _to_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _write(path: Path, content: bytes) -> None:

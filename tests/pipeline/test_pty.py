@@ -34,6 +34,7 @@ def test_verbs_without_training(tmp_path: Path, columns: int) -> None:
         ["phantom", "bus-bra", "own", "--cases", "10"],
         ["init", "copied"],
         ["prepare", "launch/demo.yaml", *SMALL],
+        ["inspect", "launch/demo.yaml", *SMALL, "--cases", "3"],
     ):
         check(run_on_pty(arguments, tmp_path, columns), columns)
     check(run_on_pty(["fetch", "bus-bra", "launch/demo.yaml"], tmp_path, columns), columns, code=2)

@@ -1,4 +1,4 @@
-"""The page in a real browser: no error on the console, drawn on a desk and on a phone, sorted by a click."""
+"""Pages in a real browser: no error on the console, drawn on a desk and on a phone, sorted or bared by a click."""
 
 import re
 import shutil
@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
+from t2m_bench.data.case import Case
+from t2m_bench.data.prompts import load_prompts
+from t2m_bench.reporting.inspection import Page, make_card, render_page
 from t2m_bench.reporting.report import write_report
 from t2m_bench.reporting.results import load_experiment
 
@@ -82,3 +86,40 @@ def test_a_click_sorts_and_nothing_sticks_out(chromium: str, page: Path, tmp_pat
     assert up.group(1).split("|")[0] == "baseline (published †)"
     assert up.group(1).split("|")[-1] == down.group(1).split("|")[0]
     assert up.group(1) != down.group(1)
+
+
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of one black image with a bright lesion, outlined."""
+    mask = np.zeros((100, 100), bool)
+    mask[30:70, 20:80] = True
+    case = Case("case-1", "", Path(), Path(), 100, 100, (20, 30, 80, 70), {"birads": "4"}, 1, None, ("x",), "", "")
+    book = load_prompts("birads", "category")
+    card = make_card(case, book, case.flags, mask.astype(np.uint8) * 120, mask)
+    path = tmp_path_factory.mktemp("inspect") / "inspect.html"
+    path.write_text(render_page(Page("small", "phantoms", 0, "", [case], book, {"case-1": ("x",)}), [card], []))
+    return path
+
+
+@pytest.mark.parametrize("scheme", ["0", "1"])  # dark, light
+@pytest.mark.parametrize("size", ["1300,700", "500,700"])
+def test_outlines_are_drawn_around_the_lesion(
+    chromium: str, inspected: Path, tmp_path: Path, size: str, scheme: str
+) -> None:
+    def draw(page: Path) -> np.ndarray:
+        picture = tmp_path / "page.png"
+        scheme_flag = f"--blink-settings=preferredColorScheme={scheme}"
+        open_page(chromium, page, tmp_path, f"--window-size={size}", scheme_flag, f"--screenshot={picture}")
+        return np.asarray(Image.open(picture).convert("RGB")).astype(int)
+
+    bare = tmp_path / "bare.html"
+    bare.write_text(inspected.read_text().replace('id="bare"', 'id="bare" checked'))
+    outlined = (draw(inspected) != draw(bare)).any(axis=2)
+    assert 500 < outlined.sum() < 20_000, "strokes, and nothing else, go with the box that is ticked"
+    plain = draw(bare).mean(axis=2)
+    ground = 0 if scheme == "0" else 255
+    assert abs(plain[3, 3] - ground) < 30
+    lesion = ndimage.binary_opening(abs(plain - 120) < 3, np.ones((25, 25)))  # text has no patch of one grey
+    rows, columns = np.flatnonzero(lesion.any(axis=1)), np.flatnonzero(lesion.any(axis=0))
+    drawn = np.flatnonzero(outlined[rows[0] - 4 : rows[-1] + 5].any(axis=0))
+    assert abs(drawn[0] - columns[0]) <= 4, "the outline begins where the lesion does"
