@@ -27,6 +27,8 @@ class DataSet:
         prompts: its shipped prompt file; empty where a recipe names a file of its own.
         fetch: "module:function" from a folder and a `terminal.Terminal` to a `fetching.fetch.Fetched`; empty where
             `t2m-bench fetch` cannot get it.
+        has_old_stamps: whether folders were prepared from it before stamps named kind and version of the reader; its
+            first version keeps the stamps of then.
     """
 
     name: str
@@ -40,6 +42,7 @@ class DataSet:
     unseen_by: Mapping[str, str] = field(default_factory=dict)
     prompts: str = ""
     fetch: str = ""
+    has_old_stamps: bool = False
 
     @property
     def verb_name(self) -> str:
@@ -54,6 +57,7 @@ DATA_SETS: Registry[DataSet] = Registry(
         DataSet(
             name=DEFAULT_DATA_SET,
             label="BUS-BRA",
+            has_old_stamps=True,
             reader="t2m_bench.data.datasets.bus_bra:BusBra",
             phantom="t2m_bench.data.phantoms.bus_bra:write_bus_bra_phantom",
             phantom_cases=600,
@@ -65,6 +69,7 @@ DATA_SETS: Registry[DataSet] = Registry(
         ),
         DataSet(
             name="nsclc",
+            has_old_stamps=True,
             label="NSCLC-Radiogenomics",
             reader="t2m_bench.data.datasets.nsclc.data_set:Nsclc",
             phantom="t2m_bench.data.phantoms.nsclc:write_nsclc_phantom",

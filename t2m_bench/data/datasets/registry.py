@@ -26,9 +26,6 @@ READER_VERSION = 2
 FIRST_VERSION = 1
 """Version of a reader that names none."""
 
-STAMPED_WITHOUT_KIND = frozenset({"bus_bra", "nsclc"})
-"""Kinds that were prepared before stamps named kind and version; their first versions keep the stamps of then."""
-
 
 class Reader(Protocol):
     """One kind of data set; its row in `recipe/datasets.py` names the class.
@@ -189,7 +186,7 @@ def _write_phantoms(recipe: Recipe, terminal: Terminal) -> None:
 def _describe_reader(kind: str, reader: Reader) -> str:
     """Return kind and version for the stamp: two readers may list the same files and make other cases of them."""
     version = getattr(reader, "version", FIRST_VERSION)
-    if kind in STAMPED_WITHOUT_KIND and version == FIRST_VERSION:
+    if DATA_SETS.find(kind).has_old_stamps and version == FIRST_VERSION:
         return ""
     return f"\n{kind} {version}\n"
 
