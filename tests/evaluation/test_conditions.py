@@ -95,6 +95,13 @@ def test_other_patients_differ_in_class_and_are_known() -> None:
     assert compute_same_class_share(CASES, FIELDS) == pytest.approx(2 / 12)
 
 
+def test_another_lesion_of_the_same_patient_is_no_other_patient() -> None:
+    cases = [make_case(0, "T1a", "Adenocarcinoma", 7), make_case(1, "T4", "NSCLC NOS", 7)]
+    assert "other_patient" not in list_conditions(ask(cases), "case-0")
+    third = make_case(2, "T2b", "NSCLC NOS", 8)
+    assert find(ask([*cases, third]), "case-0", "other_patient").given == third.text_fields
+
+
 def test_what_is_given_is_what_the_condition_says() -> None:
     exam, texts = ask(), make_texts()
     sentences = BOOK.all_sentences()
@@ -123,6 +130,15 @@ def test_what_is_given_is_what_the_condition_says() -> None:
     assert float(vector.norm()) == pytest.approx(float(text.norm()), rel=1e-5)
     assert random.given is None
     assert abs(float(torch.cosine_similarity(vector, text, dim=0))) < 0.999
+
+
+def test_the_text_is_a_sentence_of_the_classes_that_its_row_names() -> None:
+    sentences, exam = BOOK.all_sentences(), ask()
+    of_classes = [question for question in exam.questions if question.condition not in ("paraphrase", "random")]
+    assert {"wrong", "wrong:t_stage", "swap:t_stage=T2b", "other_patient"} < {q.condition for q in of_classes}
+    for question in of_classes:
+        expected = [BOOK.sentences(field, question.given[field], "training")[0] for field in FIELDS]
+        assert [sentences[row] for row in question.prompt] == expected, question.condition
 
 
 def test_wordings_are_counted_where_the_encoder_puts_them() -> None:

@@ -5,7 +5,8 @@ from torch import nn
 
 from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.models.fusion import FusionAdapter, LowRankCrossAttention, build_adapter, compute_lesion_features
-from t2m_bench.recipe.schema import AdapterSection
+from t2m_bench.recipe.schema import AdapterSection, OptimSection
+from t2m_bench.training.optim import build_optimizer
 
 
 def adapter_section(**fields: object) -> AdapterSection:
@@ -164,6 +165,19 @@ def test_default_hierarchical_stays_small_and_text_free_differs_by_its_constant(
 def test_gate_init_is_the_opening() -> None:
     adapter = FusionAdapter(768, adapter_section(kind="hierarchical"))
     assert adapter.gates() == pytest.approx({"coarse": 0.5, "fine": 0.8})
+
+
+@pytest.mark.parametrize("norm", ["branch", "output"])
+@pytest.mark.parametrize("kind", ["gated", "hierarchical", "text_free"])
+def test_training_moves_every_gate(kind: str, norm: str) -> None:
+    adapter = build_adapter(adapter_section(kind=kind, norm=norm), 768, torch.Generator().manual_seed(0))
+    torch.manual_seed(8)
+    image, text, weight = torch.randn(2, 256, 4, 4), torch.randn(2, 768), torch.randn(2, 256, 4, 4)
+    before, optimizer = adapter.gates(), build_optimizer(adapter, OptimSection())
+    (adapter(image, text).image_embedding * weight).sum().backward()
+    optimizer.step()
+    after = adapter.gates()
+    assert [name for name in before if after[name] != before[name]] == list(before)
 
 
 def test_text_free_ignores_the_text_and_the_others_do_not() -> None:

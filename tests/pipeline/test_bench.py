@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,7 @@ from t2m_bench.cli import main
 from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
 from t2m_bench.errors import DatasetError, LeakageError, RecipeError, StoppedError
 from t2m_bench.metrics.results import load_results
-from t2m_bench.pipeline.bench import bench, note_suite
+from t2m_bench.pipeline.bench import Share, bench, note_suite
 from t2m_bench.pipeline.plan import make_plan
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
@@ -167,6 +168,15 @@ def test_every_arm_trains_answers_and_is_read_back(
     (folder / "cases.parquet").unlink()
     assert evaluate(folder, runs, Terminal())["test_dice"] == summary["test_dice"]
     assert load_results(folder / "cases.parquet").equals(before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16])
+def test_every_cell_is_dealt_to_one_part(count: int) -> None:
+    cells = [SimpleNamespace(arm=arm, seed=seed) for seed in range(5) for arm in ("text_free", "narrow", "wild")[:seed]]
+    parts = [Share(number, count).select(cells) for number in range(1, count + 1)]
+    dealt = [(cell.arm, cell.seed) for part in parts for cell in part]
+    assert sorted(dealt) == sorted((cell.arm, cell.seed) for cell in cells)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_parts_share_a_suite_and_the_last_one_reports(

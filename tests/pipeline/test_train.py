@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from messages import check_names, raises_naming
 
 from t2m_bench.data.case import Case
@@ -279,6 +280,18 @@ def test_training_reads_training_cases_alone_and_validation_those_set_apart(
     }
 
 
+def test_arms_of_a_seed_train_on_the_same_cases_in_the_same_boxes(experiment: Experiment, tmp_path: Path) -> None:
+    seen = {}
+    for arm in ("gated", "text_free", "shuffled"):
+        bench = run_job.set_up(replace(experiment.make_job(arm, 0), run_folder=tmp_path), Ranks("no", use_gpu=False))
+        trainer = run_job.make_trainer(bench, lambda arm: 0.0, lambda history: None, lambda: False)
+        seen[arm] = list(trainer.batches.make(1, 0, 0, 1))
+    for batches in seen.values():
+        for batch, of_gated in zip(batches, seen["gated"], strict=True):
+            assert torch.equal(batch.image_embedding, of_gated.image_embedding)
+            assert torch.equal(batch.box_xyxy, of_gated.box_xyxy)
+
+
 def test_a_finished_run_is_reused(
     experiment: Experiment, run: Path, capsys: pytest.CaptureFixture[str], runs: Path
 ) -> None:
@@ -308,6 +321,20 @@ def test_evaluating_again_gives_the_same_rows(run: Path, runs: Path) -> None:
     assert again == summary
     assert took["decodes"] == before_took["decodes"]
     assert load_results(run / "cases.parquet").equals(before)
+
+
+def test_an_arm_is_asked_in_the_boxes_that_its_fold_drew_once(
+    experiment: Experiment, run: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer = [], Evaluator.answer
+
+    def recording(self: Evaluator, *arguments: Any, **named: Any) -> object:
+        asked.append({name: {case: [*box] for case, box in of.items()} for name, of in self.boxes.items()})
+        return answer(self, *arguments, **named)
+
+    monkeypatch.setattr(Evaluator, "answer", recording)
+    evaluate(run, runs, Terminal())
+    assert asked == [json.loads((experiment.folder / "reference-fold1" / "boxes.json").read_text())]
 
 
 def test_a_compiler_that_fails_is_noted_and_the_run_finishes(

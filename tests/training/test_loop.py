@@ -69,6 +69,20 @@ def test_a_stopped_run_ends_bit_equal_to_an_undisturbed_one(tmp_path: Path, stop
     assert losses[0] == losses[1]
 
 
+def test_a_run_that_is_asked_to_stop_saves_its_step_and_goes_on_from_there(tmp_path: Path) -> None:
+    """No timed checkpoint is due here, as between two of them on a cluster."""
+    recipe, done = make_recipe(patience=9), []
+    undisturbed = make_trainer(tmp_path / "a", recipe).fit()
+    trainers = [
+        Trainer(**{**vars(make_trainer(tmp_path / "b", recipe)), "on_step": lambda *step: done.append(step), **asked})
+        for asked in ({"should_stop": lambda: len(done) == 2}, {})
+    ]
+    assert not trainers[0].fit().finished
+    assert done == [(0, 0), (0, 1), (1, 0)]
+    assert trainers[1].fit().history[-1]["loss"] == undisturbed.history[-1]["loss"]
+    assert done[3:] == [(1, 1), (2, 0), (2, 1)], "no step is repeated"
+
+
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
     recipe = make_recipe(epochs=9, patience=2)
     progress = make_trainer(tmp_path, recipe, val_dice=[0.5, 0.7, 0.6, 0.65, 0.9]).fit()

@@ -227,10 +227,11 @@ def test_finished_files_of_another_encoder_are_not_reused(tmp_path: Path) -> Non
     assert not find_finished(tmp_path, plans, replace(SIGNATURE, weights_sha256="c" * 64))
 
 
-def test_shards_of_another_encoder_are_refused_with_both_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["image_encoder", "weights_sha256", "preprocessing_id", "manifest_sha256", "dtype"])
+def test_shards_of_another_signature_are_refused_with_both_values(tmp_path: Path, field: str) -> None:
     write_all(tmp_path)
-    with raises_naming(ShardError, "image_encoder", "mini", "vit_b"):
-        ShardReader(tmp_path, replace(SIGNATURE, image_encoder="vit_b"))
+    with raises_naming(ShardError, field, getattr(SIGNATURE, field), "other"):
+        ShardReader(tmp_path, replace(SIGNATURE, **{field: "other"}))
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
