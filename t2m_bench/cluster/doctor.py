@@ -15,7 +15,7 @@ import torch
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.train_job import build_trainer, fit_apart
 from t2m_bench.embedding.shards.reader import check_locking
-from t2m_bench.errors import UserError, WorkersLostError
+from t2m_bench.errors import UserError, WorkersLostError, find_last_line
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.recipe.schema import Recipe
@@ -122,8 +122,9 @@ def _ask_nodes(recipe: Recipe, token_file: Path, root: Path | None) -> tuple[lis
         try:
             views.append(ray.get(reference, timeout=max(1.0, deadline - time.monotonic())))
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            silent.append(Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {reason}"))
+            silent.append(
+                Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {find_last_line(error)}")
+            )
     if gone := {node["NodeID"] for node in nodes} - {node["NodeID"] for node in list_nodes() if node["Alive"]}:
         raise WorkersLostError(f"{len(gone)} of {len(nodes)} nodes were lost while they were looked at.")
     return views, silent
@@ -257,9 +258,9 @@ def _check_ranks(recipe: Recipe, runs: Path, workers: int) -> Finding:
         problem = f"{workers} workers did not start within {2 * SECONDS:.0f} s; does other work hold the cluster?"
         return Finding("ranks", "do not start", problem)
     except TrainingFailedError as error:
-        reason = str(error).strip().splitlines()[-1]
         problem = (
-            f"{workers} workers cannot add up a number ({reason}); is the network interface right (slurm/site.sh)?"
+            f"{workers} workers cannot add up a number ({find_last_line(error)}); is the network interface right "
+            "(slurm/site.sh)?"
         )
         return Finding("ranks", "do not talk", problem)
     finally:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.errors import ClusterError, WorkersLostError
+from t2m_bench.errors import ClusterError, WorkersLostError, find_first_line
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Tasks pass paths and results, not arrays: Ray's default of 30 % of the node's memory would be wasted."""
@@ -94,7 +94,7 @@ def _start() -> None:
             return
         except Exception as error:  # Ray has no class of its own for a node that is late
             ray.shutdown()
-            reason = _summarise(error)
+            reason = find_first_line(error)
     raise ClusterError(
         f"Ray did not start on this machine ({reason}). Is it very busy or short of memory? TMPDIR names where Ray's "
         f"files lie, now {folder}. The same command goes on."
@@ -132,14 +132,9 @@ def _connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
-            f"RAY_ADDRESS = {address}: this process cannot join ({_summarise(error)}). Is RAY_AUTH_TOKEN the "
+            f"RAY_ADDRESS = {address}: this process cannot join ({find_first_line(error)}). Is RAY_AUTH_TOKEN the "
             "cluster's, and is this one of its nodes?"
         ) from None
-
-
-def _summarise(error: Exception) -> str:
-    """Return the first line of what an error says, or its class where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def list_node_resources() -> list[dict[str, float]]:

@@ -16,7 +16,7 @@ import torch
 
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
-from t2m_bench.errors import UserError, WorkersLostError
+from t2m_bench.errors import UserError, WorkersLostError, find_last_line
 from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Job
@@ -65,7 +65,7 @@ def train_with_ray(job: Job, listen: Listen) -> None:
             _raise_user_error(flag)
             raise WorkersLostError(
                 f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
-                f"{_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
+                f"{find_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
             ) from error
         finally:
             shutil.rmtree(storage, ignore_errors=True)
@@ -185,8 +185,3 @@ def _raise_user_error(flag: Any) -> None:
         kind, message = failure
         kinds: dict[str, type[UserError]] = {kind.__name__: kind for kind in UserError.__subclasses__()}
         raise kinds.get(kind, UserError)(message)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.errors import RunFolderError
+from t2m_bench.errors import RunFolderError, find_first_line
 from t2m_bench.files import write_atomically
 from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.recipe.measures import INF, MEASURE_TABLE
@@ -88,9 +88,8 @@ def load_results(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise RunFolderError(f"{path}: absent. Run `t2m-bench evaluate {path.parent}`.") from None
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
         raise RunFolderError(
-            f"{path}: not a Parquet file ({reason}). Run `t2m-bench evaluate {path.parent}`."
+            f"{path}: not a Parquet file ({find_first_line(error)}). Run `t2m-bench evaluate {path.parent}`."
         ) from None
     try:
         return _check(table, str(path), MAY_BE_MISSING)
