@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from t2m_bench.errors import RunFolderError
+from t2m_bench.errors import RunFolderError, UserError
 
 SUFFIX = ".partial"
 
@@ -17,6 +17,25 @@ SAVED_VARIABLE = "T2M_SAVED"
 """Names the file that slurm/ray.sh looks at; absent where no such script waits."""
 
 EXPERIMENT_NAME = "experiment.json"
+
+
+def expand_home(text: str) -> str:
+    """Return a path as a user means it: `~` and `~NAME` at its start are home folders.
+
+    Called once, where a path enters. A folder that is itself named `~`, written `./~`, becomes absolute, so that no
+    later reader takes it for the home folder.
+
+    Raises:
+        UserError: nobody of that name has a home folder here.
+    """
+    if not text.startswith("~"):
+        is_named_so = text.startswith("./") and Path(text).parts[:1] and Path(text).parts[0].startswith("~")
+        return str(Path(text).absolute()) if is_named_so else text
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        name = Path(text).parts[0]
+        raise UserError(f"{text}: {name} is nobody's home folder here; write ./{text} for a folder of that name")
+    return expanded
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.recipe.yaml_text import parse_yaml
 
 FOLDER = Path(__file__).parent / "prompt_files"
 FAMILIES = ("category", "typical")
@@ -119,7 +120,7 @@ def load_prompts(name_or_path: str, family: str) -> PromptBook:
     path = shipped if shipped.is_file() else Path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
-        content = _File.model_validate(yaml.safe_load(text))
+        content = _File.model_validate(parse_yaml(text))
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise RecipeError(f"prompts.file = {name_or_path}: no shipped file ({known}), no readable path.") from None

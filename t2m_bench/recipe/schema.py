@@ -19,6 +19,8 @@ from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, InputRange
 from t2m_bench.recipe.typed_yaml import (
     DISTINCT,
+    AnyPath,
+    NameOrPath,
     Section,
     Seed,
     apply_override,
@@ -83,8 +85,8 @@ class DatasetSection(Section):
 
     kind: str = "bus_bra"
     """An entry of the table of data sets."""
-    root: Path
-    clinical: Path | None = None
+    root: AnyPath
+    clinical: AnyPath | None = None
     """The clinical table of `nsclc`; looked for in `root` where it is not named."""
     ct: CtSection = CtSection()
     strict: bool = False
@@ -113,7 +115,7 @@ class DatasetSection(Section):
 class PromptsSection(Section):
     """Which sentences stand for the text fields."""
 
-    file: str = "birads"
+    file: NameOrPath = "birads"
     family: str = "category"
     text_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
@@ -123,7 +125,7 @@ class ImageEncoderSection(Section):
 
     preset: str = "mini"
     """An entry of the table of image encoders."""
-    checkpoint: Path | None = None
+    checkpoint: AnyPath | None = None
     input_range: InputRange = "unit"
     """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
 
@@ -143,7 +145,7 @@ class ImageEncoderSection(Section):
 class TextEncoderSection(Section):
     """The frozen text encoder: `stand-in` is shipped, others are Hugging Face names or folders."""
 
-    name: str = PUBMEDBERT
+    name: NameOrPath = PUBMEDBERT
     pooling: Literal["cls", "mean"] = "cls"
 
 

@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError, PydanticUndefined, to_jsonable_python
 
-from t2m_bench.errors import RecipeError
+from t2m_bench.errors import RecipeError, UserError, find_first_line
+from t2m_bench.files import expand_home
 from t2m_bench.recipe.defaults import REQUIRED, Value
+from t2m_bench.recipe.yaml_text import parse_yaml
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What torch's generators take."""
@@ -28,6 +39,20 @@ DISTINCT = (Field(min_length=1), AfterValidator(_refuse_repeats))
 """At least one value, none twice."""
 
 
+def _expand_home(value: Any) -> Any:
+    try:
+        return expand_home(value) if isinstance(value, str) else value
+    except UserError as error:
+        raise PydanticCustomError("home", "{reason}", {"reason": str(error)}) from None
+
+
+AnyPath = Annotated[Path, BeforeValidator(_expand_home)]
+"""A path whose `~` is the home folder."""
+
+NameOrPath = Annotated[str, BeforeValidator(_expand_home)]
+"""A name of something shipped or on the hub, or a path whose `~` is the home folder."""
+
+
 class Section(BaseModel):
     """A part of a file: immutable, unknown keys refused, numbers finite, true and false no numbers."""
 
@@ -41,7 +66,7 @@ class Section(BaseModel):
         takes_list = get_origin(annotation) is tuple
         may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
         if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
-            return [yaml.safe_load(part) for part in value.split(",")]
+            return _split(value)
         is_one = takes_list and isinstance(value, int | float) and not isinstance(value, bool)
         return [value] if is_one else value
 
@@ -53,6 +78,18 @@ class Section(BaseModel):
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise PydanticCustomError("truth", "true and false mean nothing here")
         return value
+
+
+def _split(value: str) -> list[Any]:
+    """Return the values between the commas.
+
+    Raises:
+        PydanticCustomError: one of them is no YAML.
+    """
+    try:
+        return [parse_yaml(part) for part in value.split(",")]
+    except yaml.YAMLError as error:
+        raise PydanticCustomError("yaml", "{reason}", {"reason": find_first_line(error)}) from None
 
 
 Whole = TypeVar("Whole", bound=Section)
@@ -99,7 +136,7 @@ def load_mapping(path: Path, what: str, folder: str) -> dict[str, Any]:
         RecipeError: the file is absent or no YAML mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
             f"{path}: there is no such {what}. A {what} is a YAML file; see those in {folder}/."
@@ -121,7 +158,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not dotted:
         raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
     try:
-        set_dotted(raw, dotted, yaml.safe_load(value))
+        set_dotted(raw, dotted, parse_yaml(value))
     except yaml.YAMLError as error:
         raise RecipeError(f"override {override!r}: the value is not YAML: {error}") from None
     except RecipeError as error:

@@ -13,13 +13,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 import optuna
-import yaml
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as plots
 
 from t2m_bench.errors import RunFolderError
+from t2m_bench.recipe.yaml_text import parse_yaml
 from t2m_bench.reporting.figures import DPI, Figure
 from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.search.study import MEMBERS, REASON, count_states, find_best, has_study, list_counted, load_studies
@@ -96,7 +96,7 @@ def find_search(experiment: Path) -> Search | None:
 def load_best_recipe(folder: Path) -> dict[str, Any]:
     """Return a sweep's winning recipe as a mapping, empty where no trial came to its end."""
     path = folder / BEST_NAME
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(parse_yaml(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def make_search_tables(search: Search) -> list[Table]:
