@@ -9,7 +9,7 @@ import pandas as pd
 
 from t2m_bench.files import write_text
 from t2m_bench.metrics.results import load_results
-from t2m_bench.reporting.table import ABSENT, BOXES, show_change, show_interval
+from t2m_bench.reporting.table import ABSENT, BOXES, show_change, show_interval, show_number
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.intervals import Estimate, compute_patient_means, estimate_mean
 
@@ -94,7 +94,8 @@ class Deviations:
                     cells += ["failed", "-"]
                 else:
                     low, high = numbers[f"{arm}_low"], numbers[f"{arm}_high"]
-                    cells.append(f"{numbers[f'{arm}_dice']:.4f} [{low:.4f}, {high:.4f}]")
+                    dice, interval = show_number(numbers[f"{arm}_dice"]), show_interval(low, high, signed=False)
+                    cells.append(" ".join([dice, interval][: 1 + (interval != ABSENT)]))
                     worth = show_change(numbers[f"{arm}_worth"])
                     interval = show_interval(numbers[f"{arm}_worth_low"], numbers[f"{arm}_worth_high"])
                     is_clean = row is self.rows[0]

@@ -55,9 +55,9 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
             (
                 results.name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
-                f"{show_number(found['dice'])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip()
+                f"{show_number(found['dice'])} ± {show_number(found['dice_sd'])} {_show_range(found)}".rstrip()
                 + found["lacking"],
-                f"{show_number(found['iou'])} ± {found['iou_sd']:.4f}",
+                f"{show_number(found['iou'])} ± {show_number(found['iou_sd'])}",
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
                 _show_with_p(gains["help"], p["help"]),
                 show_contrast(gains["over_floor"]),
