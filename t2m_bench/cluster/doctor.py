@@ -1,10 +1,11 @@
 """Looks, in seconds, at what would fail hours into long work: nodes, storage, versions, weights, ranks that talk."""
 
+import os
 import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +20,7 @@ from t2m_bench.errors import UserError, WorkersLostError, find_last_line
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.recipe.schema import Recipe
+from t2m_bench.training.launchers import list_launched
 from t2m_bench.training.process_group import Ranks
 
 PACKAGES = ("t2m-bench", "torch", "ray", "accelerate", "transformers", "segment-anything", "h5py", "numpy")
@@ -61,6 +63,7 @@ class NodeView:
     gpus: tuple[str, ...] = ()
     driver: str = ""
     locking: str = ""
+    launched: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
 
@@ -75,6 +78,7 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
         WorkersLostError: nodes were lost meanwhile.
     """
     cluster = recipe.cluster
+    here = list_launched(os.environ)
     place.runs.mkdir(parents=True, exist_ok=True)
     token_file = place.runs / f".doctor-{secrets.token_hex(8)}"
     token_file.write_text(token_file.name)
@@ -94,6 +98,7 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
         check_equal("torch build", {view.name: view.torch_build for view in views}),
         *_check_weights(views),
         check_gpus(views, recipe.cluster.use_gpu),
+        describe_launchers(here, views),
         ranks,
         *(Finding(f"HDF5 locking on {view.name}", view.locking or "works", view.locking) for view in views),
         check_space(place.runs, needed_bytes + RUN_BYTES),
@@ -167,6 +172,7 @@ def look_here(name: str, recipe: Recipe, token_file: Path, root: Path | None, ra
         gpus=tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())),
         driver=_find_driver(),
         locking=check_locking(token_file.parent) if sees_token else "",
+        launched=list_launched(os.environ),
         errors=errors,
     )
 
@@ -273,6 +279,23 @@ def _add_up(config: dict[str, Any]) -> None:
     total = float(ranks.sum(torch.ones(1, device=ranks.device)))
     if total != config["expected"]:
         raise RuntimeError(f"{config['expected']} ranks add up to {total:g}")
+
+
+def describe_launchers(here: Mapping[str, str], views: Sequence[NodeView]) -> Finding:
+    """Name the variables of launchers that are not read, though other programs would make a group of them.
+
+    Args:
+        here: those of this process, by name.
+    """
+    places = {"here": dict(here), **{view.name: view.launched for view in views}}
+    told = [
+        f"{place}: {', '.join(f'{name}={value}' for name, value in found.items())}"
+        for place, found in places.items()
+        if found
+    ]
+    shown = "; ".join(told)
+    meaning = "A launcher set these; they are not read. Start t2m-bench once, not once a rank"
+    return Finding("launcher variables", f"{shown}. {meaning}" if told else "none")
 
 
 def check_space(runs: Path, needed_bytes: int) -> Finding:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from t2m_bench.errors import ClusterError, WorkersLostError, find_first_line
+from t2m_bench.training.launchers import hide_launchers
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Tasks pass paths and results, not arrays: Ray's default of 30 % of the node's memory would be wasted."""
@@ -81,16 +82,17 @@ def _start() -> None:
     folder = make_private_folder() / "r"
     for _ in range(START_ATTEMPTS):
         try:
-            ray.init(
-                address="local",
-                num_cpus=count_cpus(),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
-            )
+            with hide_launchers():
+                ray.init(
+                    address="local",
+                    num_cpus=count_cpus(),
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder),
+                )
             return
         except Exception as error:  # Ray has no class of its own for a node that is late
             ray.shutdown()

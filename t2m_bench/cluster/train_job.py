@@ -20,6 +20,7 @@ from t2m_bench.errors import UserError, WorkersLostError, find_last_line
 from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Job
+from t2m_bench.training.launchers import forget_launchers
 from t2m_bench.training.process_group import Ranks
 
 LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -126,7 +127,7 @@ def build_trainer(
         timeout_s: how long ranks wait for each other. callbacks: Ray Train's, which hear of each report.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     budgets = ("max_failures", "max_preemption_failures", "controller_failure_limit")
     failures: Any = FailureConfig  # ray.train exports the classes of its first version to type checkers
@@ -134,7 +135,7 @@ def build_trainer(
     return TorchTrainer(
         work,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo", timeout_s=int(timeout_s)),
+        torch_config=_make_torch_config("nccl" if cluster.use_gpu else "gloo", int(timeout_s)),
         scaling_config=scaling(
             num_workers=cluster.num_train_workers,
             use_gpu=cluster.use_gpu,
@@ -147,6 +148,28 @@ def build_trainer(
             callbacks=list(callbacks),
         ),
     )
+
+
+def _make_torch_config(backend: str, timeout_s: int) -> Any:
+    """Make the settings of a process group whose workers forget the launchers that started their nodes.
+
+    That comes before the group: under torchrun's variables rank 0 would wait for a store instead of being it.
+    """
+    from ray.train.torch import TorchConfig
+
+    plain = TorchConfig(backend=backend, timeout_s=timeout_s)
+
+    class Forgetful(plain.backend_cls):  # type: ignore[misc, name-defined]  # Ray's class, which has no public name
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(forget_launchers)
+            super().on_start(worker_group, backend_config)
+
+    class ForgetfulConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return Forgetful
+
+    return ForgetfulConfig(backend=backend, timeout_s=timeout_s)
 
 
 def _work(config: dict[str, Any]) -> None:
