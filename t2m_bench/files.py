@@ -1,9 +1,8 @@
-"""Files that are whole or not there, their names, and the locks of those who write them."""
+"""Files that are whole or not there, and their names."""
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -98,23 +97,6 @@ def clear_partial(folder: Path) -> None:
     """Remove what killed writers left; call it only where nobody else writes in the folder."""
     for partial in folder.glob(f".*{SUFFIX}"):
         partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file, waiting for whoever holds it; the lock ends with the process, however it ends.
-
-    Args:
-        on_wait: is called once where there is somebody to wait for.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def tell_saved() -> None:

@@ -13,7 +13,8 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.images import write_png
 from t2m_bench.data.manifest import write_manifest
 from t2m_bench.evaluation.crops import write_crops
-from t2m_bench.files import clear_partial, wait_for_lock, write_atomically, write_json, write_text
+from t2m_bench.files import clear_partial, write_atomically, write_json, write_text
+from t2m_bench.locks import hold_lock
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path: Path) ->
 
 
 def _hold(path: Path, held: "multiprocessing.Event", release: "multiprocessing.Event") -> None:
-    with wait_for_lock(path, lambda: None):
+    with hold_lock(path):
         held.set()
         release.wait(60)
         (path.parent / "done").touch()
@@ -106,7 +107,7 @@ def test_a_lock_is_waited_for_and_told_once(tmp_path: Path) -> None:
 
     try:
         assert held.wait(60)
-        with wait_for_lock(tmp_path / ".lock", tell):
+        with hold_lock(tmp_path / ".lock", on_wait=tell):
             assert (tmp_path / "done").exists(), "the other process must have ended its work"
     finally:
         release.set()

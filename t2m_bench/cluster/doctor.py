@@ -15,8 +15,9 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.train_job import build_trainer, fit_apart
-from t2m_bench.embedding.shards.reader import check_locking
+from t2m_bench.embedding.shards.reader import check_hdf5
 from t2m_bench.errors import UserError, WorkersLostError, find_last_line
+from t2m_bench.locks import Locking, check_locking
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.recipe.schema import Recipe
@@ -30,6 +31,9 @@ RUN_BYTES = 64 * 2**20
 
 GPU_SHARE = 0.01
 """Of a GPU, asked for by a look: Ray hides GPUs from work that asks for none."""
+
+
+NOT_LOOKED_AT = Locking("not looked at")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class NodeView:
     ray_gpus: int = 0
     gpus: tuple[str, ...] = ()
     driver: str = ""
-    locking: str = ""
+    hdf5: str = ""
+    locking: Locking = field(default_factory=lambda: NOT_LOOKED_AT)
     launched: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
@@ -100,7 +105,8 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
         check_gpus(views, recipe.cluster.use_gpu),
         describe_launchers(here, views),
         ranks,
-        *(Finding(f"HDF5 locking on {view.name}", view.locking or "works", view.locking) for view in views),
+        *(Finding(f"HDF5 locking on {view.name}", view.hdf5 or "works", view.hdf5) for view in views),
+        *check_locks(views, place),
         check_space(place.runs, needed_bytes + RUN_BYTES),
     ]
     return findings + [Finding(f"on {view.name}", error, error) for view in views for error in view.errors]
@@ -171,7 +177,8 @@ def look_here(name: str, recipe: Recipe, token_file: Path, root: Path | None, ra
         ray_gpus=ray_gpus,
         gpus=tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())),
         driver=_find_driver(),
-        locking=check_locking(token_file.parent) if sees_token else "",
+        hdf5=check_hdf5(token_file.parent) if sees_token else "",
+        locking=check_locking(token_file.parent) if sees_token else NOT_LOOKED_AT,
         launched=list_launched(os.environ),
         errors=errors,
     )
@@ -279,6 +286,20 @@ def _add_up(config: dict[str, Any]) -> None:
     total = float(ranks.sum(torch.ones(1, device=ranks.device)))
     if total != config["expected"]:
         raise RuntimeError(f"{config['expected']} ranks add up to {total:g}")
+
+
+def check_locks(views: Sequence[NodeView], place: Place) -> list[Finding]:
+    """See that every node can lock the runs folder, all in the same way: two ways do not see each other."""
+    findings = [
+        Finding(f"locks on {view.name}", view.locking.way or "do not work", view.locking.problem) for view in views
+    ]
+    seen = (view for view in views if view.locking.way and view.locking != NOT_LOOKED_AT)
+    ways = {view.name: view.locking.way for view in seen}
+    if len(set(ways.values())) > 1:
+        shown = "; ".join(f"{name}: {way}" for name, way in ways.items())
+        problem = f"{place.runs}: nodes lock it in different ways ({shown}); mount it alike, or give another --runs"
+        findings.append(Finding("locks", shown, problem))
+    return findings
 
 
 def describe_launchers(here: Mapping[str, str], views: Sequence[NodeView]) -> Finding:

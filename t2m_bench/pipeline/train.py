@@ -1,6 +1,5 @@
 """From shards to a trained and evaluated run inside its experiment's folder."""
 
-import fcntl
 import hashlib
 import platform
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,8 @@ from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import Asking
-from t2m_bench.files import EXPERIMENT_NAME, load_json, wait_for_lock, write_json
+from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
+from t2m_bench.locks import hold_lock
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
@@ -187,8 +187,7 @@ def _note_fold(experiment: Experiment) -> None:
 def change_note(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield an experiment's note and write it again if it was changed; several commands may come to do so at once."""
     path = folder / EXPERIMENT_NAME
-    with path.with_name(".experiment.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(path.with_name(".experiment.lock")):
         noted = load_json(path, "Remove the file and run the same command.")
         before = deepcopy(noted)
         yield noted
@@ -302,7 +301,7 @@ def run_here(job: Job, stop: StopRequest) -> None:
 def write_reference_once(job: Job, terminal: Terminal) -> None:
     """Write what all arms of the fold share, where it is lacking or has not all boxes that are asked now."""
     waiting = f"waiting for {job.reference}: another process writes it"
-    with wait_for_lock(job.reference / LOCK_NAME, lambda: terminal.say(waiting)):
+    with hold_lock(job.reference / LOCK_NAME, on_wait=lambda: terminal.say(waiting)):
         drawn = job.reference / BOXES_NAME
         there = {TIGHT, *load_json(drawn, "")} if drawn.is_file() else set()
         wanted = [*job.asking.boxes, *sorted(there - set(job.asking.boxes))]

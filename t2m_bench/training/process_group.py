@@ -4,7 +4,6 @@ Whoever starts workers makes their process group first. A process without one tr
 (torchrun, Kubeflow, srun, mpirun) has left in its environment.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProces
 from torch import Tensor, nn
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.locks import hold_lock
 from t2m_bench.recipe.schema import Zero
 from t2m_bench.shipped import find_folder
 from t2m_bench.training.launchers import forget_launchers
@@ -176,7 +176,6 @@ def compile_once() -> None:
     from torch.utils.cpp_extension import _get_build_directory
 
     folder = Path(_get_build_directory(ShareMemCommBuilder.NAME, verbose=False))
-    with (folder / ".t2m-bench.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with hold_lock(folder / ".t2m-bench.lock"):
         (folder / "lock").unlink(missing_ok=True)
         build_shm_op()

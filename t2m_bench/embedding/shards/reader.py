@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import h5py
 import numpy as np
@@ -189,9 +190,9 @@ def _load_memory(path: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def check_locking(folder: Path) -> str:
+def check_hdf5(folder: Path) -> str:
     """Return why HDF5 cannot write and read in this folder, or nothing; some shared file systems refuse locks."""
-    path = folder / f".locking-{socket.gethostname()}-{os.getpid()}.h5"
+    path = folder / f".locking-{uuid4().hex[:8]}.h5"
     try:
         with h5py.File(path, "w") as file:
             file["number"] = 1
