@@ -686,7 +686,9 @@ def main() -> None:
     except UserError as error:
         code, message = 2, str(error)
     except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains better
-        code, message = 2, f"{error}. What was finished is kept; mend the cause and run the same command."
+        from t2m_bench.files import explain
+
+        code, message = 2, f"{explain(error)}. What was finished is kept; mend the cause and run the same command."
     except StoppedError as error:
         code, message = error.exit_code, str(error)
     except WorkersLostError as error:

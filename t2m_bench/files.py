@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -97,6 +98,30 @@ def clear_partial(folder: Path) -> None:
     """Remove what killed writers left; call it only where nobody else writes in the folder."""
     for partial in folder.glob(f".*{SUFFIX}"):
         partial.unlink(missing_ok=True)
+
+
+def explain(error: OSError) -> str:
+    """Return what an error of the system says; of a refused file also whose it is and the way out."""
+    if not isinstance(error, PermissionError) or not isinstance(error.filename, str | bytes):
+        return str(error)
+    path = Path(os.fsdecode(error.filename)).absolute()
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            owner = place.lstat().st_uid
+            if not os.access(place, os.R_OK | os.W_OK):
+                return (
+                    f"{path}: {error.strerror}; {place} belongs to {_name_user(owner)} and you are "
+                    f"{_name_user(os.getuid())}. Give a folder of your own (--runs for what is made), or "
+                    f"have {_name_user(owner)} let you read and write there"
+                )
+    return str(error)
+
+
+def _name_user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def tell_saved() -> None:

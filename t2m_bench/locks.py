@@ -21,6 +21,7 @@ from typing import IO
 from uuid import uuid4
 
 from t2m_bench.errors import RunFolderError
+from t2m_bench.files import explain
 
 UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 """What `flock` says where the storage has none."""
@@ -123,7 +124,7 @@ def _refuse_storage(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFolderError(
-            f"{path}: cannot be locked ({error.strerror or error}), so that two processes could write the same files. "
+            f"{path}: cannot be locked ({explain(error)}), so that two processes could write the same files. "
             "Give --runs a folder on other storage that you may write (a local disk, or NFS with its lock service)."
         ) from None
 

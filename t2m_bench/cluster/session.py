@@ -23,6 +23,11 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 CONNECT_SECONDS = 10.0
 
+RAY_FOLDER = "r"
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes; the kernel takes no longer path for a socket."""
+
 START_ATTEMPTS = 2
 """Ray gives a node 30 s to start, which one on a busy machine can miss."""
 
@@ -79,7 +84,8 @@ def _start() -> None:
     """
     import ray
 
-    folder = make_private_folder() / "r"
+    check_socket_path()
+    folder = make_private_folder() / RAY_FOLDER
     for _ in range(START_ATTEMPTS):
         try:
             with hide_launchers():
@@ -103,13 +109,40 @@ def _start() -> None:
     )
 
 
+def has_cluster() -> bool:
+    """Return whether RAY_ADDRESS names a cluster, so that none of our own is started."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def check_socket_path() -> None:
+    """See that the paths of Ray's sockets are short enough; Ray itself would not say what is wrong.
+
+    Raises:
+        ClusterError: the folder of temporary files has too long a name; says how long it may be.
+    """
+    below = (
+        f"/{_name_private_folder()}/{RAY_FOLDER}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    )
+    temporary = tempfile.gettempdir()
+    room, length = LONGEST_SOCKET_PATH - len(below), len(os.fsencode(temporary))
+    if length > room:
+        raise ClusterError(
+            f"TMPDIR = {temporary}: its name of {length} bytes is too long for the paths of Ray's sockets, which lie "
+            f"below it. Set TMPDIR to a folder with a name of at most {room} bytes, such as TMPDIR=/tmp."
+        )
+
+
+def _name_private_folder() -> str:
+    return f"t2m-ray-{os.getuid()}"
+
+
 def make_private_folder() -> Path:
     """Make a folder that we alone may enter: Ray lets everybody write in its own.
 
     Raises:
         ClusterError: somebody else's lies there.
     """
-    folder = Path(tempfile.gettempdir()) / f"t2m-ray-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / _name_private_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ClusterError(f"{folder}: is not yours, and Ray's files would lie there. Set TMPDIR to a folder of yours.")

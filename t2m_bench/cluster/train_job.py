@@ -17,6 +17,7 @@ import torch
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
 from t2m_bench.errors import UserError, WorkersLostError, find_last_line
+from t2m_bench.files import explain
 from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Job
@@ -197,7 +198,10 @@ def find_lasting_failure(error: UserError | OSError) -> tuple[str, str] | None:
     if isinstance(error, UserError):
         return type(error).__name__, str(error)
     if error.errno in LASTING:
-        return UserError.__name__, f"{error}. The last checkpoint is kept; mend the cause and run the same command."
+        return (
+            UserError.__name__,
+            f"{explain(error)}. The last checkpoint is kept; mend the cause and run the same command.",
+        )
     return None
 
 
