@@ -14,7 +14,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from t2m_bench.embedding.shards.schema import Signature, check_signature, compute_file_sha256, load_index, map_cases
+from t2m_bench.embedding.shards.schema import (
+    HDF5_LOCKING,
+    Signature,
+    check_signature,
+    compute_file_sha256,
+    load_index,
+    map_cases,
+)
 from t2m_bench.errors import ShardError
 from t2m_bench.files import write_json
 
@@ -115,7 +122,7 @@ _Layout = tuple[_Rows, ...]
 
 
 def _find_layout(path: Path) -> _Layout:
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=HDF5_LOCKING) as file:
         return tuple(_find_rows(path, name, file[name]) for name in ARRAYS)
 
 
@@ -191,14 +198,14 @@ def _load_memory(path: Path) -> dict[str, Any]:
 
 
 def check_hdf5(folder: Path) -> str:
-    """Return why HDF5 cannot write and read in this folder, or nothing; some shared file systems refuse locks."""
+    """Return why HDF5 cannot write and read in this folder, or nothing."""
     path = folder / f".locking-{uuid4().hex[:8]}.h5"
     try:
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "w", locking=HDF5_LOCKING) as file:
             file["number"] = 1
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=HDF5_LOCKING) as file:
             return "" if file["number"][()] == 1 else f"{folder}: HDF5 reads other than it wrote"
     except OSError as error:
-        return f"{folder}: HDF5 fails ({error}); set HDF5_USE_FILE_LOCKING=FALSE or use another folder"
+        return f"{folder}: HDF5 fails ({error}); unset HDF5_USE_FILE_LOCKING, or give --runs a folder on other storage"
     finally:
         path.unlink(missing_ok=True)
