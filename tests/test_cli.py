@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from simulated_suite import Suite
 
 import t2m_bench
 from t2m_bench.cli import IN_ORDER_OF_USE, main
-from t2m_bench.recipe.schema import PUBLISHED_ADAPTER
+from t2m_bench.recipe.schema import PUBLISHED_ADAPTER, load_recipe, parse_recipe
 from t2m_bench.reporting.results import find_results
 from t2m_bench.search.study import open_study
 from t2m_bench.search.sweep import load_sweep
@@ -231,3 +232,87 @@ def test_a_broken_measure_is_one_message_of_a_report(broken_packages: Path, tmp_
 def test_names_that_no_verb_knows_are_one_message(tmp_path: Path) -> None:
     check_names(run("phantom", "bus-bar", tmp_path, code=2).stderr, "bus_bar", "bus_bra?")
     check_names(run("fetch", "bus-bar", tmp_path, code=2).stderr, "bus-bar", "bus-bra", "nsclc", "medsam")
+
+
+def call(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a verb in this process; return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", *arguments])
+    try:
+        main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_characters_that_the_output_lacks_are_replaced(
+    encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both streams, and for names of files that are not UTF-8 too."""
+    written = {"stdout": io.BytesIO(), "stderr": io.BytesIO()}
+    for name, stream in written.items():
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding=encoding, errors="strict", write_through=True))
+    folder = tmp_path / "→ \udce4"
+    assert call(["init", str(folder)], monkeypatch) == 0
+    assert (folder / "launch").is_dir()
+    (folder / "launch" / "demo.yaml").write_text("changed")
+    assert call(["init", str(folder)], monkeypatch) == 0
+    assert call(["recipe", str(folder / "launch" / "demo.yaml")], monkeypatch) == 2
+    assert b"?" in written["stdout"].getvalue()
+    assert b"demo.yaml" in written["stderr"].getvalue()
+
+
+HOME_COMMANDS = {
+    "init": ["init", "~/new"],
+    "phantom": ["phantom", "bus-bra", "~/new", "--cases", "10"],
+    "runs": ["prepare", "demo", "dataset.root={data}", "dataset.phantom.cases=60", "--runs=~/new"],
+    "root": ["prepare", "demo", "dataset.root=~/new", "dataset.phantom.cases=60", "--runs={runs}"],
+    "recipe": ["prepare", "~/own.yaml", "--runs={runs}"],
+}
+
+
+@pytest.mark.parametrize("name", HOME_COMMANDS)
+def test_a_tilde_is_the_home_folder_wherever_a_path_enters(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    (home / "own.yaml").write_text(
+        "name: own\ndataset: {root: ~/new, phantom: {cases: 60}}\ntext_encoder: {name: stand-in}\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    places = {"data": str(tmp_path / "data"), "runs": str(tmp_path / "runs")}
+    assert call([part.format(**places) for part in HOME_COMMANDS[name]], monkeypatch) == 0
+    assert any((home / "new").iterdir())
+    assert list(here.iterdir()) == []
+
+
+def test_a_folder_named_tilde_can_be_meant_and_a_stranger_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["init", "./~"], monkeypatch) == 0
+    assert (tmp_path / "~" / "launch").is_dir()
+    for asked in (["init", "~nobody-here/x"], ["recipe", "demo", "dataset.root=~nobody-here/x"]):
+        assert call(asked, monkeypatch) == 2
+        check_names(capsys.readouterr().err, "~nobody-here")
+
+
+def test_every_key_of_a_recipe_that_is_a_path_knows_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = ("dataset.root", "dataset.clinical", "image_encoder.checkpoint", "prompts.file", "text_encoder.name")
+    loaded = load_recipe(
+        REPOSITORY / "launch" / "demo.yaml", ["image_encoder.preset=vit_b", *[f"{key}=~/x" for key in keys]]
+    )
+    for key in keys:
+        section, _, field = key.partition(".")
+        assert str(getattr(getattr(loaded, section), field)) == str(tmp_path / "x"), key
+    assert parse_recipe(loaded.model_dump(mode="json"), "again") == loaded
+    sweep = tmp_path / "sweep.yaml"
+    sweep.write_text("name: s\nrecipe: ~/own.yaml\ntrials: 2\nspace: {loss.temperature: {low: 1e-2, high: 1}}\n")
+    (tmp_path / "own.yaml").write_text("name: own\ndataset: {root: ~/x}\n")
+    assert load_sweep(sweep).recipe.dataset.root == tmp_path / "x"

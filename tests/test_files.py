@@ -2,18 +2,22 @@ import errno
 import multiprocessing
 import os
 import stat
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from full_disk import limit_file_size
-from messages import is_named
+from messages import check_names, is_named
 
+from t2m_bench.cli import main
 from t2m_bench.data.case import Case
 from t2m_bench.data.images import write_png
 from t2m_bench.data.manifest import write_manifest
 from t2m_bench.evaluation.crops import write_crops
-from t2m_bench.files import clear_partial, wait_for_lock, write_atomically, write_json, write_text
+from t2m_bench.files import clear_partial, explain, write_atomically, write_json, write_text
+from t2m_bench.locks import hold_lock
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -87,7 +91,7 @@ def test_what_killed_writers_left_is_cleared_and_nothing_else(tmp_path: Path) ->
 
 
 def _hold(path: Path, held: "multiprocessing.Event", release: "multiprocessing.Event") -> None:
-    with wait_for_lock(path, lambda: None):
+    with hold_lock(path):
         held.set()
         release.wait(60)
         (path.parent / "done").touch()
@@ -106,9 +110,51 @@ def test_a_lock_is_waited_for_and_told_once(tmp_path: Path) -> None:
 
     try:
         assert held.wait(60)
-        with wait_for_lock(tmp_path / ".lock", tell):
+        with hold_lock(tmp_path / ".lock", on_wait=tell):
             assert (tmp_path / "done").exists(), "the other process must have ended its work"
     finally:
         release.set()
         process.join()
     assert told == ["waiting"]
+
+
+def test_a_file_of_somebody_else_is_told_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    monkeypatch.setattr("t2m_bench.files.os.access", lambda path, mode: Path(path) not in (theirs, theirs / "file"))
+    monkeypatch.setattr("t2m_bench.files.pwd.getpwuid", lambda number: SimpleNamespace(pw_name=f"name-{number}"))
+    monkeypatch.setattr("t2m_bench.files.os.getuid", lambda: 54321)
+    owner = f"name-{theirs.stat().st_uid}"
+    for path in (theirs / "file", theirs / "absent" / "file"):  # absent: its folder is what refuses
+        said = explain(PermissionError(errno.EACCES, "Permission denied", str(path)))
+        check_names(said, path, theirs, owner, "name-54321", "--runs")
+    assert explain(OSError(errno.ENOSPC, "full", "x")) == str(OSError(errno.ENOSPC, "full", "x"))
+    assert explain(PermissionError("no file is named"))
+
+
+@pytest.mark.parametrize("verb", ["prepare", "bench"])
+def test_runs_of_another_user_are_refused_by_name(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    write = Path.write_bytes
+
+    def refuse(path: Path, content: bytes) -> int:
+        if path.is_relative_to(runs):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr("t2m_bench.files.os.access", lambda path, mode: Path(path) != runs)
+    monkeypatch.setattr("t2m_bench.files.pwd.getpwuid", lambda number: SimpleNamespace(pw_name=f"name-{number}"))
+    monkeypatch.setattr(
+        sys, "argv", ["t2m-bench", verb, "demo", f"dataset.root={tmp_path / 'data'}", "--runs", str(runs)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    check_names(errors, runs, "--runs", f"name-{runs.stat().st_uid}")
+    assert not list(runs.iterdir())

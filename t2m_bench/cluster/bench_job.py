@@ -8,6 +8,7 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
+from t2m_bench.errors import find_first_line
 from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs.cell import attempt, train_in_process
 from t2m_bench.runs.setup import Job
@@ -64,7 +65,7 @@ def run_cells_with_ray(
                         on_cell(job, ray.get(reference))
                     except ray.exceptions.RayError as error:
                         lost.append(job)
-                        on_cell(job, f"its process died again and again: {str(error).strip().splitlines()[0]}")
+                        on_cell(job, f"its process died again and again: {find_first_line(error)}")
     return lost
 
 

@@ -1,10 +1,11 @@
 """Looks, in seconds, at what would fail hours into long work: nodes, storage, versions, weights, ranks that talk."""
 
+import os
 import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.train_job import build_trainer, fit_apart
-from t2m_bench.embedding.shards.reader import check_locking
-from t2m_bench.errors import UserError, WorkersLostError
+from t2m_bench.embedding.shards.reader import check_hdf5
+from t2m_bench.errors import UserError, WorkersLostError, find_last_line
+from t2m_bench.locks import Locking, check_locking
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.recipe.schema import Recipe
+from t2m_bench.training.launchers import list_launched
 from t2m_bench.training.process_group import Ranks
 
 PACKAGES = ("t2m-bench", "torch", "ray", "accelerate", "transformers", "segment-anything", "h5py", "numpy")
@@ -28,6 +31,9 @@ RUN_BYTES = 64 * 2**20
 
 GPU_SHARE = 0.01
 """Of a GPU, asked for by a look: Ray hides GPUs from work that asks for none."""
+
+
+NOT_LOOKED_AT = Locking("not looked at")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,9 @@ class NodeView:
     ray_gpus: int = 0
     gpus: tuple[str, ...] = ()
     driver: str = ""
-    locking: str = ""
+    hdf5: str = ""
+    locking: Locking = field(default_factory=lambda: NOT_LOOKED_AT)
+    launched: dict[str, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
 
@@ -75,6 +83,7 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
         WorkersLostError: nodes were lost meanwhile.
     """
     cluster = recipe.cluster
+    here = list_launched(os.environ)
     place.runs.mkdir(parents=True, exist_ok=True)
     token_file = place.runs / f".doctor-{secrets.token_hex(8)}"
     token_file.write_text(token_file.name)
@@ -94,8 +103,10 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
         check_equal("torch build", {view.name: view.torch_build for view in views}),
         *_check_weights(views),
         check_gpus(views, recipe.cluster.use_gpu),
+        describe_launchers(here, views),
         ranks,
-        *(Finding(f"HDF5 locking on {view.name}", view.locking or "works", view.locking) for view in views),
+        *(Finding(f"HDF5 locking on {view.name}", view.hdf5 or "works", view.hdf5) for view in views),
+        *check_locks(views, place),
         check_space(place.runs, needed_bytes + RUN_BYTES),
     ]
     return findings + [Finding(f"on {view.name}", error, error) for view in views for error in view.errors]
@@ -122,8 +133,9 @@ def _ask_nodes(recipe: Recipe, token_file: Path, root: Path | None) -> tuple[lis
         try:
             views.append(ray.get(reference, timeout=max(1.0, deadline - time.monotonic())))
         except ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            silent.append(Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {reason}"))
+            silent.append(
+                Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {find_last_line(error)}")
+            )
     if gone := {node["NodeID"] for node in nodes} - {node["NodeID"] for node in list_nodes() if node["Alive"]}:
         raise WorkersLostError(f"{len(gone)} of {len(nodes)} nodes were lost while they were looked at.")
     return views, silent
@@ -165,7 +177,9 @@ def look_here(name: str, recipe: Recipe, token_file: Path, root: Path | None, ra
         ray_gpus=ray_gpus,
         gpus=tuple(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())),
         driver=_find_driver(),
-        locking=check_locking(token_file.parent) if sees_token else "",
+        hdf5=check_hdf5(token_file.parent) if sees_token else "",
+        locking=check_locking(token_file.parent) if sees_token else NOT_LOOKED_AT,
+        launched=list_launched(os.environ),
         errors=errors,
     )
 
@@ -257,9 +271,9 @@ def _check_ranks(recipe: Recipe, runs: Path, workers: int) -> Finding:
         problem = f"{workers} workers did not start within {2 * SECONDS:.0f} s; does other work hold the cluster?"
         return Finding("ranks", "do not start", problem)
     except TrainingFailedError as error:
-        reason = str(error).strip().splitlines()[-1]
         problem = (
-            f"{workers} workers cannot add up a number ({reason}); is the network interface right (slurm/site.sh)?"
+            f"{workers} workers cannot add up a number ({find_last_line(error)}); is the network interface right "
+            "(slurm/site.sh)?"
         )
         return Finding("ranks", "do not talk", problem)
     finally:
@@ -272,6 +286,37 @@ def _add_up(config: dict[str, Any]) -> None:
     total = float(ranks.sum(torch.ones(1, device=ranks.device)))
     if total != config["expected"]:
         raise RuntimeError(f"{config['expected']} ranks add up to {total:g}")
+
+
+def check_locks(views: Sequence[NodeView], place: Place) -> list[Finding]:
+    """See that every node can lock the runs folder, all in the same way: two ways do not see each other."""
+    findings = [
+        Finding(f"locks on {view.name}", view.locking.way or "do not work", view.locking.problem) for view in views
+    ]
+    seen = (view for view in views if view.locking.way and view.locking != NOT_LOOKED_AT)
+    ways = {view.name: view.locking.way for view in seen}
+    if len(set(ways.values())) > 1:
+        shown = "; ".join(f"{name}: {way}" for name, way in ways.items())
+        problem = f"{place.runs}: nodes lock it in different ways ({shown}); mount it alike, or give another --runs"
+        findings.append(Finding("locks", shown, problem))
+    return findings
+
+
+def describe_launchers(here: Mapping[str, str], views: Sequence[NodeView]) -> Finding:
+    """Name the variables of launchers that are not read, though other programs would make a group of them.
+
+    Args:
+        here: those of this process, by name.
+    """
+    places = {"here": dict(here), **{view.name: view.launched for view in views}}
+    told = [
+        f"{place}: {', '.join(f'{name}={value}' for name, value in found.items())}"
+        for place, found in places.items()
+        if found
+    ]
+    shown = "; ".join(told)
+    meaning = "A launcher set these; they are not read. Start t2m-bench once, not once a rank"
+    return Finding("launcher variables", f"{shown}. {meaning}" if told else "none")
 
 
 def check_space(runs: Path, needed_bytes: int) -> Finding:

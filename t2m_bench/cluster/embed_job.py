@@ -7,7 +7,7 @@ import torch
 
 from t2m_bench.cluster.session import ray_session
 from t2m_bench.embedding.encode import EmbedTask
-from t2m_bench.errors import UserError, WorkersLostError
+from t2m_bench.errors import UserError, WorkersLostError, find_first_line
 from t2m_bench.recipe.schema import ClusterSection
 
 
@@ -45,7 +45,7 @@ def embed_with_ray(tasks: Sequence[EmbedTask], cluster: ClusterSection, on_cases
                 except ray.exceptions.RayError as error:
                     raise WorkersLostError(
                         f"embedding: workers were lost more than {cluster.max_failures} times; the last: "
-                        f"{str(error).splitlines()[0]} Finished files are kept: run the same command again."
+                        f"{find_first_line(error)} Finished files are kept: run the same command again."
                     ) from None
                 if failure is not None:
                     raise failure

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from t2m_bench.errors import find_first_line
+
 WAIT_SECONDS = 60.0
 
 
@@ -27,7 +29,7 @@ def wait_for_nodes(count: int, seconds: float = WAIT_SECONDS) -> str:
                 ray.shutdown()
                 return ""
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            problem = str(error).strip().splitlines()[0]
+            problem = find_first_line(error)
         time.sleep(0.5)
     there = ", ".join(sorted(alive)) or f"none ({problem})"
     return f"{len(alive)} of {count} nodes joined Ray within {seconds:.0f} s: {there}."

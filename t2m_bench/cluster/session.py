@@ -15,12 +15,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.errors import ClusterError, WorkersLostError
+from t2m_bench.errors import ClusterError, WorkersLostError, find_first_line
+from t2m_bench.training.launchers import hide_launchers
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Tasks pass paths and results, not arrays: Ray's default of 30 % of the node's memory would be wasted."""
 
 CONNECT_SECONDS = 10.0
+
+RAY_FOLDER = "r"
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes; the kernel takes no longer path for a socket."""
 
 START_ATTEMPTS = 2
 """Ray gives a node 30 s to start, which one on a busy machine can miss."""
@@ -78,27 +84,56 @@ def _start() -> None:
     """
     import ray
 
-    folder = make_private_folder() / "r"
+    check_socket_path()
+    folder = make_private_folder() / RAY_FOLDER
     for _ in range(START_ATTEMPTS):
         try:
-            ray.init(
-                address="local",
-                num_cpus=count_cpus(),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(folder),
-            )
+            with hide_launchers():
+                ray.init(
+                    address="local",
+                    num_cpus=count_cpus(),
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder),
+                )
             return
         except Exception as error:  # Ray has no class of its own for a node that is late
             ray.shutdown()
-            reason = _summarise(error)
+            reason = find_first_line(error)
     raise ClusterError(
         f"Ray did not start on this machine ({reason}). Is it very busy or short of memory? TMPDIR names where Ray's "
         f"files lie, now {folder}. The same command goes on."
     )
+
+
+def has_cluster() -> bool:
+    """Return whether RAY_ADDRESS names a cluster, so that none of our own is started."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def check_socket_path() -> None:
+    """See that the paths of Ray's sockets are short enough; Ray itself would not say what is wrong.
+
+    Raises:
+        ClusterError: the folder of temporary files has too long a name; says how long it may be.
+    """
+    below = (
+        f"/{_name_private_folder()}/{RAY_FOLDER}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    )
+    temporary = tempfile.gettempdir()
+    room, length = LONGEST_SOCKET_PATH - len(below), len(os.fsencode(temporary))
+    if length > room:
+        raise ClusterError(
+            f"TMPDIR = {temporary}: its name of {length} bytes is too long for the paths of Ray's sockets, which lie "
+            f"below it. Set TMPDIR to a folder with a name of at most {room} bytes, such as TMPDIR=/tmp."
+        )
+
+
+def _name_private_folder() -> str:
+    return f"t2m-ray-{os.getuid()}"
 
 
 def make_private_folder() -> Path:
@@ -107,7 +142,7 @@ def make_private_folder() -> Path:
     Raises:
         ClusterError: somebody else's lies there.
     """
-    folder = Path(tempfile.gettempdir()) / f"t2m-ray-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / _name_private_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise ClusterError(f"{folder}: is not yours, and Ray's files would lie there. Set TMPDIR to a folder of yours.")
@@ -132,14 +167,9 @@ def _connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
-            f"RAY_ADDRESS = {address}: this process cannot join ({_summarise(error)}). Is RAY_AUTH_TOKEN the "
+            f"RAY_ADDRESS = {address}: this process cannot join ({find_first_line(error)}). Is RAY_AUTH_TOKEN the "
             "cluster's, and is this one of its nodes?"
         ) from None
-
-
-def _summarise(error: Exception) -> str:
-    """Return the first line of what an error says, or its class where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def list_node_resources() -> list[dict[str, float]]:

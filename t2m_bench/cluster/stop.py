@@ -10,17 +10,29 @@ from contextlib import contextmanager
 from typing import Any
 
 POLL_SECONDS = 0.5
+ANSWER_SECONDS = 2.0
 
 STOP_SECONDS = 120.0
 """What workers that were asked to stop get for saving; Slurm's scripts ask 300 s ahead of a time limit."""
 
 
+START_SECONDS = 5.0
+"""What workers get that have not begun: they wait for each other, or for room, and have nothing to save."""
+
+
 class _Flag:
-    """Remembers that someone asked to stop, and the first failure that no other attempt would mend."""
+    """Remembers that work began, that someone asked to stop, and the first failure that no other attempt would mend."""
 
     def __init__(self) -> None:
         self._is_set = False
+        self._has_begun = False
         self._failure: tuple[str, str] | None = None
+
+    def begin(self) -> None:
+        self._has_begun = True
+
+    def has_begun(self) -> bool:
+        return self._has_begun
 
     def set(self) -> None:
         self._is_set = True
@@ -36,7 +48,7 @@ class _Flag:
 
 
 def make_stop_flag() -> Any:
-    """Return a handle of an actor with `set`, `is_set`, `fail` and `get_failure`, on this node, that takes no CPU."""
+    """Return a handle of an actor with the methods of `_Flag`, on this node, that takes no CPU."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -60,15 +72,27 @@ class StopCall:
         self._flag.set.remote()
 
     def is_overdue(self) -> bool:
-        """Return whether workers were asked STOP_SECONDS ago."""
-        return self._asked is not None and time.monotonic() - self._asked > STOP_SECONDS
+        """Return whether workers were asked STOP_SECONDS ago, or START_SECONDS ago and none has begun its work."""
+        if self._asked is None:
+            return False
+        waited = time.monotonic() - self._asked
+        return waited > STOP_SECONDS or (waited > START_SECONDS and not self._has_begun())
+
+    def _has_begun(self) -> bool:
+        import ray
+
+        try:
+            return bool(ray.get(self._flag.has_begun.remote(), timeout=ANSWER_SECONDS))
+        except ray.exceptions.RayError:  # the cluster does not answer: whoever waits for it must not
+            return False
 
 
 @contextmanager
 def poll_stop_flag(flag: Any) -> Iterator[Callable[[], bool]]:
-    """Yield a cheap question, kept up to date by a thread that asks the actor twice a second."""
+    """Note that work began; yield a cheap question, kept up to date by a thread that asks the actor twice a second."""
     import ray
 
+    flag.begin.remote()
     ended, asked = threading.Event(), threading.Event()
 
     def poll() -> None:

@@ -16,10 +16,12 @@ import torch
 
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
-from t2m_bench.errors import UserError, WorkersLostError
+from t2m_bench.errors import UserError, WorkersLostError, find_last_line
+from t2m_bench.files import explain
 from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Job
+from t2m_bench.training.launchers import forget_launchers
 from t2m_bench.training.process_group import Ranks
 
 LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
@@ -65,7 +67,7 @@ def train_with_ray(job: Job, listen: Listen) -> None:
             _raise_user_error(flag)
             raise WorkersLostError(
                 f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
-                f"{_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
+                f"{find_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
             ) from error
         finally:
             shutil.rmtree(storage, ignore_errors=True)
@@ -126,7 +128,7 @@ def build_trainer(
         timeout_s: how long ranks wait for each other. callbacks: Ray Train's, which hear of each report.
     """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     budgets = ("max_failures", "max_preemption_failures", "controller_failure_limit")
     failures: Any = FailureConfig  # ray.train exports the classes of its first version to type checkers
@@ -134,7 +136,7 @@ def build_trainer(
     return TorchTrainer(
         work,
         train_loop_config=config,
-        torch_config=TorchConfig(backend="nccl" if cluster.use_gpu else "gloo", timeout_s=int(timeout_s)),
+        torch_config=_make_torch_config("nccl" if cluster.use_gpu else "gloo", int(timeout_s)),
         scaling_config=scaling(
             num_workers=cluster.num_train_workers,
             use_gpu=cluster.use_gpu,
@@ -147,6 +149,28 @@ def build_trainer(
             callbacks=list(callbacks),
         ),
     )
+
+
+def _make_torch_config(backend: str, timeout_s: int) -> Any:
+    """Make the settings of a process group whose workers forget the launchers that started their nodes.
+
+    That comes before the group: under torchrun's variables rank 0 would wait for a store instead of being it.
+    """
+    from ray.train.torch import TorchConfig
+
+    plain = TorchConfig(backend=backend, timeout_s=timeout_s)
+
+    class Forgetful(plain.backend_cls):  # type: ignore[misc, name-defined]  # Ray's class, which has no public name
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(forget_launchers)
+            super().on_start(worker_group, backend_config)
+
+    class ForgetfulConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return Forgetful
+
+    return ForgetfulConfig(backend=backend, timeout_s=timeout_s)
 
 
 def _work(config: dict[str, Any]) -> None:
@@ -174,7 +198,10 @@ def find_lasting_failure(error: UserError | OSError) -> tuple[str, str] | None:
     if isinstance(error, UserError):
         return type(error).__name__, str(error)
     if error.errno in LASTING:
-        return UserError.__name__, f"{error}. The last checkpoint is kept; mend the cause and run the same command."
+        return (
+            UserError.__name__,
+            f"{explain(error)}. The last checkpoint is kept; mend the cause and run the same command.",
+        )
     return None
 
 
@@ -185,8 +212,3 @@ def _raise_user_error(flag: Any) -> None:
         kind, message = failure
         kinds: dict[str, type[UserError]] = {kind.__name__: kind for kind in UserError.__subclasses__()}
         raise kinds.get(kind, UserError)(message)
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

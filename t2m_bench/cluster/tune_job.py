@@ -15,7 +15,7 @@ import optuna
 from t2m_bench.cluster.session import list_node_resources, ray_session
 from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
 from t2m_bench.cluster.tune_demand import Demand, IsSet, OnChange, find_demand
-from t2m_bench.errors import WorkersLostError
+from t2m_bench.errors import WorkersLostError, find_first_line
 from t2m_bench.files import tell_saved
 from t2m_bench.runs.trial import TrialData
 from t2m_bench.search.samplers import Sampling
@@ -150,7 +150,7 @@ def _fit(
         tuner.fit()
     except RayError as error:
         raise WorkersLostError(
-            f"{folder}: Ray was lost ({str(error).splitlines()[0]}). Finished trials are kept: the same command goes "
+            f"{folder}: Ray was lost ({find_first_line(error)}). Finished trials are kept: the same command goes "
             "on from there."
         ) from error
     finally:

@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from t2m_bench.errors import RecipeError
-from t2m_bench.recipe.typed_yaml import NOT_YAML, describe_fault
+from t2m_bench.recipe.typed_yaml import describe_fault
+from t2m_bench.recipe.yaml_text import parse_yaml
 
 FOLDER = Path(__file__).parent / "prompt_files"
 FAMILIES = ("category", "typical")
@@ -120,7 +121,7 @@ def load_prompts(name_or_path: str, family: str) -> PromptBook:
     path = shipped if shipped.is_file() else Path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
-        content = _File.model_validate(yaml.safe_load(text))
+        content = _File.model_validate(parse_yaml(text))
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise RecipeError(f"prompts.file = {name_or_path}: no shipped file ({known}), no readable path.") from None
@@ -128,6 +129,6 @@ def load_prompts(name_or_path: str, family: str) -> PromptBook:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecipeError(f"{path}: {place}: {str(first['msg']).removeprefix('Value error, ')}") from None
-    except NOT_YAML as error:
+    except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {describe_fault(error)}. Correct the file.") from None
     return PromptBook(path.stem, family, hashlib.sha256(f"{family}\n{text}".encode()).hexdigest(), content)

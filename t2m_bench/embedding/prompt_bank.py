@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from t2m_bench.embedding.shards.schema import HDF5_LOCKING
 from t2m_bench.errors import ShardError
 from t2m_bench.files import write_atomically
 from t2m_bench.recipe.defaults import keep_decisive, list_dataclass, load_defaults
@@ -44,7 +45,7 @@ class PromptBank:
 
 def write_bank(path: Path, bank: PromptBank, signature: BankSignature) -> None:
     """Write a bank by atomic rename."""
-    with write_atomically(path) as partial, h5py.File(partial, "w") as file:
+    with write_atomically(path) as partial, h5py.File(partial, "w", locking=HDF5_LOCKING) as file:
         file["text_embedding"] = bank.text_embedding
         file.attrs["sentences"] = json.dumps(bank.sentences)
         file.attrs["signature"] = json.dumps(asdict(signature))
@@ -57,7 +58,7 @@ def load_bank(path: Path, wanted: BankSignature) -> PromptBank:
         ShardError: it cannot be read, or is of another encoder or prompt file.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=HDF5_LOCKING) as file:
             found = BankSignature(**json.loads(file.attrs["signature"]))
             bank = PromptBank(tuple(json.loads(file.attrs["sentences"])), file["text_embedding"][()])
     except (OSError, KeyError, TypeError, ValueError) as error:

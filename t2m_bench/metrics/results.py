@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.errors import RecipeError, RunFolderError
+from t2m_bench.errors import RecipeError, RunFolderError, find_first_line
 from t2m_bench.files import write_atomically
 from t2m_bench.metrics.measures import EMPTINESS
 from t2m_bench.recipe.conditions import NO_TEXT, find_condition
@@ -109,9 +109,8 @@ def load_results(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise RunFolderError(f"{path}: absent. Run `t2m-bench evaluate {path.parent}`.") from None
     except DAMAGED as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise RunFolderError(
-            f"{path}: not a Parquet file ({reason}). Run `t2m-bench evaluate {path.parent}`."
+            f"{path}: not a Parquet file ({find_first_line(error)}). Run `t2m-bench evaluate {path.parent}`."
         ) from None
     try:
         return _check(table, str(path), list_optional())

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from t2m_bench.data.frame import Frame
-from t2m_bench.errors import WeightsError
+from t2m_bench.errors import WeightsError, find_first_line
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS, ImageEncoder, InputRange, Interpolation
 from t2m_bench.recipe.registry import load_object
@@ -354,7 +354,7 @@ def _read_state_dict(path: Path, location: str = "cpu") -> dict[str, Tensor]:
             "the state dict alone"
         ) from None
     except UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = find_first_line(error)
         raise WeightsError(f"{path} cannot be read as a checkpoint ({reason}); fetch it again") from None
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]  # as MedSAM's own training script saves it

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from t2m_bench.errors import WeightsError
+from t2m_bench.errors import WeightsError, find_first_line
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 from t2m_bench.recipe.schema import PUBMEDBERT
 
@@ -97,7 +97,7 @@ def load_text_encoder(name: str, pooling: Pooling) -> FrozenText:
         # safetensors, or a .bin that transformers reads with weights_only: neither can run code
         model, loading = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, **options)
     except UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        reason = find_first_line(error)
         raise WeightsError(f"{folder}: cannot be read as a text encoder ({reason}). Fetch {name} again.") from None
     _check_complete(folder, name, loading)
     model.eval().requires_grad_(False)
@@ -167,7 +167,7 @@ def _fetch(name: str) -> Path:
     except HFValidationError:
         raise WeightsError(f"text_encoder.name = {name}: neither a folder here nor a name on the hub.") from None
     except Exception as error:  # the hub's client raises errors of three libraries
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = find_first_line(error)
         raise WeightsError(
             f"text encoder {name} is not cached here and cannot be fetched ({reason}). {way_out}"
         ) from None

@@ -6,7 +6,6 @@ gives.
 
 import json
 import math
-import os
 import socket
 import tempfile
 import time
@@ -23,7 +22,7 @@ from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds
 from t2m_bench.perf.problem import MINI_GRID, make_problem
 from t2m_bench.recipe.schema import LossSection, OptimSection
 from t2m_bench.training.batches import MicroBatch
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import Ranks, join_group
 from t2m_bench.training.shares import share_positions
 from t2m_bench.training.step import accumulate_gradients
 from t2m_bench.training.updater import build_updater
@@ -89,8 +88,7 @@ def _train(
 ) -> None:
     """Train on `num_own` cases a step; the first process writes seconds (without the first step) and loss."""
     if world_size > 1:
-        names = {"RANK": process, "LOCAL_RANK": process, "WORLD_SIZE": world_size, "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+        join_group(process, world_size, port)
     torch.set_num_threads(1)
     ranks = Ranks("no", use_gpu=False)
     num_global = num_own * world_size

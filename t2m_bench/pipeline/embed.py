@@ -13,7 +13,8 @@ from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import INDEX_NAME, Signature
 from t2m_bench.embedding.shards.writer import ShardPlan, find_finished, finish_shards, plan_shards
 from t2m_bench.errors import RunFolderError
-from t2m_bench.files import clear_partial, wait_for_lock
+from t2m_bench.files import clear_partial
+from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.pipeline.prepare import Prepared
@@ -55,7 +56,8 @@ def embed(recipe: Recipe, prepared: Prepared, runs: Path, terminal: Terminal) ->
     start = time.monotonic()
     signature, folder = locate_shards(recipe, prepared, runs)
     if not (folder / INDEX_NAME).is_file():
-        with wait_for_lock(folder / LOCK_NAME, lambda: terminal.say(f"waiting for {folder}: another process embeds")):
+        waiting = f"waiting for {folder}: another process embeds"
+        with hold_lock(folder / LOCK_NAME, on_wait=lambda: terminal.say(waiting)):
             if not (folder / INDEX_NAME).is_file():  # who was waited for may have done all
                 return _encode(recipe, prepared, folder, signature, terminal)
     num_cases = ShardReader(folder, signature).index.num_cases

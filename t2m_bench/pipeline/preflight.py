@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from t2m_bench.cluster.session import check_socket_path, has_cluster
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
+from t2m_bench.files import explain
 from t2m_bench.models.sam import check_checkpoint
 from t2m_bench.models.text import find_text_folder
 from t2m_bench.pipeline.embed import Texts, embed_texts
@@ -48,6 +50,9 @@ def check_setting(recipe: Recipe, runs: Path, arms: Iterable[str]) -> None:
     check_encoder_package(recipe.image_encoder.preset)
     check_entries(recipe)
     check_folders(runs)
+    cluster = recipe.cluster
+    if max(cluster.min_train_workers, cluster.num_embed_workers, cluster.num_bench_workers) and not has_cluster():
+        check_socket_path()
     check_checkpoint(recipe.image_encoder.preset, recipe.image_encoder.checkpoint)
     find_text_folder(recipe.text_encoder.name)
 
@@ -64,7 +69,7 @@ def check_folders(runs: Path) -> None:
         runs.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(bytes(TRIAL_BYTES))
     except OSError as error:
-        raise RunFolderError(f"--runs {runs}: cannot be written ({error.strerror}). Give another folder.") from None
+        raise RunFolderError(f"--runs {runs}: cannot be written ({_explain(error)}). Give another folder.") from None
     finally:
         with suppress(OSError):  # where it could not be written it cannot be looked for either
             trial.unlink()
@@ -77,6 +82,10 @@ def check_folders(runs: Path) -> None:
             f"temporary files cannot be written ({error.strerror or error}). Free some space there, or set TMPDIR to a "
             "folder with some."
         ) from None
+
+
+def _explain(error: OSError) -> str:
+    return explain(error) if isinstance(error, PermissionError) else error.strerror or str(error)
 
 
 def check_packages(kinds: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from t2m_bench.data.pseudonyms import KEY_NAME
-from t2m_bench.errors import StorageError
+from t2m_bench.errors import StorageError, find_first_line
 from t2m_bench.files import write_atomically, write_json
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.terminal import Terminal
@@ -142,8 +142,8 @@ class Mirror:
                     there = self._send(name, content)
                 except OSError as error:
                     raise StorageError(
-                        f"{self.shown}: cannot be written ({_shorten(error)}). All is kept in {self.folder}; the same "
-                        "command sends it and goes on."
+                        f"{self.shown}: cannot be written ({find_first_line(error)}). All is kept in {self.folder}; "
+                        "the same command sends it and goes on."
                     ) from None
                 self._known[name] = {"here": list(stamp), "there": list(there)}
                 self._remember()
@@ -191,7 +191,7 @@ class Mirror:
         thread.join(CONNECT_SECONDS)
         if done:
             return done[0]
-        reason = _shorten(failed[0]) if failed else f"no answer within {CONNECT_SECONDS:.0f} s"
+        reason = find_first_line(failed[0]) if failed else f"no answer within {CONNECT_SECONDS:.0f} s"
         raise StorageError(
             f"{self.shown}: cannot be read and written ({reason}). Does the bucket exist, and are the credentials in "
             "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)?"
@@ -268,7 +268,7 @@ class Mirror:
             with self._remote.open_input_stream(f"{self._base}/{name}") as stream:
                 return bytes(stream.read())
         except OSError as error:
-            raise StorageError(f"{self.shown}/{name}: cannot be read ({_shorten(error)}).") from None
+            raise StorageError(f"{self.shown}/{name}: cannot be read ({find_first_line(error)}).") from None
 
     def _fetch(self, name: str, there: Stamp) -> None:
         path, content = self.folder / name, self._read(name)
@@ -324,8 +324,3 @@ def _load_memory(path: Path) -> dict[str, Mapping[str, Any]]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _shorten(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

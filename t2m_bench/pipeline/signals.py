@@ -4,9 +4,12 @@ Slurm sends USR1 ahead of a time limit and TERM on preemption, a user Ctrl-C. Tr
 other stages end at once, since what they finished is on disk already.
 """
 
+import math
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +21,12 @@ STOPPED_EXIT_CODE = 85
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
+DEAF_SECONDS = 5.0
+"""What the main thread gets to take a signal in: it may wait in C code (for a store, a cluster, a disk) for ever."""
+
+HEARD_LATE_SECONDS = 1.0
+"""The two threads may take a signal in this far apart."""
+
 OnStop = Callable[[], None]
 
 
@@ -27,6 +36,8 @@ class StopRequest:
     def __init__(self) -> None:
         self.number: int | None = None
         self._listener: OnStop | None = None
+        self._taken_at = -math.inf
+        self._closed = threading.Event()
 
     def is_set(self) -> bool:
         """Return whether a signal came."""
@@ -55,13 +66,29 @@ class StopRequest:
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal in the main thread."""
         self.number = number
+        self._taken_at = time.monotonic()
         if self._listener is None:
             raise self.make_error()
+
+    def close(self) -> None:
+        """Let no thread end the process any more."""
+        self._closed.set()
 
     def notify(self) -> None:
         """Tell the listener, from the thread that hears of signals first."""
         if self._listener is not None:
             self._listener()
+        else:
+            threading.Thread(target=self._end_if_deaf, daemon=True).start()
+
+    def _end_if_deaf(self) -> None:
+        """End the process where the main thread does not: whatever it waits for, what is finished is on disk."""
+        heard_at = time.monotonic()
+        is_closed = self._closed.wait(DEAF_SECONDS)
+        if not is_closed and self._listener is None and self._taken_at < heard_at - HEARD_LATE_SECONDS:
+            error = self.make_error()
+            print(f"t2m-bench: {error}", file=sys.stderr, flush=True)
+            os._exit(error.exit_code)
 
 
 @contextmanager
@@ -88,6 +115,7 @@ def catch_signals() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        request.close()
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)

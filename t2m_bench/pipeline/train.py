@@ -1,6 +1,5 @@
 """From shards to a trained and evaluated run inside its experiment's folder."""
 
-import fcntl
 import hashlib
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,8 @@ from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import Asking
-from t2m_bench.files import EXPERIMENT_NAME, load_json, wait_for_lock, write_json
+from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
+from t2m_bench.locks import hold_lock
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
@@ -205,8 +205,7 @@ def _note_fold(experiment: Experiment) -> None:
 def change_note(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield an experiment's note and write it again if it was changed; several commands may come to do so at once."""
     path = folder / EXPERIMENT_NAME
-    with path.with_name(".experiment.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold_lock(path.with_name(".experiment.lock")):
         noted = load_json(path, "Remove the file and run the same command.")
         before = deepcopy(noted)
         yield noted
@@ -323,7 +322,7 @@ def write_reference_once(job: Job, terminal: Terminal) -> None:
     The table says which are scored: boxes.json is replaced minutes before it, and what writes both may be killed.
     """
     waiting = f"waiting for {job.data.reference}: another process writes it"
-    with wait_for_lock(job.data.reference / LOCK_NAME, lambda: terminal.say(waiting)):
+    with hold_lock(job.data.reference / LOCK_NAME, on_wait=lambda: terminal.say(waiting)):
         drawn = job.data.reference / BOXES_NAME
         there = {TIGHT, *load_json(drawn, f"Remove {drawn} and run the same command.")} if drawn.is_file() else set()
         wanted = [*job.data.asking.boxes, *sorted(there - set(job.data.asking.boxes))]

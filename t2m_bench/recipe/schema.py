@@ -20,6 +20,8 @@ from t2m_bench.recipe.encoders import DEFAULT_ENCODER, IMAGE_ENCODERS, InputRang
 from t2m_bench.recipe.typed_yaml import (
     DISTINCT,
     NO_REPEATS,
+    AnyPath,
+    NameOrPath,
     Section,
     Seed,
     apply_override,
@@ -81,8 +83,8 @@ class DatasetSection(Section):
 
     kind: str = DEFAULT_DATA_SET
     """An entry of the table of data sets."""
-    root: Path
-    clinical: Path | None = None
+    root: AnyPath
+    clinical: AnyPath | None = None
     """The clinical table of `nsclc`; looked for in `root` where it is not named."""
     ct: CtSection = CtSection()
     strict: bool = False
@@ -111,7 +113,7 @@ class DatasetSection(Section):
 class PromptsSection(Section):
     """Which sentences stand for the text fields."""
 
-    file: str = "birads"
+    file: NameOrPath = "birads"
     family: str = "category"
     text_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
@@ -121,7 +123,7 @@ class ImageEncoderSection(Section):
 
     preset: str = DEFAULT_ENCODER
     """An entry of the table of image encoders."""
-    checkpoint: Path | None = None
+    checkpoint: AnyPath | None = None
     input_range: InputRange = "unit"
     """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
 
@@ -141,7 +143,7 @@ class ImageEncoderSection(Section):
 class TextEncoderSection(Section):
     """The frozen text encoder: `stand-in` is shipped, others are Hugging Face names or folders."""
 
-    name: str = PUBMEDBERT
+    name: NameOrPath = PUBMEDBERT
     pooling: Literal["cls", "mean"] = "cls"
 
 

@@ -7,11 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError, PydanticUndefined, to_jsonable_python
 
-from t2m_bench.errors import RecipeError
+from t2m_bench.errors import RecipeError, UserError
+from t2m_bench.files import expand_home
 from t2m_bench.recipe.defaults import REQUIRED, Value
+from t2m_bench.recipe.yaml_text import parse_yaml
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What torch's generators take."""
@@ -30,8 +41,19 @@ NO_REPEATS = AfterValidator(_refuse_repeats)
 DISTINCT = (Field(min_length=1), NO_REPEATS)
 """At least one value, none twice."""
 
-NOT_YAML = (yaml.YAMLError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
-"""What PyYAML raises of a text that it cannot read: its constructors of numbers and dates let Python's errors pass."""
+
+def _expand_home(value: Any) -> Any:
+    try:
+        return expand_home(value) if isinstance(value, str) else value
+    except UserError as error:
+        raise PydanticCustomError("home", "{reason}", {"reason": str(error)}) from None
+
+
+AnyPath = Annotated[Path, BeforeValidator(_expand_home)]
+"""A path whose `~` is the home folder."""
+
+NameOrPath = Annotated[str, BeforeValidator(_expand_home)]
+"""A name of something shipped or on the hub, or a path whose `~` is the home folder."""
 
 
 class Section(BaseModel):
@@ -63,8 +85,8 @@ class Section(BaseModel):
 
 def _load_part(part: str) -> Any:
     try:
-        return yaml.safe_load(part)
-    except NOT_YAML as error:
+        return parse_yaml(part)
+    except yaml.YAMLError as error:
         reason = describe_fault(error)
         raise PydanticCustomError("part", "{part} is not YAML: {reason}", {"part": part, "reason": reason}) from None
 
@@ -121,14 +143,14 @@ def load_mapping(path: Path, what: str, folder: str) -> dict[str, Any]:
         RecipeError: the file is absent or no YAML mapping.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(
             f"{path}: there is no such {what}. A {what} is a YAML file; see those in {folder}/."
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    except NOT_YAML as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML: {describe_fault(error)}. Correct the file.") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a {what} is a mapping of names to values, found {type(raw).__name__}.")
@@ -145,8 +167,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not dotted:
         raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
     try:
-        loaded = yaml.safe_load(value)
-    except NOT_YAML as error:
+        loaded = parse_yaml(value)
+    except yaml.YAMLError as error:
         raise RecipeError(
             f"override {override!r}: the value is not YAML: {describe_fault(error)}. Put a text in quotes."
         ) from None

@@ -1,6 +1,5 @@
 """The table of what each deviation from the clean protocol is worth."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from t2m_bench.files import write_text
 from t2m_bench.metrics.results import load_results
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION
-from t2m_bench.reporting.table import ABSENT, BOXES, show_change, show_interval
+from t2m_bench.reporting.table import ABSENT, BOXES, show_change, show_interval, show_number
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.intervals import Estimate, compute_patient_means, estimate_mean
 
@@ -96,7 +96,8 @@ class Deviations:
                     cells += ["failed", "-"]
                 else:
                     low, high = numbers[f"{arm}_low"], numbers[f"{arm}_high"]
-                    cells.append(f"{numbers[f'{arm}_dice']:.4f} [{low:.4f}, {high:.4f}]")
+                    dice, interval = show_number(numbers[f"{arm}_dice"]), show_interval(low, high, signed=False)
+                    cells.append(" ".join([dice, interval][: 1 + (interval != ABSENT)]))
                     worth = show_change(numbers[f"{arm}_worth"])
                     interval = show_interval(numbers[f"{arm}_worth_low"], numbers[f"{arm}_worth_high"])
                     is_clean = row is self.rows[0]
@@ -129,10 +130,7 @@ def measure_protocol(name: str, paths: Sequence[Path], leaks: bool = False) -> P
 
 def write_deviations(folder: Path, table: Deviations) -> Path:
     """Write deviations.md and .csv by atomic rename; return the first."""
-    folder.mkdir(parents=True, exist_ok=True)
     contents = {"deviations.csv": table.to_frame().to_csv(index=False), "deviations.md": table.to_markdown()}
     for name, content in contents.items():
-        partial = folder / f".{name}.{os.getpid()}.partial"
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, folder / name)
+        write_text(folder / name, content)
     return folder / "deviations.md"

@@ -58,8 +58,9 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
             (
                 results.name_arm(arm),
                 str(found["seeds"]) if is_trained(arm) else ABSENT,
-                f"{show_number(found[DICE])} ± {found['dice_sd']:.4f} {_show_range(found)}".rstrip() + found["lacking"],
-                *(f"{show_number(found[name])} ± {found[f'{name}_sd']:.4f}" for name in beside),
+                f"{show_number(found[DICE])} ± {show_number(found['dice_sd'])} {_show_range(found)}".rstrip()
+                + found["lacking"],
+                *(f"{show_number(found[name])} ± {show_number(found[f'{name}_sd'])}" for name in beside),
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
                 _show_with_p(gains["help"], p["help"]),
                 show_contrast(gains["over_floor"]),

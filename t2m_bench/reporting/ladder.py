@@ -127,7 +127,7 @@ def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) ->
         found = {
             "sign_flip_p": tests.flip_signs(values, rng),
             "wilcoxon_p": tests.rank_signs(values),
-            "equivalence_p": tests.find_equivalence(values, results.margin) if len(values) > 1 else math.nan,
+            "equivalence_p": tests.find_equivalence(values, results.margin),
             "d_z": compute_standardised_difference(values),
             "superiority": compute_superiority(values),
         }

@@ -14,7 +14,7 @@ from t2m_bench.reporting.counterfactuals import tell_wordings
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_asked_method
 from t2m_bench.reporting.table import show_change, show_interval, show_p
-from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.crossed import FEWEST_PATIENTS, Contrast, average_seeds, estimate_crossed, make_fold_tables
 from t2m_bench.statistics.tests import find_equivalence
 
 EQUIVALENCE_LEVEL = 0.90
@@ -144,6 +144,8 @@ def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequ
         Outcome.NEGLIGIBLE: "The text makes no difference that matters.",
         Outcome.UNDECIDED: "Undecided: these results can neither show nor rule out that the text helps.",
     }[outcome]
+    if math.isnan(contrast.low):
+        headline = f"Not known: {tell_patients(contrast)}."
     if outcome is Outcome.NEGLIGIBLE and contrast.high < 0:
         headline = "The text makes it slightly worse, by less than the margin."
     if contrast.num_seeds == 1:
@@ -214,7 +216,7 @@ def _compare_texts(results: Results, method: str, one: str, other: str) -> Compa
 def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin: float, homes: str) -> Verdict:
     """Judge held-out wording against what text does at all: `effect` is right minus wrong text, else the help."""
     values = comparison.patient_values
-    p = find_equivalence(values, margin) if len(values) > 1 else math.nan
+    p = find_equivalence(values, margin)
     contrast = comparison.contrast
     told = f"{_tell(contrast)}, given these trained models; equivalence within {margin:g}: p {show_p(p)}"
     sentences = [f"Right minus held-out wording: {told}."]
@@ -244,8 +246,18 @@ def _tell(contrast: Contrast, with_p: bool = True) -> str:
     p = f"p {show_p(contrast.p)}, " if with_p else ""
     return (
         f"{show_change(contrast.mean)} Dice, 95 % interval {show_interval(contrast.low, contrast.high)}, "
-        f"{p}{contrast.num_patients} patients"
+        f"{p}{tell_patients(contrast)}"
     )
+
+
+def tell_patients(contrast: Contrast) -> str:
+    """Return over how many patients a difference is, and that there is no test where they are too few for one."""
+    if contrast.num_patients == 1:
+        return "one patient: no test"
+    number = f"{contrast.num_patients} patients"
+    if not math.isnan(contrast.low):
+        return number
+    return f"{number}, in a test fold fewer than {FEWEST_PATIENTS}: no test"
 
 
 def _limit(contrast: Contrast) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Callable
 
-from t2m_bench.errors import StoppedError, UserError, WorkersLostError
+from t2m_bench.errors import StoppedError, UserError, WorkersLostError, find_first_line
 from t2m_bench.files import write_text
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.run_folder import lock_run
@@ -32,7 +32,9 @@ def attempt(job: Job, run: Callable[[], None]) -> str | None:
         raise
     except Exception as error:
         write_text(job.run_folder / FAILURE_NAME, traceback.format_exc())
-        return f"{type(error).__name__}: {_first_line(error)} ({job.run_folder / FAILURE_NAME} has the whole message)"
+        return (
+            f"{type(error).__name__}: {find_first_line(error)} ({job.run_folder / FAILURE_NAME} has the whole message)"
+        )
     return None
 
 
@@ -40,7 +42,3 @@ def train_in_process(job: Job, should_stop: Callable[[], bool]) -> None:
     """Train and evaluate a cell in this process alone."""
     ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
     run_job.train(job, ranks, should_stop)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

@@ -12,6 +12,7 @@ from t2m_bench.errors import RecipeError
 from t2m_bench.recipe.schema import Positive, Recipe, parse_recipe
 from t2m_bench.recipe.typed_yaml import (
     DISTINCT,
+    AnyPath,
     Section,
     Seed,
     apply_override,
@@ -80,7 +81,7 @@ class Sweep(Section):
     """A whole sweep; see `sweeps/` for examples."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-    recipe: Path
+    recipe: AnyPath
     """Relative to the sweep file."""
     overrides: tuple[str, ...] = ()
     """Of the recipe, for all trials."""

@@ -35,8 +35,8 @@ def estimate_mean(patient_means: pd.Series, rng: np.random.Generator) -> Estimat
     Training is random too; this interval is for the trained models at hand and no claim about the method.
     """
     values: NDArray[np.float64] = patient_means.to_numpy(dtype=np.float64)
-    mean = float(values.mean())
-    if len(values) < FEWEST:
+    mean = float(values.mean()) if len(values) else float("nan")
+    if len(values) < FEWEST or np.isnan(mean):
         return Estimate(mean, float("nan"), float("nan"), len(values))
     if np.ptp(values) == 0:  # BCa divides by the spread
         return Estimate(mean, mean, mean, len(values))

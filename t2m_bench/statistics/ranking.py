@@ -14,7 +14,9 @@ def compute_standardised_difference(values: NDArray[np.float64]) -> float:
 
 
 def compute_superiority(values: NDArray[np.float64]) -> float:
-    """Return the share of patients with a positive difference, those without one counted half."""
+    """Return the share of patients with a positive difference, those without one counted half; NaN of none."""
+    if not len(values):
+        return float("nan")
     return float((values > 0).mean() + 0.5 * (values == 0).mean())
 
 

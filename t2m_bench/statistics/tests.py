@@ -16,6 +16,9 @@ Values = NDArray[np.float64]
 RESAMPLES = 2000
 SIGN_FLIPS = 9999
 
+FEWEST = 2
+"""Patients below which there is nothing to test."""
+
 
 def bootstrap_crossed(
     tables: Sequence[FoldTable], rng: np.random.Generator, resamples: int = RESAMPLES
@@ -33,7 +36,9 @@ def bootstrap_crossed(
 
 
 def flip_signs(values: Values, rng: np.random.Generator) -> float:
-    """Return the two-sided p of a mean of 0 when each patient's difference may have either sign."""
+    """Return the two-sided p of a mean of 0 when each patient's difference may have either sign; NaN of too few."""
+    if len(values) < FEWEST:
+        return float("nan")
     found = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", n_resamples=SIGN_FLIPS, vectorized=True, rng=rng
     )
@@ -41,14 +46,18 @@ def flip_signs(values: Values, rng: np.random.Generator) -> float:
 
 
 def rank_signs(values: Values) -> float:
-    """Return the two-sided p of Wilcoxon's signed ranks, ties at 0 as Pratt has them; 1 when all are 0."""
+    """Return the two-sided p of Wilcoxon's signed ranks, ties at 0 as Pratt has them; all 0: 1, too few: NaN."""
+    if len(values) < FEWEST:
+        return float("nan")
     if not values.any():
         return 1.0
     return float(stats.wilcoxon(values, zero_method="pratt").pvalue)
 
 
 def find_equivalence(values: Values, margin: float) -> float:
-    """Return the p of two one-sided t tests: small when the mean lies within (-margin, margin)."""
+    """Return the p of two one-sided t tests: small when the mean lies within (-margin, margin); NaN of too few."""
+    if len(values) < FEWEST:
+        return float("nan")
     if np.ptp(values) == 0:
         return float(abs(values[0]) >= margin)
     return float(DescrStatsW(values).ttost_mean(-margin, margin)[0])

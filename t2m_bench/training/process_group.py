@@ -1,6 +1,9 @@
-"""What the training loop needs of its process group, through Accelerate; one process is a group of one."""
+"""What the training loop needs of its process group, through Accelerate; one process is a group of one.
 
-import fcntl
+Whoever starts workers makes their process group first. A process without one trains alone, whatever a launcher
+(torchrun, Kubeflow, srun, mpirun) has left in its environment.
+"""
+
 import json
 import os
 import shutil
@@ -14,8 +17,10 @@ from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProces
 from torch import Tensor, nn
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.locks import hold_lock
 from t2m_bench.recipe.schema import Zero
 from t2m_bench.shipped import find_folder
+from t2m_bench.training.launchers import forget_launchers
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -23,8 +28,9 @@ PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Ranks:
     """This process among those that train together.
 
-    Sums of tensors are all that is shared: each rank fills its own rows of a zero tensor, so a sum also gathers, in an
-    order that does not depend on the number of ranks.
+    The group is the one that was made before, by Ray or `join_group`; without one this process is alone, and no
+    variable is read. Sums of tensors are all that is shared: each rank fills its own rows of a zero tensor, so a sum
+    also gathers, in an order that does not depend on the number of ranks.
 
     Raises:
         RecipeError: fp16 is asked where there is no GPU, or DeepSpeed where it cannot run.
@@ -33,34 +39,39 @@ class Ranks:
     def __init__(
         self, mixed_precision: str, use_gpu: bool, zero: Zero | None = None, clip_norm: float | None = None
     ) -> None:
-        find_device(use_gpu)
         if mixed_precision == "fp16" and not use_gpu:
             raise RecipeError("optim.mixed_precision = fp16 needs a GPU; on a CPU use bf16.")
+        self._alone = find_device(use_gpu)
         # Accelerate keeps one precision for the life of a process; autocast is torch's own, so that runs may differ
-        if zero is None:
-            self._accelerator = Accelerator(cpu=not use_gpu, mixed_precision="no")
-        else:
-            self._accelerator = _accelerate_with_deepspeed(zero, use_gpu, clip_norm)
+        self._accelerator: Accelerator | None = None
+        if torch.distributed.is_initialized():
+            forget_launchers()
+            if zero is None:
+                self._accelerator = Accelerator(cpu=not use_gpu, mixed_precision="no")
+            else:
+                self._accelerator = _accelerate_with_deepspeed(zero, use_gpu, clip_norm)
+        elif zero is not None:
+            raise RuntimeError("DeepSpeed works in a process group; there is none")
         self._dtype = PRECISIONS[mixed_precision]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=mixed_precision == "fp16")
 
     @property
     def rank(self) -> int:
-        return int(self._accelerator.process_index)
+        return int(self._accelerator.process_index) if self._accelerator else 0
 
     @property
     def world_size(self) -> int:
-        return int(self._accelerator.num_processes)
+        return int(self._accelerator.num_processes) if self._accelerator else 1
 
     @property
     def num_nodes(self) -> int:
         """Hosts that train together; each rank says how many share its own (torchrun's variable, which Ray sets)."""
-        on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self._accelerator else 1
         return round(float(self.sum(torch.tensor(1.0 / on_this_node, device=self.device))))
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self._accelerator.device)
+        return torch.device(self._accelerator.device) if self._accelerator else self._alone
 
     @property
     def is_first(self) -> bool:
@@ -70,10 +81,11 @@ class Ranks:
     @property
     def has_deepspeed(self) -> bool:
         """Whether DeepSpeed makes the updates."""
-        return bool(self._accelerator.distributed_type == DistributedType.DEEPSPEED)
+        return self._accelerator is not None and self._accelerator.distributed_type == DistributedType.DEEPSPEED
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Any:
         """Return DeepSpeed's engine over a module and its optimizer."""
+        assert self._accelerator is not None
         engine, _ = self._accelerator.prepare(module, optimizer)
         return engine
 
@@ -83,7 +95,7 @@ class Ranks:
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all ranks."""
-        if self.world_size == 1:
+        if self._accelerator is None or self.world_size == 1:
             return tensor
         total: Tensor = self._accelerator.reduce(tensor, reduction="sum")
         return total
@@ -101,7 +113,18 @@ class Ranks:
 
     def wait(self) -> None:
         """Return when every rank has come this far."""
-        self._accelerator.wait_for_everyone()
+        if self._accelerator is not None:
+            self._accelerator.wait_for_everyone()
+
+
+def join_group(rank: int, world_size: int, port: int) -> None:
+    """Join a group of processes on this host that talk by gloo, of which rank 0 listens on the port."""
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+    )
 
 
 def find_device(use_gpu: bool) -> torch.device:
@@ -153,7 +176,6 @@ def compile_once() -> None:
     from torch.utils.cpp_extension import _get_build_directory
 
     folder = Path(_get_build_directory(ShareMemCommBuilder.NAME, verbose=False))
-    with (folder / ".t2m-bench.lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with hold_lock(folder / ".t2m-bench.lock"):
         (folder / "lock").unlink(missing_ok=True)
         build_shm_op()

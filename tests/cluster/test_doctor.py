@@ -95,3 +95,23 @@ def test_embedding_that_is_done_needs_no_space(raw: dict[str, object], tmp_path:
     assert before == pytest.approx(written, rel=0.01)
     assert count_bytes_to_write(recipe, runs, 63) == 0
     assert count_bytes_to_write(recipe, runs, 64) > 0
+
+
+@pytest.mark.parametrize(
+    "launched",
+    [
+        {"TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "4", "RANK": "3", "MASTER_ADDR": "192.0.2.1"},
+        {"PMI_SIZE": "3", "PMI_RANK": "2", "ACCELERATE_USE_DEEPSPEED": "true", "OMPI_COMM_WORLD_SIZE": "5"},
+    ],
+    ids=["torchrun", "mpi"],
+)
+def test_workers_talk_whatever_launched_the_shell_and_its_variables_are_named(
+    launched: dict[str, str], raw: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    findings = examine(parse_recipe(raw, "test"), tmp_path / "runs")
+    assert [finding.problem for finding in findings if finding.problem] == []
+    found = {finding.what: finding.found for finding in findings}
+    check_names(found["ranks"], 2)
+    check_names(found["launcher variables"], *(f"{name}={value}" for name, value in launched.items()))

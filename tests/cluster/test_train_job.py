@@ -104,6 +104,28 @@ def test_a_stop_is_overdue_when_there_was_time_enough(monkeypatch: pytest.Monkey
     assert not call.is_overdue()
 
 
+def test_workers_that_have_not_begun_are_waited_for_some_seconds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They wait for each other or for room, and have nothing to save."""
+    flag = SimpleNamespace(set=SimpleNamespace(remote=lambda: None), has_begun=SimpleNamespace(remote=lambda: "asked"))
+    monkeypatch.setattr(stop_flag, "START_SECONDS", 0.0)
+    answers: dict[str, bool | type[Exception]] = {}
+
+    def answer(reference: str, timeout: float) -> bool:
+        if isinstance(answers[reference], bool):
+            return bool(answers[reference])
+        raise TimeoutError
+
+    silent = SimpleNamespace(get=answer, exceptions=SimpleNamespace(RayError=TimeoutError))
+    monkeypatch.setitem(sys.modules, "ray", silent)  # not Ray itself, which reads its settings when it is imported
+    for said, overdue in ((False, True), (True, False), (Exception, True)):  # a cluster that is silent has not begun
+        answers["asked"] = said
+        call = stop_flag.StopCall(flag)
+        assert not call.is_overdue()
+        call.ask()
+        time.sleep(0.01)
+        assert call.is_overdue() == overdue
+
+
 @pytest.mark.parametrize(("workers", "cpus", "room"), [(count_cpus() + 1, 1, count_cpus()), (1, count_cpus() + 1, 0)])
 def test_more_than_the_nodes_have_is_refused_at_once(
     root: Path, tmp_path: Path, workers: int, cpus: float, room: int

@@ -18,7 +18,7 @@ from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import Ranks, join_group
 from t2m_bench.training.step import compute_gradients
 
 CASE_IDS = tuple(f"case-{number}" for number in range(21))
@@ -98,17 +98,10 @@ def find_port() -> int:
 
 
 def join_ranks(rank: int, world_size: int, port: int) -> None:
-    """Tell Accelerate, by the environment, which rank this process is."""
+    """Make this process one rank of several."""
     faulthandler.enable()
-    names = {
-        "RANK": rank,
-        "LOCAL_RANK": rank,
-        "WORLD_SIZE": world_size,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "OMP_NUM_THREADS": 1,  # unset, Accelerate shares out the machine's, whose threads spin where others work too
-    }
-    os.environ.update({name: str(value) for name, value in names.items()})
+    os.environ["OMP_NUM_THREADS"] = "1"  # unset, Accelerate shares out the machine's, which spin where others work too
+    join_group(rank, world_size, port)
 
 
 def _run_rank(rank: int, world_size: int, port: int, out: Path, step: int, micro_batch_size: int) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.errors import ShardError, WeightsError
-from t2m_bench.files import wait_for_lock
+from t2m_bench.locks import hold_lock
 from t2m_bench.pipeline.embed import embed, embed_texts
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.recipe.schema import Recipe, parse_recipe
@@ -78,7 +78,7 @@ def test_a_killed_embedding_continues(small_recipe: Recipe, tmp_path: Path) -> N
 
 
 def _hold_and_embed(held: Event, release: Event, folder: Path, made: Path) -> None:
-    with wait_for_lock(folder / ".lock", lambda: None):
+    with hold_lock(folder / ".lock"):
         held.set()
         release.wait(300)
         shutil.copytree(made, folder, dirs_exist_ok=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from messages import check_names, raises_naming
 from plugins import install
 
 from t2m_bench.cli import main
-from t2m_bench.errors import RecipeError
+from t2m_bench.cluster.session import check_socket_path
+from t2m_bench.errors import ClusterError, RecipeError
 from t2m_bench.models import box_unet
 from t2m_bench.models.sam import build_sam
 from t2m_bench.pipeline.preflight import check_encoder_package, check_entries, check_packages
@@ -199,3 +201,29 @@ def test_code_that_is_not_there_is_refused_before_any_work(
     check_entries(load_demo())
     with install(tmp_path, "theirs", THEIRS, point), raises_naming(RecipeError, named):
         check_entries(load_demo(*overrides))
+
+
+@pytest.mark.parametrize("option", ["num_train_workers=2", "num_embed_workers=1", "num_bench_workers=1"])
+def test_a_folder_of_temporary_files_whose_name_is_too_long_for_sockets(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep = tmp_path / "x" / ("é" * 20)
+    deep.mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    verb = "bench" if "bench" in option else "train"
+    said = refuse(command(verb, tmp_path, f"cluster={{{option.replace('=', ': ')}}}"), monkeypatch, capsys)
+    check_names(said, "TMPDIR", len(os.fsencode(str(deep))), "TMPDIR=/tmp")
+    assert_nothing_was_done(tmp_path)
+
+
+def test_a_name_that_is_just_short_enough_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/" + 200 * "x")
+    with pytest.raises(ClusterError) as caught:
+        check_socket_path()
+    room = int(re.findall(r"at most (\d+)", str(caught.value))[0])
+    monkeypatch.setattr("tempfile.tempdir", "/" + (room - 1) * "x")
+    check_socket_path()
+    monkeypatch.setattr("tempfile.tempdir", "/" + room * "x")
+    with raises_naming(ClusterError, "TMPDIR", room + 1, room):
+        check_socket_path()

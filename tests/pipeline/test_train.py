@@ -21,7 +21,7 @@ from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
 from t2m_bench.embedding.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.errors import LeakageError, RunFolderError, WeightsError
 from t2m_bench.evaluation.evaluate import Evaluator
-from t2m_bench.files import wait_for_lock
+from t2m_bench.locks import hold_lock
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
@@ -391,7 +391,7 @@ def test_a_run_that_another_process_writes_is_refused(experiment: Experiment, ru
 
 
 def _hold_for(folder: Path, held: "multiprocessing.Event", release: "multiprocessing.Event") -> None:
-    with wait_for_lock(folder / ".lock", lambda: None):
+    with hold_lock(folder / ".lock"):
         held.set()
         release.wait(60)
 

@@ -8,12 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from t2m_bench.embedding.shards.schema import Signature, check_signature, compute_file_sha256, load_index, map_cases
+from t2m_bench.embedding.shards.schema import (
+    HDF5_LOCKING,
+    Signature,
+    check_signature,
+    compute_file_sha256,
+    load_index,
+    map_cases,
+)
 from t2m_bench.errors import ShardError
 from t2m_bench.files import write_json
 
@@ -114,7 +122,7 @@ _Layout = tuple[_Rows, ...]
 
 
 def _find_layout(path: Path) -> _Layout:
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=HDF5_LOCKING) as file:
         return tuple(_find_rows(path, name, file[name]) for name in ARRAYS)
 
 
@@ -189,15 +197,15 @@ def _load_memory(path: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def check_locking(folder: Path) -> str:
-    """Return why HDF5 cannot write and read in this folder, or nothing; some shared file systems refuse locks."""
-    path = folder / f".locking-{socket.gethostname()}-{os.getpid()}.h5"
+def check_hdf5(folder: Path) -> str:
+    """Return why HDF5 cannot write and read in this folder, or nothing."""
+    path = folder / f".locking-{uuid4().hex[:8]}.h5"
     try:
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "w", locking=HDF5_LOCKING) as file:
             file["number"] = 1
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=HDF5_LOCKING) as file:
             return "" if file["number"][()] == 1 else f"{folder}: HDF5 reads other than it wrote"
     except OSError as error:
-        return f"{folder}: HDF5 fails ({error}); set HDF5_USE_FILE_LOCKING=FALSE or use another folder"
+        return f"{folder}: HDF5 fails ({error}); unset HDF5_USE_FILE_LOCKING, or give --runs a folder on other storage"
     finally:
         path.unlink(missing_ok=True)

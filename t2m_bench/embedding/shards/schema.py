@@ -22,6 +22,10 @@ INDEX_NAME = "index.json"
 CASES_NAME = "cases.npy"
 FORMAT = 2
 
+HDF5_LOCKING = False
+"""Files have their final name once they are whole, and folders one writer: HDF5's own locks would only fail where there
+are none."""
+
 
 @dataclass(frozen=True)
 class Signature:

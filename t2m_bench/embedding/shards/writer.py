@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.embedding.shards.schema import (
+    HDF5_LOCKING,
     ShardEntry,
     ShardIndex,
     Signature,
@@ -110,7 +111,7 @@ def finish_shards(folder: Path, plans: Sequence[ShardPlan], signature: Signature
 
 
 def _write_file(path: Path, plan: ShardPlan, cases: Iterable[EmbeddedCase]) -> None:
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", locking=HDF5_LOCKING) as file:
         for row, (case_id, case) in enumerate(zip(plan.case_ids, cases, strict=True)):
             assert case.case_id == case_id, "cases arrive in the order of the plan"
             arrays = {name: getattr(case, name) for name in ("image_embedding", "mask_low_res", "box_xyxy")}
