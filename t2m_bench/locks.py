@@ -29,6 +29,9 @@ UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EN
 OWNER_SUFFIX = ".owner"
 POLL_SECONDS = 0.1
 HEARTBEAT_SECONDS = 5.0
+NOBODY = "nobody"
+"""Token of an owner file that names none."""
+
 STALE_SECONDS = 60.0
 LOST_EXIT_CODE = 2
 
@@ -134,7 +137,7 @@ def _find_holder(stream: IO[str], owner: "_Owner") -> str:
     if not said:
         stream.seek(0)
         said = stream.read().strip()
-    return said or "unknown"
+    return said or "of an unknown name"
 
 
 def _describe_self() -> str:
@@ -205,7 +208,7 @@ class _Owner:
 
     def _take_over(self, content: str) -> bool:
         """Replace a dead process's file; of several who try, the one that makes the claim does."""
-        dead = self._read().get("token", "unknown")
+        dead = self._read().get("token", NOBODY)
         claim = self._path.with_name(f"{self._path.name}.{dead}")
         try:
             os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
@@ -215,7 +218,7 @@ class _Owner:
             return False
         own = self._path.with_name(f"{self._path.name}.{self._token}")
         try:
-            if self._read().get("token", "unknown") != dead or self.is_held():
+            if self._read().get("token", NOBODY) != dead or self.is_held():
                 return False
             own.write_text(content, encoding="utf-8")
             os.replace(own, self._path)
