@@ -1,10 +1,13 @@
-# Every target makes the virtual environment by itself when it is absent or older than the files that describe it.
+# Every target makes the virtual environment by itself when it is absent or older than the files that describe it. What else
+# is in it (another build of torch, extras) stays.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 FOR_DEVELOPERS = $(VENV)/.installed-for-developers
 RUNS ?= runs
+# Processes that `make test` shares its tests among; tests that start clusters run one after another in one of them.
+JOBS ?= 2
 # Passed to pytest, such as TEST_OPTIONS=--last-failed.
 TEST_OPTIONS ?=
 
@@ -14,7 +17,7 @@ TEST_OPTIONS ?=
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "t2m-bench needs Python 3.11 or newer; choose one with: make PYTHON=python3.11 ..."; exit 2; }
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
@@ -29,7 +32,7 @@ demo: $(INSTALLED)
 	$(BIN)/t2m-bench demo --runs $(RUNS)
 
 test: $(FOR_DEVELOPERS)
-	$(BIN)/python -m pytest -m 'not soak and not cluster' $(TEST_OPTIONS)
+	$(BIN)/python -m pytest -m 'not soak and not cluster' -n $(JOBS) $(TEST_OPTIONS)
 
 # Slurm, kills, lost nodes, object storage, fresh environments and pseudo-terminals.
 test-cluster: $(FOR_DEVELOPERS)

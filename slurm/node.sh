@@ -3,11 +3,9 @@
 #   node.sh address                       prints the address by which other nodes reach this one
 #   node.sh {head|worker} HEAD_IP PORT    runs its Ray in the foreground of a Slurm step, so that it ends with the step
 # TERM (a preemption) does not end Ray, since workers have to save first: it goes on to the job's script. USR2 ends Ray.
-set -euo pipefail
-strictness=$(set +o)
 set +euo pipefail # conda's and modules' hooks use unset variables and commands that fail
 . "$T2M_HOME/slurm/site.sh"
-eval "$strictness"
+set -euo pipefail
 
 find_address() {
   local name found=""
@@ -34,7 +32,7 @@ choose_options() { # ROLE HEAD_IP PORT
   local cpus memory_mib address
   cpus=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
   memory_mib=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * cpus + ${SLURM_MEM_PER_GPU:-0} * ${SLURM_GPUS_ON_NODE:-0}))}
-  address=$(find_address)
+  address=$(find_address) || return 1
   options=(
     --block --disable-usage-stats --include-log-monitor=false
     --node-ip-address="$address"
@@ -93,8 +91,8 @@ tell_script() {
 # Where only its Ray ended, the script decides.
 requeue_without_head() {
   timeout 20 srun --mpi=none --overlap --nodes=1 --ntasks=1 --cpus-per-task=1 --nodelist="$T2M_HEAD_NODE" true 2>/dev/null && return
-  if scontrol show job "$SLURM_JOB_ID" | grep -q 'JobState=RUNNING'; then
-    scontrol requeue "$SLURM_JOB_ID" || true # said nowhere: whoever wrote the log is gone too
+  if scontrol show job "${T2M_JOB:-$SLURM_JOB_ID}" | grep -q 'JobState=RUNNING'; then
+    scontrol requeue "${T2M_JOB:-$SLURM_JOB_ID}" || true # said nowhere: whoever wrote the log is gone too
   fi
 }
 
@@ -110,8 +108,12 @@ if [ "$role" = address ]; then
 fi
 ended=""
 trap tell_script TERM
-make_folder
-choose_options "$@"
+command -v ray >/dev/null || {
+  echo "t2m-bench: no ray on the PATH of ${SLURMD_NODENAME:-this node} ($T2M_HOME/slurm/site.sh)." >&2
+  exit 1
+}
+make_folder || exit 1
+choose_options "$@" || exit 1
 echo "ray start ${options[*]}"
 trap end_ray USR2
 # Ray gives its own parts 30 s to start, which a busy node or file system may need longer for: then it is tried again.

@@ -5,6 +5,11 @@
 
 readonly STOPPED=85 # the driver's code when it was asked to stop
 
+# What scontrol and squeue call this job. A task of an array is named by array and task: the number of one of them is the
+# array's own, by which Slurm would answer for all, and requeue all.
+export T2M_JOB=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID:-0}}
+T2M_JOB=${T2M_JOB:-$SLURM_JOB_ID}
+
 run_on_ray() {
   local head_ip port saved
   driver_pid="" stop_signal="" ray_pids=()
@@ -45,12 +50,16 @@ load_site() {
   set +euo pipefail
   . "$T2M_HOME/slurm/site.sh"
   eval "$strictness"
+  command -v t2m-bench >/dev/null && return
+  echo "t2m-bench: not on the PATH of ${SLURMD_NODENAME:-this node}: $T2M_HOME/slurm/site.sh loads the modules or activates" \
+    "the environment that it was installed in." >&2
+  exit 2
 }
 
 # Refuse a time limit that ends before anything can be begun: the job would requeue itself for ever.
 check_time_limit() {
   local left
-  left=$(squeue -h -j "$SLURM_JOB_ID" -o %L)
+  left=$(squeue -h -j "$T2M_JOB" -o %L)
   if [[ $stop_signal = USR1 && $left =~ ^[0-5]:[0-5][0-9]$ ]]; then
     echo "t2m-bench: the signal ahead of the time limit came before the work could begin ($left left). Ask for a longer" \
       "--time, or for a later signal (--signal=B:USR1@SECONDS)." >&2
@@ -155,14 +164,14 @@ decide() { # CODE LAST_SAVE_BEFORE
 requeue() { # REASON CODE
   local job_state
   end_ray
-  job_state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p')
+  job_state=$(scontrol show job "$T2M_JOB" | sed -n 's/.*JobState=\([A-Z]*\).*/\1/p')
   if [ "${job_state:-RUNNING}" != RUNNING ]; then
     echo "t2m-bench: $1; not requeued, the job is $job_state." >&2 # cancelled, or requeued by Slurm already
     exit "$2"
   fi
-  echo "t2m-bench: $1; requeueing job $SLURM_JOB_ID (restart ${SLURM_RESTART_COUNT:-0})." >&2
+  echo "t2m-bench: $1; requeueing job $T2M_JOB (restart ${SLURM_RESTART_COUNT:-0})." >&2
   trap - TERM USR1
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60 # Slurm ends this script
+  scontrol requeue "$T2M_JOB" && sleep 60 # Slurm ends this script
   exit "$2"
 }
 
@@ -204,6 +213,11 @@ array_part() {
   [ -n "${SLURM_ARRAY_TASK_ID:-}" ] || return 0
   local first=$SLURM_ARRAY_TASK_MIN last=$SLURM_ARRAY_TASK_MAX step=${SLURM_ARRAY_TASK_STEP:-1}
   local count=$(((last - first) / step + 1))
+  if [ "$count" -eq 1 ]; then
+    echo "t2m-bench: an array of one task would take the whole suite. To take one part again: sbatch slurm/bench.sh RECIPE" \
+      "--part 5/16, say; for the whole suite leave --array out." >&2
+    return 2
+  fi
   if [ "$count" -ne "$SLURM_ARRAY_TASK_COUNT" ]; then
     echo "t2m-bench: the array leaves out some of $first to $last: give it as FIRST-LAST, such as --array=1-16." >&2
     return 2

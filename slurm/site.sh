@@ -8,8 +8,8 @@
 # Modules, virtual environment or container: whatever puts t2m-bench on the PATH of a node.
 # module load cuda
 # eval "$(conda shell.bash hook)"; conda activate t2m
-# A container (not tried; T2M_IMAGE names it):
-# for tool in t2m-bench ray python; do eval "$tool() { apptainer exec --nv \"\$T2M_IMAGE\" $tool \"\$@\"; }"; done
+# A container (not tried; T2M_IMAGE names it; exec, so that signals reach the tool):
+# for tool in t2m-bench ray python; do eval "$tool() { exec apptainer exec --nv \"\$T2M_IMAGE\" $tool \"\$@\"; }"; done
 if [ -f "$T2M_HOME/.venv/bin/activate" ] && [ -z "${VIRTUAL_ENV:-}" ]; then
   . "$T2M_HOME/.venv/bin/activate"
 fi

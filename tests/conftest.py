@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command itself doe
 
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 
-pytest_plugins = ["run_summary"]
+pytest_plugins = ["run_summary", "side_by_side"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -89,11 +89,11 @@ def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
     findings = [
         Finding("nodes", ", ".join(view.name for view in views)),
         *silent,
-        *_check_seen(views, place),
-        *(_check_equal(f"version of {name}", {v.name: v.versions[name] for v in views}) for name in PACKAGES),
-        _check_equal("torch build", {view.name: view.torch_build for view in views}),
+        *check_seen(views, place),
+        *(check_equal(f"version of {name}", {v.name: v.versions[name] for v in views}) for name in PACKAGES),
+        check_equal("torch build", {view.name: view.torch_build for view in views}),
         *_check_weights(views),
-        _check_gpus(views, recipe.cluster.use_gpu),
+        check_gpus(views, recipe.cluster.use_gpu),
         ranks,
         *(Finding(f"HDF5 locking on {view.name}", view.locking or "works", view.locking) for view in views),
         check_space(place.runs, needed_bytes + RUN_BYTES),
@@ -190,7 +190,7 @@ def _find_driver() -> str:
     return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout else ""
 
 
-def _check_seen(views: Sequence[NodeView], place: Place) -> list[Finding]:
+def check_seen(views: Sequence[NodeView], place: Place) -> list[Finding]:
     """Compare what the nodes see of the shared folders."""
     blind = [view.name for view in views if not view.sees_token]
     without = [view.name for view in views if not view.sees_data]
@@ -207,7 +207,8 @@ def _check_seen(views: Sequence[NodeView], place: Place) -> list[Finding]:
     return [shared, Finding("data set on the nodes", "not seen by all", problem)]
 
 
-def _check_equal(what: str, by_node: dict[str, str]) -> Finding:
+def check_equal(what: str, by_node: dict[str, str]) -> Finding:
+    """Compare what each node says; a difference is a problem that names every node's."""
     distinct = sorted(set(by_node.values()))
     shown = "; ".join(f"{node}: {value}" for node, value in by_node.items())
     if len(distinct) > 1:
@@ -218,12 +219,12 @@ def _check_equal(what: str, by_node: dict[str, str]) -> Finding:
 def _check_weights(views: Sequence[NodeView]) -> list[Finding]:
     names = sorted({name for view in views for name in view.weights})
     return [
-        _check_equal(f"sha256 of the {name}", {v.name: v.weights.get(name, "absent")[:12] for v in views})
+        check_equal(f"sha256 of the {name}", {v.name: v.weights.get(name, "absent")[:12] for v in views})
         for name in names
     ]
 
 
-def _check_gpus(views: Sequence[NodeView], use_gpu: bool) -> Finding:
+def check_gpus(views: Sequence[NodeView], use_gpu: bool) -> Finding:
     """Compare what Ray was told of GPUs with what torch finds; a node that has none need not have one."""
     shown = ", ".join(
         f"{view.name}: {view.ray_gpus}"

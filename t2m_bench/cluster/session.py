@@ -78,7 +78,7 @@ def _start() -> None:
     """
     import ray
 
-    folder = _make_private_folder() / "r"
+    folder = make_private_folder() / "r"
     for _ in range(START_ATTEMPTS):
         try:
             ray.init(
@@ -101,7 +101,7 @@ def _start() -> None:
     )
 
 
-def _make_private_folder() -> Path:
+def make_private_folder() -> Path:
     """Make a folder that we alone may enter: Ray lets everybody write in its own.
 
     Raises:

@@ -60,8 +60,10 @@ class Share:
     count: int = 1
 
     def select(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the cells of this part."""
-        return list(jobs[self.number - 1 :: self.count])
+        """Return the cells of this part. Each arm's are dealt in turn: arms differ in cost, so that parts do not."""
+        arms = [job.arm for job in jobs]
+        by_arm = sorted(range(len(jobs)), key=lambda index: arms.index(arms[index]))
+        return [jobs[index] for index in sorted(by_arm[self.number - 1 :: self.count])]
 
 
 WHOLE = Share()

@@ -26,7 +26,7 @@ def examine(recipe: Recipe, runs: Path) -> list[Finding]:
     data, num_cases = _look_at_data(recipe)
     root = recipe.dataset.root.resolve()
     place = Place(runs.resolve(), root if root.is_dir() else None)
-    return [data, *examine_cluster(recipe, place, _count_bytes_to_write(recipe, runs, num_cases))]
+    return [data, *examine_cluster(recipe, place, count_bytes_to_write(recipe, runs, num_cases))]
 
 
 def check_before_work(recipe: Recipe, runs: Path, terminal: Terminal) -> None:
@@ -70,7 +70,7 @@ def _list_shards(runs: Path) -> list[Path]:
     return sorted(path.parent for path in runs.glob(f"shards/*/{INDEX_NAME}"))
 
 
-def _count_bytes_to_write(recipe: Recipe, runs: Path, num_cases: int) -> int:
+def count_bytes_to_write(recipe: Recipe, runs: Path, num_cases: int) -> int:
     """Return what embedding will write: nothing where as many cases by the same encoder are there already."""
     preset = recipe.image_encoder.preset
     for folder in _list_shards(runs):

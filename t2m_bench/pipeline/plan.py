@@ -241,8 +241,9 @@ def describe_plan(plan: Plan) -> list[str]:
         *rows,
         f"Embedding {plan.num_cases} images: {_show_hours(plan.embed_h)} on one process.",
         f"{left} of {plan.num_cells} training runs are left: {_show_hours(plan.hours)} one by one{beside}.",
-        f"In all at most {_show_hours(plan.embed_h + plan.hours)}; training that stops early takes less.",
-        f"Each of N parts (--part I/N) takes about {_show_hours(plan.hours)} / N.",
+        f"In all at most {_show_hours(plan.embed_h + plan.hours)}, and each fold's floors, probe and frozen model;",
+        "training that stops early takes less.",
+        f"Each of N parts (--part I/N) takes {left} / N runs, rounded up.",
         f"Disk: {plan.shards_gib:.1f} GiB of embeddings and {plan.runs_gib:.2f} of runs; {plan.free_gib:.0f} are free.",
         f"Memory: {plan.memory_gib:.1f} GiB at the peak of measuring, in this process.",
         f"Measured on {plan.device}: {plan.measured_cases} images, {TIMED_STEPS} steps an arm, its test questions. "

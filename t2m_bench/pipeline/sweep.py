@@ -112,7 +112,7 @@ def search(
         experiments = [gather(_draw(loaded.recipe, seed), runs, terminal) for seed in loaded.sweep.split_seeds]
         check_unchanged(folder, loaded, experiments[0][1])
         study = open_study(folder, loaded.sweep, loaded.sweep.name)
-        _run(study, loaded, [experiment for experiment, _ in experiments], folder, terminal, stop)
+        run_study(study, loaded, [experiment for experiment, _ in experiments], folder, terminal, stop)
         best = _write_best(study, loaded, folder, terminal)
         refitted = None
         if refit and best is not None:
@@ -141,7 +141,7 @@ def _draw(recipe: Recipe, split_seed: int) -> Recipe:
     return recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update={"split_seed": split_seed})})
 
 
-def _run(
+def run_study(
     study: optuna.Study,
     loaded: LoadedSweep,
     experiments: list[Experiment],
@@ -149,6 +149,11 @@ def _run(
     terminal: Terminal,
     stop: StopRequest,
 ) -> None:
+    """Run trials until as many count as the sweep asks for; those of a process that was killed are settled.
+
+    Raises:
+        StoppedError: the process was asked to stop; the study is whole.
+    """
     sweep = loaded.sweep
     done = len(list_counted(study))
     if done:
@@ -248,7 +253,7 @@ def _tune_free(
     free = make_free_sweep(loaded, number) if best.adapter.kind != FREE else None
     if free is not None:
         own = open_study(folder, free.sweep, f"{loaded.sweep.name}-{FREE}")
-        _run(own, free, experiments, folder, terminal, stop)
+        run_study(own, free, experiments, folder, terminal, stop)
         winner = find_best(own)
         if winner is None:
             raise RunFolderError(f"{folder}: no trial of {own.study_name} came to its end; see `t2m-bench report`.")
@@ -301,8 +306,6 @@ def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
     if not space:
         return None
     changes: dict[str, Any] = {"space": space, "objectives": {"val_dice": "maximize"}}
-    if sweep.sampler.kind == "cma_es" and len(space) < 2:  # it has no distribution over a line
-        changes["sampler"] = {**sweep.sampler.model_dump(), "kind": "tpe"}
     points = math.prod(sweep.space[name].count_values() or 1 for name in space)
     number = min(trials, points) if sweep.sampler.kind == "grid" else trials
     own = Sweep.model_validate(sweep.model_dump() | changes | {"trials": number})

@@ -212,18 +212,19 @@ def list_fields(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if part not in section.model_fields:  # a key of a mapping: the section is the mapping's value
             continue
-        found = _find_section(section.model_fields[part].annotation)
+        found = find_section(section.model_fields[part].annotation)
         if found is None:
             return []
         section = found
     return list(section.model_fields)
 
 
-def _find_section(annotation: Any) -> type[BaseModel] | None:
+def find_section(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field of this annotation holds, alone, optional or in a mapping; None: a value."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for part in getattr(annotation, "__args__", ()):
-        found = _find_section(part)
+        found = find_section(part)
         if found is not None:
             return found
     return None

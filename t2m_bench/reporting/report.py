@@ -116,12 +116,12 @@ def _render(kind: str, report: Report, about: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["data_uri"] = _to_uri
-    environment.filters["break_interval"] = _break_interval
+    environment.filters["break_interval"] = break_interval
     content = {**about, "verdicts": report.verdicts, "warnings": report.warnings, "parts": report.parts}
     return environment.get_template(f"report.{kind}.j2").render(content)
 
 
-def _break_interval(cell: str) -> str:
+def break_interval(cell: str) -> str:
     """Put an interval on a line of its own, so that wide tables fit a screen: x [a, b], p y -> x, p y / [a, b]."""
     return re.sub(r"^([^\[]+) (\[[^\]]*\])(.*)$", r"\1\3\n\2", cell)
 

@@ -263,15 +263,15 @@ def _load_run(folder: Path) -> Run:
         history = pd.json_normalize([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read as JSON lines ({error}). Train again.") from None
-    return Run(folder.name, _load_json(folder / RUN_NAME), history, _load_crops(folder / "masks.npz"))
+    return Run(folder.name, _load_json(folder / RUN_NAME), history, load_crops(folder / "masks.npz"))
 
 
 def _load_reference(folder: Path, fold: int) -> Reference:
     probe = folder / "probe.json"
     return Reference(
         fold,
-        _load_crops(folder / "crops.npz"),
-        _load_crops(folder / "masks.npz"),
+        load_crops(folder / "crops.npz"),
+        load_crops(folder / "masks.npz"),
         _load_json(probe) if probe.is_file() else {},
     )
 
@@ -286,7 +286,8 @@ def _load_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _load_crops(path: Path) -> Crops:
+def load_crops(path: Path) -> Crops:
+    """Return the crops of a file, none where there is no file; each is read when it is asked for."""
     return _CropFile(path) if path.is_file() else {}
 
 

@@ -11,7 +11,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GridSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from t2m_bench.search.space import Axis
@@ -39,7 +39,6 @@ class Sampling:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._distributions = {name: build_distribution(axis) for name, axis in sweep.space.items()}
-        self._cma_es: CmaEsSampler | None = None
 
     def ask(self, study: optuna.Study) -> optuna.Trial:
         """Return a new trial with a value for each axis that exists under the others' values."""
@@ -100,29 +99,4 @@ class Sampling:
             if section.kind == "grid":
                 grid = {name: axis.list_values() or [] for name, axis in self._sweep.space.items()}
                 return GridSampler(grid, seed=section.seed)
-            if section.kind == "nsga2":
-                return NSGAIISampler(seed=seed, population_size=section.startup_trials)
-        if self._cma_es is None:
-            self._cma_es = _SafeCmaEs(n_startup_trials=section.startup_trials, seed=seed)
-        return self._cma_es
-
-
-class _SafeCmaEs(CmaEsSampler):
-    """CMA-ES whose state stays in this process: Optuna's would write it to the study as a pickle and load it again.
-
-    In a new process it starts over and is told the finished trials of one generation after the other.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(warn_independent_sampling=False, **options)
-        self._kept: Any = None
-
-    def _init_optimizer(self, *arguments: Any, **options: Any) -> Any:
-        self._kept = super()._init_optimizer(*arguments, **options)
-        return self._kept
-
-    def _restore_optimizer(self, completed_trials: Any) -> Any:
-        return self._kept
-
-    def _split_optimizer_str(self, optimizer_str: str) -> dict[str, str]:
-        return {}
+            return NSGAIISampler(seed=seed, population_size=section.startup_trials)

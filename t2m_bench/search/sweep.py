@@ -47,10 +47,10 @@ SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
 class SamplerSection(Section):
     """What proposes the next trial: Optuna's samplers."""
 
-    kind: Literal["tpe", "random", "grid", "cma_es", "nsga2"] = "tpe"
+    kind: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
     seed: Seed = 0
     startup_trials: Positive = 10
-    """Random trials before TPE or CMA-ES learns; the population of NSGA-II."""
+    """Random trials before TPE learns; the population of NSGA-II."""
 
 
 class SchedulerSection(Section):
@@ -267,14 +267,6 @@ def _check_search(sweep: Sweep) -> Iterable[str]:
         yield "sampler.startup_trials: a generation of nsga2 has at least 2 trials"
     if sweep.sampler.kind == "grid":
         yield from _check_grid(sweep, conditional)
-    if sweep.sampler.kind == "cma_es":
-        choices = [name for name, axis in sweep.space.items() if not axis.is_range]
-        if several or conditional or choices or len(sweep.space) < 2:
-            found = conditional or choices or list(sweep.objectives)
-            yield (
-                "sampler.kind = cma_es: takes one objective and at least two ranges, no choices and no when "
-                f"(found {', '.join(found)}); use tpe"
-            )
 
 
 def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:

@@ -125,7 +125,7 @@ def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | Non
     if not use_gpu and not any(map(shutil.which, ("c++", "g++"))):
         raise RecipeError("cluster.deepspeed on a CPU compiles a part of DeepSpeed: install a C++ compiler (g++).")
     if not use_gpu:
-        _compile_once()
+        compile_once()
     file = find_folder("launch") / "deepspeed" / f"{zero}.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -142,7 +142,7 @@ def _accelerate_with_deepspeed(zero: Zero, use_gpu: bool, clip_norm: float | Non
     return accelerator
 
 
-def _compile_once() -> None:
+def compile_once() -> None:
     """Compile DeepSpeed's part for CPUs where that is not done yet, one process after another.
 
     PyTorch guards a compilation by a file, which a killed process leaves behind and all later ones would wait on for

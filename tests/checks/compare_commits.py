@@ -101,7 +101,7 @@ def run_bench(checkout: Path, folder: Path, recipe: str, renamed: Mapping[str, s
     runs.mkdir(parents=True)
     (runs / "pseudonyms.key").write_text(PSEUDONYMS + "\n", encoding="utf-8")
     (runs / "pseudonyms.key").chmod(0o600)
-    overrides = [_rename(override, renamed) for override in BENCHES[recipe]]
+    overrides = [rename_key(override, renamed) for override in BENCHES[recipe]]
     code = "import t2m_bench; print(t2m_bench.__file__, flush=True); from t2m_bench.cli import main; main()"
     command = [sys.executable, "-c", code, "bench", str(checkout / recipe), *overrides, "--runs", str(runs)]
     settings = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -113,7 +113,7 @@ def run_bench(checkout: Path, folder: Path, recipe: str, renamed: Mapping[str, s
     return runs
 
 
-def _rename(override: str, renamed: Mapping[str, str]) -> str:
+def rename_key(override: str, renamed: Mapping[str, str]) -> str:
     key, value = override.split("=", 1)
     return f"{renamed.get(key, key)}={value}"
 

@@ -51,4 +51,4 @@ def test_a_column_that_is_gone_is_a_difference(tmp_path: Path) -> None:
 
 
 def test_a_key_that_was_renamed_is_given_by_its_new_name() -> None:
-    assert compare_commits._rename("dataset.root=a=b", {"dataset.root": "data.folder"}) == "data.folder=a=b"
+    assert compare_commits.rename_key("dataset.root=a=b", {"dataset.root": "data.folder"}) == "data.folder=a=b"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from messages import check_names, is_named
 
-from t2m_bench.cluster.doctor import NodeView, Place, _check_equal, _check_gpus, _check_seen, check_space
-from t2m_bench.pipeline.doctor import _count_bytes_to_write, examine, verify_shards
+from t2m_bench.cluster.doctor import NodeView, Place, check_equal, check_gpus, check_seen, check_space
+from t2m_bench.pipeline.doctor import count_bytes_to_write, examine, verify_shards
 from t2m_bench.pipeline.embed import embed
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.recipe.schema import parse_recipe
@@ -17,8 +17,8 @@ from t2m_bench.terminal import Terminal
 def test_what_a_node_does_not_see_is_named() -> None:
     place = Place(Path("/runs"), Path("/data"))
     seen = NodeView("n1", sees_token=True)
-    assert [finding.problem for finding in _check_seen([seen], place)] == [""]
-    storage, data = _check_seen([seen, NodeView("n2", sees_token=False, sees_data=False)], place)
+    assert [finding.problem for finding in check_seen([seen], place)] == [""]
+    storage, data = check_seen([seen, NodeView("n2", sees_token=False, sees_data=False)], place)
     check_names(storage.problem, "/runs", "n2", "--runs")
     check_names(data.problem, "/data", "n2")
     assert not any(is_named(problem, "n1") for problem in (storage.problem, data.problem))
@@ -26,16 +26,16 @@ def test_what_a_node_does_not_see_is_named() -> None:
 
 def test_a_gpu_that_torch_cannot_use_is_told_and_a_node_without_one_is_well() -> None:
     views = [NodeView("head", True), NodeView("n1", True, ray_gpus=2, torch_build="2.13.0+cpu without CUDA")]
-    problem = _check_gpus(views, use_gpu=True).problem
+    problem = check_gpus(views, use_gpu=True).problem
     check_names(problem, "n1", "2 GPUs", "2.13.0+cpu")
     assert not is_named(problem, "head")
-    assert not _check_gpus(views, use_gpu=False).problem
-    assert not _check_gpus([views[0], NodeView("n1", True, ray_gpus=2, gpus=("A100", "A100"))], use_gpu=True).problem
+    assert not check_gpus(views, use_gpu=False).problem
+    assert not check_gpus([views[0], NodeView("n1", True, ray_gpus=2, gpus=("A100", "A100"))], use_gpu=True).problem
 
 
 def test_differing_versions_are_shown_by_node() -> None:
-    assert not _check_equal("version of torch", {"n1": "2.13", "n2": "2.13"}).problem
-    assert "n1: 2.13; n2: 2.12" in _check_equal("version of torch", {"n1": "2.13", "n2": "2.12"}).problem
+    assert not check_equal("version of torch", {"n1": "2.13", "n2": "2.13"}).problem
+    assert "n1: 2.13; n2: 2.12" in check_equal("version of torch", {"n1": "2.13", "n2": "2.12"}).problem
 
 
 def test_too_little_space_is_told_before_it_runs_out(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_verify_finds_a_byte_that_changed_under_an_unchanged_date(raw: dict[str,
 
 def test_embedding_that_is_done_needs_no_space(raw: dict[str, object], tmp_path: Path) -> None:
     recipe, runs = parse_recipe(raw | {"cluster": {}}, "test"), tmp_path / "runs"
-    before = _count_bytes_to_write(recipe, runs, 63)
+    before = count_bytes_to_write(recipe, runs, 63)
     folder = embed(recipe, prepare(recipe, runs, Terminal()), runs, Terminal()).folder
     written = sum(path.stat().st_size for path in folder.glob("*.h5"))
     assert before == pytest.approx(written, rel=0.01)
-    assert _count_bytes_to_write(recipe, runs, 63) == 0
-    assert _count_bytes_to_write(recipe, runs, 64) > 0
+    assert count_bytes_to_write(recipe, runs, 63) == 0
+    assert count_bytes_to_write(recipe, runs, 64) > 0

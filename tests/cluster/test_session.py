@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from messages import check_names, is_named, raises_naming
 
-from t2m_bench.cluster.session import _make_private_folder
+from t2m_bench.cluster.session import make_private_folder
 from t2m_bench.errors import ClusterError
 
 
@@ -23,7 +23,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_nobody_else_may_enter_it(place: Path) -> None:
     place.mkdir(mode=0o777)
     place.chmod(0o777)
-    assert _make_private_folder() == place
+    assert make_private_folder() == place
     assert stat.S_IMODE(place.stat().st_mode) == 0o700
 
 
@@ -31,13 +31,13 @@ def test_one_that_somebody_else_laid_there_is_refused(place: Path, tmp_path: Pat
     (tmp_path / "elsewhere").mkdir()
     place.symlink_to(tmp_path / "elsewhere")
     with raises_naming(ClusterError, place, "TMPDIR"):
-        _make_private_folder()
+        make_private_folder()
     if os.geteuid() == 0:
         place.unlink()
         place.mkdir()
         os.chown(place, 65534, 65534)
         with raises_naming(ClusterError, place, "TMPDIR"):
-            _make_private_folder()
+            make_private_folder()
 
 
 def test_a_start_that_cannot_succeed_is_one_message(tmp_path: Path) -> None:

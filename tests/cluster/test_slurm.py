@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,7 +45,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmLab]:
 
 
 def submit(
-    lab: SlurmLab, folder: Path, hosts: str, *arguments: object, nodes: int = 2, script: str = "train.sh"
+    lab: SlurmLab,
+    folder: Path,
+    hosts: str,
+    *arguments: object,
+    nodes: int = 2,
+    script: str = "train.sh",
+    options: Sequence[str] = (),
 ) -> int:
     """Submit a script from a folder, to some of the hosts."""
     folder.mkdir(exist_ok=True)
@@ -55,7 +61,7 @@ def submit(
             *arguments,
         )  # in runs/, as a user's recipe is; without a recipe the demo has its own folder
     others = set(range(1, lab.num_hosts + 1)) - {int(number) for number in hosts.split(",")}
-    wishes = ["--time=20", "--cpus-per-task=1", "--mem=3G", f"--nodes={nodes}"]
+    wishes = ["--time=20", "--cpus-per-task=1", "--mem=3G", f"--nodes={nodes}", *options]
     exclude = f"--exclude={','.join(f'n{number}' for number in others)}"
     return lab.submit(*wishes, exclude, REPOSITORY / "slurm" / script, *arguments, cwd=folder)
 
@@ -185,6 +191,37 @@ def test_a_job_goes_on_after_all_that_a_cluster_does_to_it(lab: SlurmLab, undist
     # 139: Ray may crash at the very end of a driver whose nodes were lost, which the script counts as the loss it is
     assert len(re.findall(r"\(code (?:86|139)\), 1\b", printed)) == 1
     assert_same_end(undisturbed, folder)
+
+
+def test_an_array_deals_a_suite_to_its_tasks_and_the_last_one_reports(lab: SlurmLab, tmp_path: Path) -> None:
+    """Two tasks on a host each: one waits for what the other embeds, and each requeues itself at the time limit."""
+    asked = ["demo", *SMALL, "bench.arms=[text_free,gated,hierarchical]"]
+    folder = tmp_path / "array"
+    array = submit(lab, folder, "1,2", *asked, nodes=1, script="bench.sh", options=["--array=3-4"])
+
+    def show(field: str) -> list[str]:
+        return re.findall(rf"\b{field}=(\w+)", lab.command("scontrol", "show", "job", array))
+
+    def list_states() -> list[str]:
+        return show("JobState")
+
+    deadline = time.monotonic() + 400
+    while not all(any(folder.glob(f"runs/*/{arm}-*/history.jsonl")) for arm in ("text_free", "gated")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    lab.command("scancel", "--batch", "--signal=USR1", array)
+    while show("Restarts") != ["1", "1"]:
+        assert time.monotonic() < deadline, [path.read_text() for path in folder.glob("t2m-bench-*.log")]
+        time.sleep(0.2)
+    while set(list_states()) & {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING"} and time.monotonic() < deadline:
+        time.sleep(1)
+    logs = [path.read_text() for path in sorted(folder.glob("t2m-bench-*.log"))]
+    assert list_states() == ["COMPLETED"] * 2, logs
+    assert sorted(re.findall(r"--part (\d/\d)", "".join(logs))) == ["1/2", "1/2", "2/2", "2/2"]
+    runs = [json.loads(path.read_text()) for path in folder.glob("runs/*/*-seed0-*/run.json")]
+    assert sorted(run["arm"] for run in runs) == ["gated", "hierarchical", "text_free"]
+    (report,) = folder.glob("runs/*/report/report.md")
+    assert all(f"| {arm} |" in report.read_text() for arm in ("gated", "hierarchical", "text_free"))
 
 
 def test_a_lost_host_is_replaced_from_the_same_job_and_a_cancelled_neighbour_leaves_nothing(

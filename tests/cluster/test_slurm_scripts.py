@@ -35,7 +35,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "bin").mkdir()
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "T2M", "RAY"))}
     path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    kept |= {"T2M_TEMP": str(tmp_path), "T2M_HEAD_NODE": "n1"}
+    kept |= {"T2M_TEMP": str(tmp_path), "T2M_HEAD_NODE": "n1", "SLURMD_NODENAME": "localhost"}
     return {**kept, "PATH": path, "T2M_HOME": str(REPOSITORY), "VIRTUAL_ENV": "any", "SLURM_JOB_ID": "12345"}
 
 
@@ -53,7 +53,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         ({"SLURM_MEM_PER_NODE": "4000", "T2M_MEMORY_SHARE": "50"}, [f"--memory={4000 * 2**20 // 100 * 50}"]),
         ({"SLURM_MEM_PER_GPU": "500", "SLURM_GPUS_ON_NODE": "8"}, [f"--memory={4000 * 2**20 // 100 * 80}"]),
         ({"T2M_INTERFACE": "lo"}, ["--node-ip-address=127.0.0.1"]),
-        ({"SLURMD_NODENAME": "localhost"}, ["--node-ip-address=127.0.0.1"]),
+        ({}, ["--node-ip-address=127.0.0.1"]),
     ],
 )
 def test_what_ray_is_told_follows_from_slurm(
@@ -127,10 +127,10 @@ def test_ray_that_does_not_start_is_tried_again_while_nodes_may_join(
 ) -> None:
     make_program(tmp_path / "bin", "ray", "#!/bin/sh\necho try >> tries; [ $(wc -l < tries) -ge 3 ]\n")
     command = ["bash", NODE_SCRIPT, "head", "10.0.0.1", "22345"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment | {"SLURMD_NODENAME": "localhost"})
+    done = subprocess.run(command, cwd=tmp_path, env=environment)
     assert done.returncode == 0
     assert (tmp_path / "tries").read_text() == "try\n" * 3
-    subprocess.run(command, cwd=tmp_path, env=environment | {"T2M_JOIN_SECONDS": "0", "SLURMD_NODENAME": "localhost"})
+    subprocess.run(command, cwd=tmp_path, env=environment | {"T2M_JOIN_SECONDS": "0"})
     assert (tmp_path / "tries").read_text() == "try\n" * 4
 
 
@@ -139,6 +139,25 @@ def test_rays_folder_is_the_users_own(environment: dict[str, str], tmp_path: Pat
     make_program(tmp_path / "bin", "ray", f"#!/bin/sh\nstat -c %a {tmp_path}/ray-12345 > mode\n")
     subprocess.run(["bash", NODE_SCRIPT, "head", "10.0.0.1", "22345"], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "mode").read_text() == "700\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"T2M_TEMP": "/proc"}, ("/proc/ray-12345", "T2M_TEMP")),
+        ({"SLURMD_NODENAME": "host.invalid"}, ("host.invalid", "T2M_INTERFACE")),
+        ({"PATH": "/usr/bin:/bin"}, ("ray", "localhost", "slurm/site.sh")),
+    ],
+)
+def test_a_node_that_cannot_start_ray_rightly_starts_none(
+    environment: dict[str, str], tmp_path: Path, given: dict[str, str], words: tuple[str, ...]
+) -> None:
+    make_program(tmp_path / "bin", "ray", "#!/bin/sh\ntouch started\n")
+    command = ["bash", NODE_SCRIPT, "head", "10.0.0.1", "22345"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment | given, capture_output=True, text=True)
+    assert done.returncode == 1
+    check_names(done.stderr, *words)
+    assert not (tmp_path / "started").exists()
 
 
 def list_tree(pid: int) -> list[int]:
@@ -247,6 +266,20 @@ def test_a_time_limit_within_its_own_notice_is_refused(job: Job, left: str, sign
     assert is_named(done.stderr, "--time") == (code == 2)
 
 
+def test_a_task_of_an_array_requeues_itself_alone(job: Job) -> None:
+    """The number of one task is the array's own, by which scontrol would speak of all."""
+    job.end(85, SLURM_ARRAY_JOB_ID="12345", SLURM_ARRAY_TASK_ID="3")
+    assert (job.folder / "requeued").read_text() == "12345_3\n"
+
+
+def test_a_node_without_the_tool_is_told_where_to_load_it(job: Job) -> None:
+    script = '. "$T2M_HOME/slurm/ray.sh"; load_site'
+    given = job.environment | {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", script], cwd=job.folder, env=given, capture_output=True, text=True)
+    assert done.returncode == 2
+    check_names(done.stderr, "t2m-bench", "localhost", "slurm/site.sh")
+
+
 def test_what_is_done_wrong_or_cancelled_is_not_requeued(job: Job) -> None:
     assert job.end(0) == (0, False)
     assert job.end(2) == (2, False)
@@ -343,6 +376,7 @@ def test_the_demo_proves_the_cluster_in_a_folder_of_its_own(environment: dict[st
         ("0", "0", "3", "1", "4", ["--part", "1/4"]),
         ("7", "1", "7", "2", "4", ["--part", "4/4"]),
         ("9", "1", "9", "1", "3", None),
+        ("5", "5", "5", "1", "1", None),
     ],
 )
 def test_a_task_of_an_array_takes_its_part(

@@ -181,11 +181,12 @@ def test_trials_beside_each_other_are_as_many_as_the_nodes_hold(
     assert Demand(*demand).count_fitting(nodes) == fitting
 
 
-def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
+def test_one_process_trains_trial_after_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from t2m_bench.cluster.tune_demand import Demand
     from t2m_bench.cluster.tune_parts import TrialTrainable
     from t2m_bench.pipeline.train import gather
     from t2m_bench.recipe.schema import parse_recipe
+    from t2m_bench.runs.setup import load_frozen
     from t2m_bench.runs.trial import TrialData, hide_test_cases
     from t2m_bench.terminal import Terminal
 
@@ -202,12 +203,18 @@ def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
     shared = {"data": TrialData((job,), (0,), ("val_dice",)), "raw": recipe.model_dump(mode="json")}
     trainable = TrialTrainable.__new__(TrialTrainable)  # without what Tune adds around it, which needs a cluster
     threads = torch.get_num_threads()
+    loaded = []
+
+    def load(*given: Any) -> Any:
+        loaded.append(given)
+        return load_frozen(*given)
+
+    monkeypatch.setattr("t2m_bench.runs.trial.load_frozen", load)
     trainable.setup({"number": 0, "params": {}}, **shared, demand=Demand(1.0, 0.0, 0))
     try:
         first = trainable.step()
         assert first["done"]
         assert first["finished"]
-        frozen = trainable._frozen
         assert trainable.reset_config({"number": 1, "params": {"optim.learning_rate": 1e30}})
         failed = trainable.step()
         assert failed["done"]
@@ -217,7 +224,7 @@ def test_one_process_trains_trial_after_trial(tmp_path: Path) -> None:
             trainable.step()
         trainable.reset_config({"number": 3, "params": {}})
         assert trainable.step()["val_dice"] == first["val_dice"]
-        assert trainable._frozen is frozen
+        assert len(loaded) == 1, "the frozen model is loaded once for all trials of a process"
     finally:
         trainable.cleanup()
         torch.set_num_threads(threads)

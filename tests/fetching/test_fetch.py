@@ -259,6 +259,7 @@ def test_without_the_clinical_table_the_images_are_there_and_the_way_out_is_said
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: None
 ) -> None:
     page = b"<html>\n<body>,,\n,,,,,\n</body></html>\n"
+    record = tmp_path / "data" / fetch.RECORD_NAME
     with serve(Site({"labels.csv": page})) as site:
         source = replace(make_source(site, page, "labels.csv"), num_bytes=None, md5=None)
         monkeypatch.setattr(fetch, "NSCLC_TABLE", source)
@@ -268,12 +269,12 @@ def test_without_the_clinical_table_the_images_are_there_and_the_way_out_is_said
                 fetch_nsclc(tmp_path / "data", Terminal())
             assert "\n" not in str(caught.value)
             assert not list(tmp_path.rglob("labels.csv"))
-            assert "labels.csv" not in fetch._load_record(tmp_path / "data")
+            assert "labels.csv" not in (record.read_text() if record.exists() else "")
         assert len(list(tmp_path.rglob("a.dcm"))) == 1
         site.files = {"labels.csv": TABLE}
         assert fetch_nsclc(tmp_path / "data", Terminal()).hint == f"dataset.root={tmp_path / 'data'}"
     assert (tmp_path / "data" / "labels.csv").read_bytes() == TABLE
-    assert fetch._load_record(tmp_path / "data").keys() == {"labels.csv"}
+    assert json.loads(record.read_text()).keys() == {"labels.csv"}
 
 
 def test_a_clinical_table_that_was_put_there_is_reused(

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,10 @@ def test_all_measures_what_it_can_and_writes_it_down_after_each(
             raise failures[work]
         return make_measurement(f"{work} on {device}")
 
-    monkeypatch.setattr("t2m_bench.cli._measure", measure_small)
+    monkeypatch.setattr("t2m_bench.perf.everything.find_measure", lambda work: partial(measure_small, work))
+    monkeypatch.setattr(
+        "t2m_bench.pipeline.sweep_perf.measure_sweep", lambda sweep, device: measure_small("sweep", device)
+    )
     monkeypatch.setattr("t2m_bench.perf.everything.check_device", lambda device: None)
     arguments = ["perf", "all", "--device", "cuda", "--json", "--runs", str(tmp_path)]
     monkeypatch.setattr("sys.argv", ["t2m-bench", *arguments])

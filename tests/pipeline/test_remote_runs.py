@@ -175,25 +175,25 @@ def test_a_file_that_another_host_replaced_is_read_again_and_one_that_cannot_be_
         assert (elsewhere / "exp/run/state").read_text() == "two"
 
 
-def test_an_update_is_sent_as_it_was_at_one_moment(url: str, tmp_path: Path) -> None:
+def test_an_update_is_sent_as_it_was_at_one_moment(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that changes while others are read makes the reading start again."""
     mirror = Mirror(url, tmp_path, "exp", Terminal())
     for name in ("exp/experiment.json", "exp/run/adapter", "exp/run/state"):
         write(mirror.folder, name, "1")
-    listed = mirror._list_here
-    calls = iter(range(100))
+    read, times = Path.read_bytes, itertools.count()
 
-    def list_and_write() -> dict[str, tuple[int, int]]:
-        found = listed()
-        if next(calls) == 0:  # an epoch ends between the listing and the reading
+    def read_and_write(path: Path) -> bytes:
+        content = read(path)
+        if path.parent.name == "run" and next(times) == 0:  # an epoch ends between the reading of two files
             write(mirror.folder, "exp/run/adapter", "later")
             write(mirror.folder, "exp/run/state", "later")
-        return found
+        return content
 
-    mirror._list_here = list_and_write
-    sent = {name: content for name, content, _ in mirror._read_new()}
-    assert sent["exp/run/adapter"] == sent["exp/run/state"] == b"later"
-    assert next(calls) == 4, "two listings for each of two readings"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", read_and_write)
+        mirror.push()
+    with open_runs(url, tmp_path / "elsewhere", "exp", Terminal()) as elsewhere:
+        assert [(elsewhere / "exp/run" / name).read_text() for name in ("adapter", "state")] == ["later"] * 2
 
 
 def test_places_below_a_url(tmp_path: Path) -> None:

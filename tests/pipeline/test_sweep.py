@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import optuna
-import yaml
 from messages import raises_naming
 from optuna.trial import TrialState
 
 from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.sweep import _run, check_unchanged, make_free_sweep, make_refit_recipe, search
+from t2m_bench.pipeline.sweep import check_unchanged, make_free_sweep, make_refit_recipe, run_study, search
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import complete, load_studies, open_study
 from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
@@ -71,7 +70,7 @@ def test_trials_of_a_killed_process_end_where_fewer_are_asked_for_now(tmp_path: 
         trial = Sampling(loaded.sweep).ask(study)
     complete(study, 0, [0.9], {})
     assert study.trials[trial.number].state is TrialState.RUNNING
-    _run(study, loaded, [], tmp_path, Terminal(), StopRequest())
+    run_study(study, loaded, [], tmp_path, Terminal(), StopRequest())
     assert study.trials[trial.number].state is TrialState.FAIL
 
 
@@ -81,17 +80,6 @@ def test_text_free_searches_the_weights_of_dice_and_bce_too() -> None:
     assert free is not None
     assert "loss.bce_weight" in free.sweep.space
     assert "loss.contrastive_weight" not in free.sweep.space
-
-
-def test_text_free_is_searched_by_tpe_where_it_has_one_axis_of_those_that_cma_es_had(tmp_path: Path) -> None:
-    space = {"optim.learning_rate": {"low": 1e-4, "high": 1e-2}, "loss.contrastive_weight": {"low": 0.1, "high": 4.0}}
-    raw = {"name": "line", "recipe": str(DEMO.parents[1] / "launch" / "demo.yaml"), "space": space}
-    path = tmp_path / "line.yaml"
-    path.write_text(yaml.safe_dump(raw | {"sampler": {"kind": "cma_es", "seed": 3}}))
-    free = make_free_sweep(load_sweep(path), 24)
-    assert free is not None
-    assert list(free.sweep.space) == ["optim.learning_rate"]
-    assert (free.sweep.sampler.kind, free.sweep.sampler.seed) == ("tpe", 3)
 
 
 def begin(folder: Path, trials: int, *overrides: str) -> LoadedSweep:

@@ -314,7 +314,7 @@ def test_a_compiler_that_fails_is_noted_and_the_run_finishes(
 ) -> None:
     import torch._inductor.config
 
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))  # noqa: SLF001  # torch has no other way
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     raw = experiment.recipe.model_dump(mode="json")
     raw["cluster"] |= {"compile": True}

@@ -15,7 +15,7 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.embedding.prompt_bank import BankSignature
 from t2m_bench.embedding.shards.schema import Signature
-from t2m_bench.pipeline.sweep import FREELY_CHANGED, _identify
+from t2m_bench.pipeline.sweep import FREELY_CHANGED, SWEEP_NAME, check_unchanged
 from t2m_bench.recipe.defaults import (
     FrozenDefaults,
     Value,
@@ -35,7 +35,7 @@ from t2m_bench.recipe.schema import (
     list_default_suite,
     load_recipe,
 )
-from t2m_bench.recipe.typed_yaml import Section, _find_section, list_values
+from t2m_bench.recipe.typed_yaml import Section, find_section, list_values
 from t2m_bench.search.sweep import Sweep, load_sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -86,8 +86,9 @@ def test_shipped_recipes_keep_their_hashes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_shipped_sweeps_can_be_continued(name: str) -> None:
-    found = _identify(load_sweep(REPOSITORY / "sweeps" / f"{name}.yaml"), {"manifest": "1234"})
+def test_shipped_sweeps_can_be_continued(tmp_path: Path, name: str) -> None:
+    check_unchanged(tmp_path, load_sweep(REPOSITORY / "sweeps" / f"{name}.yaml"), {"manifest": "1234"})
+    found = json.loads((tmp_path / SWEEP_NAME).read_text())
     assert hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:8] == SWEEPS[name]
 
 
@@ -113,7 +114,7 @@ def list_defaults(model: type[Section], like: Section | None = None, place: str 
     for name, field in model.model_fields.items():
         default = getattr(like, name, field.get_default(call_default_factory=True))
         is_section = isinstance(default, Section)
-        inner = type(default) if is_section else _find_section(field.annotation)
+        inner = type(default) if is_section else find_section(field.annotation)
         if not is_section and default is not PydanticUndefined:
             yield f"{place}{name}", to_jsonable_python(default)
         if inner is not None:

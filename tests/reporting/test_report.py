@@ -19,8 +19,8 @@ from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.provenance import list_facts, make_audit_table
 from t2m_bench.reporting.published import FOOTNOTE
-from t2m_bench.reporting.report import Report, _break_interval, write_report
-from t2m_bench.reporting.results import _load_crops, find_results, load_experiment
+from t2m_bench.reporting.report import Report, break_interval, write_report
+from t2m_bench.reporting.results import find_results, load_crops, load_experiment
 from t2m_bench.reporting.runs import make_runs_table
 from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
@@ -217,7 +217,7 @@ def test_crops_with_a_damaged_byte_are_refused_by_name(experiment: Path) -> None
     for place in range(0, len(whole), len(whole) // 300):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
-            crops = _load_crops(path)
+            crops = load_crops(path)
             assert all(crops[name].shape == (160, 160) for name in crops)
         except RunFolderError as error:
             check_names(error, path)
@@ -294,7 +294,7 @@ def test_a_report_needs_no_torch() -> None:
     ],
 )
 def test_intervals_take_a_line_of_their_own(cell: str, broken: str) -> None:
-    assert _break_interval(cell) == broken
+    assert break_interval(cell) == broken
 
 
 def test_words_stand_to_the_left() -> None:

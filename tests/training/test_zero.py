@@ -77,12 +77,12 @@ import sys
 from pathlib import Path
 import deepspeed
 from torch.utils.cpp_extension import _get_build_directory
-from t2m_bench.training.process_group import _compile_once
+from t2m_bench.training.process_group import compile_once
 
 lock = Path(_get_build_directory("deepspeed_shm_comm", verbose=False)) / "lock"
 lock.touch()
 sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: print("compiles", lock.exists())
-_compile_once()
+compile_once()
 """
 
 

@@ -17,7 +17,7 @@ from t2m_bench.terminal import Terminal
 def other_kind(monkeypatch: pytest.MonkeyPatch) -> str:
     """A kind of another package, whose reader lists the files of BUS-BRA."""
     entry = DataSet("other", "other", "t2m_bench.data.datasets.bus_bra:BusBra")
-    monkeypatch.setattr(DATA_SETS, "_own", {**DATA_SETS._own, "other": entry})
+    monkeypatch.setattr(DATA_SETS, "_own", {**DATA_SETS._own, "other": entry})  # noqa: SLF001  # as if its package were installed
     return entry.name
 
 

@@ -187,14 +187,19 @@ def _place(
     rows = start[0] + down[0] * np.arange(height)
     columns = start[1] + right[1] * np.arange(width)
     marked_rows, marked_columns = np.flatnonzero(frame.any(axis=1)), np.flatnonzero(frame.any(axis=0))
-    to_rows = _round_to_grid(rows[marked_rows], header.rows)
-    to_columns = _round_to_grid(columns[marked_columns], header.columns)
+    to_rows = round_to_grid(rows[marked_rows], header.rows)
+    to_columns = round_to_grid(columns[marked_columns], header.columns)
     mask = np.zeros((header.rows, header.columns), dtype=bool)
     mask[np.ix_(to_rows, to_columns)] = frame[np.ix_(marked_rows, marked_columns)]
     return mask
 
 
-def _round_to_grid(places: NDArray[np.float64], size: int) -> NDArray[np.intp]:
+def round_to_grid(places: NDArray[np.float64], size: int) -> NDArray[np.intp]:
+    """Return the indices, from 0 to size - 1, of places in pixels.
+
+    Raises:
+        SegError: one is off the grid by more than GRID_TOLERANCE pixels, outside it, or no number.
+    """
     nearest = np.round(places)
     is_on_grid = np.abs(places - nearest).max() <= GRID_TOLERANCE and nearest.min() >= 0 and nearest.max() < size
     if not is_on_grid:  # asked so that NaN is refused

@@ -11,11 +11,11 @@ from t2m_bench.data.datasets.nsclc.ct_volume import build_volume, load_hounsfiel
 from t2m_bench.data.datasets.nsclc.dicom_series import find_patients, read_header
 from t2m_bench.data.datasets.nsclc.seg import (
     SegError,
-    _round_to_grid,
     find_source_instances,
     find_source_series,
     load_seg,
     read_masks,
+    round_to_grid,
 )
 from t2m_bench.data.exclusions import Reason
 from t2m_bench.data.phantoms.nsclc_dicom import Style, list_written, write_scan
@@ -130,8 +130,8 @@ def test_surplus_frames_are_cut_off_and_too_few_are_refused(tmp_path: Path) -> N
 def test_numbers_that_are_none_lie_on_no_grid() -> None:
     for places in ([1.0, np.nan], [np.inf, 1.0], [np.nan]):
         with pytest.raises(SegError):
-            _round_to_grid(np.array(places), 128)
-    assert _round_to_grid(np.array([0.1, 126.9]), 128).tolist() == [0, 127]
+            round_to_grid(np.array(places), 128)
+    assert round_to_grid(np.array([0.1, 126.9]), 128).tolist() == [0, 127]
 
 
 def test_marked_frames_on_no_slice_are_counted(tmp_path: Path) -> None:
