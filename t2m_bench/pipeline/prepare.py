@@ -1,12 +1,19 @@
 """From a dataset folder to cases, splits and their audit."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from t2m_bench.data.audit import Audit, check_audit, run_audit
 from t2m_bench.data.case import Case
-from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, load_exclusions, open_dataset, read_cases
+from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, audit_cases, load_exclusions, open_dataset, read_cases
 from t2m_bench.data.exclusions import check_exclusions
+from t2m_bench.data.image_audit import (
+    IMAGE_AUDIT_NAME,
+    check_images,
+    load_image_audit,
+    summarise_images,
+    write_image_audit,
+)
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
 from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
@@ -46,7 +53,7 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     A manifest of the same files is reused: the folder's names, sizes and times decide.
 
     Raises:
-        DatasetError: the folder cannot be read as cases, or something is left out and the recipe is strict.
+        DatasetError: the folder cannot be read as cases, or something is left out or flagged and the recipe is strict.
         RecipeError: the prompt file is of another data set.
         LeakageError: the splits leak and the recipe does not allow it.
     """
@@ -62,8 +69,13 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
         write_manifest(manifest, cases)
         terminal.say(f"wrote {manifest}: {len(cases)} cases of {source.root}")
     exclusions = load_exclusions(folder)
+    findings = load_image_audit(folder)
     if recipe.dataset.strict:
         check_exclusions(exclusions, folder / EXCLUSIONS_NAME)
+        if findings is None:  # prepared before images were audited
+            findings = audit_cases(source, folder, cases, terminal)
+            write_image_audit(folder, findings)
+        check_images(findings, folder / IMAGE_AUDIT_NAME)
     dataset = recipe.dataset
     book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     _check_fields(book, cases)
@@ -71,6 +83,8 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     splits = split_cases(cases, dataset, field)
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
     audit = run_audit(cases, splits, field, seen, exclusions, source.describe_selection(), book.classes(field))
+    if findings is not None:
+        audit = replace(audit, images=summarise_images(findings, splits))
     check_audit(audit, recipe.allow_leakage)
     is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
     as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"

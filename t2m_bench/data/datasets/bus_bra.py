@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion
-from t2m_bench.data.images import compute_image_sha256, compute_tight_box, load_grey
+from t2m_bench.data.images import MaskFile, compute_image_sha256, compute_tight_box, load_grey, load_mask_file
 from t2m_bench.data.tables import check_unique, read_table, read_whole, trim_whole
 from t2m_bench.errors import DatasetError
 from t2m_bench.recipe.schema import Recipe
@@ -131,7 +131,8 @@ def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
     case_id = row["ID"]
     image_path = Path("Images") / f"{case_id}.png"
     mask_path = Path("Masks") / f"mask_{case_id.removeprefix('bus_')}.png"
-    image, mask = load_grey(root / image_path), load_grey(root / mask_path) > 0
+    image, stored = load_grey(root / image_path), load_mask_file(root / mask_path)
+    mask = stored.mask
     if image.shape != mask.shape:
         raise DatasetError(f"{root / mask_path}: {_size(mask)} px, but its image is {_size(image)} px. Replace one.")
     if not mask.any():
@@ -149,7 +150,7 @@ def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
         {"birads": row["BIRADS"]},
         folds[case_id],
         None,
-        _find_flags(row, mask, box),
+        _find_flags(row, stored, box),
         compute_image_sha256(image),
         compute_image_sha256(mask.astype(np.uint8)),
     )
@@ -159,7 +160,8 @@ def _size(array: NDArray[np.generic]) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
 
 
-def _find_flags(row: dict[str, str], mask: NDArray[np.bool_], box: tuple[int, int, int, int]) -> tuple[str, ...]:
+def _find_flags(row: dict[str, str], stored: MaskFile, box: tuple[int, int, int, int]) -> tuple[str, ...]:
+    mask = stored.mask
     height, width = mask.shape
     flags = []
     if not _box_agrees(row["BBOX"], box):
@@ -169,6 +171,8 @@ def _find_flags(row: dict[str, str], mask: NDArray[np.bool_], box: tuple[int, in
     labels, count = ndimage.label(mask)  # by edges: the published specks touch the lesion by a corner
     if count > 1 and np.bincount(labels.ravel())[1:].min() <= SPECK_PIXELS:
         flags.append("mask_specks")
+    if stored.num_values > 2:
+        flags.append("mask_cut_at_half")
     kind = (row["BIRADS"], row.get("Pathology", "").strip().lower())
     if kind in {("2", "malignant"), ("5", "benign")}:
         flags.append(f"birads_{kind[0]}_{kind[1]}")
