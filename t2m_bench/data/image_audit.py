@@ -213,21 +213,34 @@ def check_images(findings: Sequence[ImageFinding], path: Path) -> None:
 
 def describe_images(summary: Mapping[str, Any]) -> list[str]:
     """Return the summary in sentences, for the terminal."""
+    found = [f"{count} {COUNTS[name]}" for name, count in summary["counts"].items() if count]
+    flagged = f"{summary['flagged']} of {summary['cases']} cases flagged"
+    return [f"images: {describe_storage(summary)}", f"image audit: {flagged}; {'; '.join(found) or 'nothing counted'}"]
+
+
+def describe_storage(summary: Mapping[str, Any]) -> str:
+    """Return how images and masks are stored, and how many pixels around the boxes stand at an extreme."""
     low, high = summary["values"]
     heights, widths = ("-".join(f"{size}" for size in dict.fromkeys(summary[name])) for name in ("heights", "widths"))
-    modes = ", ".join(f"{count} {mode}" for mode, count in summary["modes"].items())
-    bits = ", ".join(f"{count} of {bits} bits" for bits, count in summary["bits"].items())
-    masks = ", ".join(f"{count} {mode}" for mode, count in summary["mask_modes"].items())
-    median, most = summary["extreme_share"]
-    lines = [
-        f"images: {modes}; {bits}; values {low:g} to {high:g}; {widths} x {heights} px; masks: {masks}",
-        f"pixels in and around the box at one extreme: median {median:.1%}, at most {most:.1%} of an image",
+    parts = [
+        "modes " + _list_counts(summary["modes"]),
+        "bits " + _list_counts(summary["bits"]),
+        f"values {low:g} to {high:g}",
+        f"{widths} x {heights} px",
+        "masks " + _list_counts(summary["mask_modes"]),
+        "pixels at one extreme in and around the box: " + _show_shares(summary["extreme_share"]),
     ]
     if summary["shown_extreme_share"] != summary["extreme_share"]:
-        median, most = summary["shown_extreme_share"]
-        lines[-1] += f" (after windowing {median:.1%}, at most {most:.1%})"
-    found = [f"{count} {COUNTS[name]}" for name, count in summary["counts"].items() if count]
-    return [*lines, f"image audit: {summary['flagged']} of {summary['cases']} cases flagged", *found]
+        parts[-1] += ", after windowing " + _show_shares(summary["shown_extreme_share"])
+    return "; ".join(parts)
+
+
+def _list_counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())
+
+
+def _show_shares(shares: Sequence[float]) -> str:
+    return f"median {shares[0]:.1%}, at most {shares[1]:.1%}"
 
 
 def _count(names: Any) -> dict[str, int]:

@@ -6,6 +6,7 @@ from typing import Any
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_suite, list_missing
 from t2m_bench.reporting.table import Table, make_table
@@ -24,6 +25,8 @@ def list_warnings(results: Results) -> list[str]:
     if experiment["allow_leakage"]:
         leaks = "; ".join(_list_leaks(results)) or "none was found"
         warnings.append(f"Leakage was allowed in this experiment ({leaks}): no figure here is an honest test figure.")
+    if flagged := mark_flagged(results):
+        warnings.append(f"{flagged.strip('()')} `prepare` counts why, in the audit below.")
     phantom = experiment["dataset"].get("phantom")
     if phantom:
         warnings.append(

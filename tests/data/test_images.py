@@ -44,10 +44,10 @@ READ_AS_THEY_ARE = {
     "opaque RGBA": (Image.fromarray(GREY).convert("RGBA"), "PNG", 8),
     "opaque LA": (Image.fromarray(GREY).convert("LA"), "PNG", 8),
     "grey palette": (make_palette(GREY, [v for value in range(256) for v in (value,) * 3]), "PNG", 8),
-    "8-bit values times 257": (Image.fromarray(GREY.astype(np.uint16) * 257), "PNG", 16),
-    "8-bit values in 16 bits": (Image.fromarray(GREY.astype(np.uint16)), "PNG", 16),
-    "8-bit values in 32 bits": (Image.fromarray(GREY.astype(np.int32)), "TIFF", 32),
-    "8-bit values as floats": (Image.fromarray(GREY.astype(np.float32)), "TIFF", 32),
+    "times 257": (Image.fromarray(GREY.astype(np.uint16) * 257), "PNG", 16),
+    "16 bits": (Image.fromarray(GREY.astype(np.uint16)), "PNG", 16),
+    "32 bits": (Image.fromarray(GREY.astype(np.int32)), "TIFF", 32),
+    "floats": (Image.fromarray(GREY.astype(np.float32)), "TIFF", 32),
 }
 
 
