@@ -231,7 +231,7 @@ def _merge_colours(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
 def _cut(path: Path, values: NDArray[Any], is_grey: bool) -> tuple[NDArray[np.bool_], int]:
     """Return the mask of some values, and how many there are."""
     if values.dtype == bool:
-        return values, int(values.any()) + int(not values.all())
+        return values.copy(), int(values.any()) + int(not values.all())  # Pillow's own memory is read-only
     found = np.unique(values)
     low, high = found[0], found[-1]
     what = f"{path}: holds {len(found)} " + (f"values from {low:g} to {high:g}" if is_grey else "colours")

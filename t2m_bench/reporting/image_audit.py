@@ -17,7 +17,7 @@ MEANINGS = {
 
 
 def find_flagged_share(results: Results) -> float:
-    """Return the share of flagged cases: of the data set or of the test cases, the larger one; 0 where it is unknown."""
+    """Return the share of flagged cases: of the data set or of the test cases, the larger; 0 where unknown."""
     audits = [audit for audit in results.audits.values() if audit.get("images")]
     tests = sum(int(audit["cases"].get("test", 0)) for audit in audits)
     flagged_tests = sum(int(audit["images"]["flagged_by_split"]["test"]) for audit in audits)

@@ -183,7 +183,7 @@ def _box_agrees(text: str, box: tuple[int, int, int, int]) -> bool:
     """Whether the CSV's 1-based [x, y, w, h], with w = xmax - xmin, is the mask's box within the tolerance."""
     try:
         x, y, w, h = (float(value) for value in ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
         return False
     stated = (x - 1, y - 1, x + w, y + h)
     return all(math.isfinite(s) and abs(s - b) <= BOX_TOLERANCE_PIXELS for s, b in zip(stated, box, strict=True))
