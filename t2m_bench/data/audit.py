@@ -96,6 +96,14 @@ def check_audit(audit: Audit, allow_leakage: bool) -> None:
         )
 
 
+def describe_unknown_field(name: str) -> str:
+    """Return what it means that a text field is unknown in every case, and what to do."""
+    return (
+        f"No case has a {name}: every text says that it is unknown, so that no result tells what the text does. Fill "
+        "in the column of the data set's table."
+    )
+
+
 def _count(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import pandas as pd
 
@@ -16,6 +17,9 @@ DELIMITERS = (",", ";", "\t")
 
 MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """Byte order mark -> encoding; a file without one is UTF-8."""
+
+LONGEST_HEADER = 400
+"""Characters of a header that a message repeats."""
 
 HEADER_BYTES = 1 << 16
 """How much of a file is read to see its columns."""
@@ -48,7 +52,7 @@ def read_table(path: Path, columns: Sequence[Column]) -> pd.DataFrame:
         names = [name for name in header if name in _list_names(column)]
         if not names:
             wanted = " or ".join(_list_names(column))
-            raise DatasetError(f"{path}: column {wanted} is absent; found {', '.join(header) or 'nothing'}.")
+            raise DatasetError(f"{path}: column {wanted} is absent; found {_show(header) or 'nothing'}.")
         if names.count(names[0]) > 1:
             raise DatasetError(f"{path}: column {names[0]} stands {names.count(names[0])} times. Keep one.")
     rows, lines = [], []
@@ -88,6 +92,12 @@ def trim_whole(text: str) -> str:
     """Return 3 for 3.0, so that one number written in two ways is one; anything else without spaces around it."""
     found = WHOLE.fullmatch(text.strip())
     return found[1] if found else text.strip().removesuffix(".0")
+
+
+def _show(names: Sequence[str]) -> str:
+    """Return the columns of a file, which may be of any kind, as one line of text."""
+    line = shorten(", ".join(names), LONGEST_HEADER, placeholder=" ...")
+    return line if line.isprintable() else ascii(line)
 
 
 def _list_names(column: Column) -> tuple[str, ...]:
@@ -164,6 +174,8 @@ def check_unique(path: Path, table: pd.DataFrame, column: str, is_named: bool = 
     for line, cell in zip(table.index, cells, strict=True):
         if not cell:
             raise DatasetError(f"{path}, row {line}: {column} is empty. Fill it in or remove the row.")
+        if not cell.isprintable():
+            raise DatasetError(f"{path}, row {line}: {column} has characters that cannot be shown. Type it anew.")
         if cell in seen:
             what = f"{column} {cell}" if is_named else column
             raise DatasetError(f"{path}, row {line}: {what} stands in {counts[cell]} rows. Keep one.")

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from t2m_bench.data.audit import Audit, check_audit, run_audit
+from t2m_bench.data.audit import Audit, check_audit, describe_unknown_field, run_audit
 from t2m_bench.data.case import Case
 from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, audit_cases, load_exclusions, open_dataset, read_cases
 from t2m_bench.data.exclusions import check_exclusions
@@ -86,6 +86,9 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     if findings is not None:
         audit = replace(audit, images=summarise_images(findings, splits))
     check_audit(audit, recipe.allow_leakage)
+    for name in book.fields:
+        if all(case.text_fields[name] == UNKNOWN for case in cases):
+            terminal.say(describe_unknown_field(name))
     is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
     as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"
     name = f"splits-fold{dataset.test_fold}-seed{dataset.split_seed}{as_published}.json"

@@ -121,7 +121,8 @@ def make_class_table(results: Results, field: str) -> Table:
         good = results.select_main(arm)
         own = results.list_values(good, field)
         means = [_mean_dice(good[own == name]) for name in classes]
-        macro = float(np.mean([mean for name, mean in zip(classes, means, strict=True) if name != UNKNOWN]))
+        known = [mean for name, mean in zip(classes, means, strict=True) if name != UNKNOWN]
+        macro = float(np.mean(known)) if known else math.nan
         lacking = results.tell_lacking(good)
         is_whole = is_whole and not lacking
         rows.append((results.name_arm(arm) + lacking, *(show_number(mean) for mean in means), show_number(macro)))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from messages import check_names, raises_naming
 from PIL import Image, ImageOps
@@ -148,6 +149,15 @@ def test_the_command_prints_the_audit_and_ends_with_2_where_it_refuses(root: Pat
     assert done.exit_code == 0
     assert json.loads(done.output.splitlines()[-1])["images"]["flagged"] == 0
     check_names(done.output, f"0 of {NUM_CASES}")
+
+
+def test_a_table_without_any_assessment_is_taken_and_told(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(root / "bus_data.csv", dtype=str)
+    table.assign(BIRADS="").to_csv(root / "bus_data.csv", index=False)
+    assert run(root, tmp_path).audit.unknown_texts == NUM_CASES
+    check_names("".join(capsys.readouterr()), "birads", "unknown")
 
 
 def test_file_names_that_are_not_utf_8_are_read(root: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +268,19 @@ def test_verdicts_from_flagged_images_say_so_and_the_counts_are_shown(
     counts = table.numbers.set_index("what")["count"].to_dict()
     assert (counts["few_values"], counts["mask_parts"], counts["flagged"]) == (1, 12, flagged)
     assert all(len(cell.split()) > 3 for *_, cell in table.rows)
+
+
+def test_a_suite_without_any_class_says_so_and_nothing_else_on_the_terminal(experiment: Path) -> None:
+    for path in sorted(experiment.glob("*/cases.parquet")):
+        table = pd.read_parquet(path).assign(text_class="unknown")
+        write_results(path, table[~table["condition"].str.startswith(("wrong", "swap"))].to_dict("records"))
+    note = json.loads((experiment / "experiment.json").read_text())
+    for fold in note["folds"].values():
+        fold["audit"]["classes"] = {split: {"unknown": count} for split, count in fold["audit"]["cases"].items()}
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        written = write_report(load_experiment(experiment), ("csv",))
+    assert any(is_named(warning, "birads") and is_named(warning, "unknown") for warning in written.warnings)
+    classes = next(table for table in written.tables if table.name.startswith("classes"))
+    assert classes.rows[0][-1] == "-"
