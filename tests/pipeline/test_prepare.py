@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from t2m_bench.cli import app
 from t2m_bench.data.image_audit import IMAGE_AUDIT_NAME
 from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
-from t2m_bench.errors import DatasetError
+from t2m_bench.errors import DatasetError, RunFolderError
+from t2m_bench.pipeline.preflight import check_folders
 from t2m_bench.pipeline.prepare import Prepared, prepare
 from t2m_bench.recipe.schema import parse_recipe
 from t2m_bench.terminal import Terminal
@@ -163,3 +164,10 @@ def test_a_table_without_any_assessment_is_taken_and_told(
 def test_file_names_that_are_not_utf_8_are_read(root: Path, tmp_path: Path) -> None:
     (root / "Masks" / "caf\udce9.png").write_bytes(b"no mask of this data set")
     assert len(run(root, tmp_path).cases) == NUM_CASES
+
+
+def test_a_runs_folder_that_not_all_can_open_is_refused_before_work(tmp_path: Path) -> None:
+    folder = tmp_path / "r\udcfck" / "runs"
+    with raises_naming(RunFolderError, "r\\xfck"):
+        check_folders(folder)
+    assert not folder.parent.exists()
