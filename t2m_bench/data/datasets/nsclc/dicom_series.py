@@ -60,6 +60,9 @@ PLAIN_NAMES = frozenset({"license", "licence", "readme", "copying", "changes", "
 HOUNSFIELD_TYPES = frozenset({"", "HU", "US"})
 """US is "unspecified"; others, such as electron density, are no Hounsfield units (DICOM PS3.3, C.11.1.1.2)."""
 
+MOST_RESCALE = 1e5
+"""Slopes and intercepts beyond this, of either sign, are no Hounsfield units'."""
+
 LEAST_CROSS = 1e-3
 """The sine of the angle below which row and column direction give no plane."""
 
@@ -303,7 +306,8 @@ def _parse(path: Path, found: Any, modality: str) -> Header | None:
     if not (modality and patient_id and all(uids) and min(sizes) > 0):
         return None
     slope, intercept = (_read_number(_get(found, name)) for name in ("RescaleSlope", "RescaleIntercept"))
-    is_hounsfield = slope != 0.0 and _read_text(_get(found, "RescaleType")).upper() in HOUNSFIELD_TYPES
+    is_sensible = slope != 0.0 and max(abs(slope or 0.0), abs(intercept or 0.0)) <= MOST_RESCALE
+    is_hounsfield = is_sensible and _read_text(_get(found, "RescaleType")).upper() in HOUNSFIELD_TYPES
     return Header(
         path=path,
         modality=modality,

@@ -143,6 +143,7 @@ OF_FIELDS = {
         {"RescaleSlope": 0},
         {"RescaleSlope": ["1", "2"]},
         {"RescaleIntercept": "nan"},
+        {"RescaleIntercept": "9e63"},
         {"RescaleType": "ED"},
     ],
     Reason.UNUSABLE_CT: [
