@@ -246,11 +246,12 @@ def fetch(
 def prepare(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse a data set of which anything is left out.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse what would be left out or flagged.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Read a dataset folder into a manifest, split it by patient and audit it for leaks."""
+    from t2m_bench.data.image_audit import describe_images
     from t2m_bench.pipeline.preflight import check_folders
     from t2m_bench.pipeline.prepare import prepare as run_prepare
     from t2m_bench.recipe.schema import load_recipe
@@ -271,9 +272,11 @@ def prepare(
         field = next(iter(audit.classes_by_field))
         _say(f"what box size in mm alone tells of {field}: mean pairwise AUC {audit.size_auc:.2f} (0.5: nothing)")
     _say("quality flags: " + (", ".join(f"{name} {number}" for name, number in audit.flags.items()) or "none"))
+    for line in describe_images(audit.images) if audit.images else ():
+        _say(line)
     _say("leaks: " + ("; ".join(audit.leaks) or "none found"))
     summary = {"folder": str(prepared.folder), "cases": audit.cases, "patients": audit.patients, "leaks": audit.leaks}
-    summary |= {"left_out": audit.exclusions}
+    summary |= {"left_out": audit.exclusions, "images": audit.images}
     _end(as_json, summary | {"reused": prepared.reused, "seconds": round(time.monotonic() - start, 2)})
 
 

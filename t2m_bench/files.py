@@ -38,6 +38,11 @@ def expand_home(text: str) -> str:
     return expanded
 
 
+def escape_name(name: str) -> str:
+    """Return a file's name as text that can be written anywhere; bytes that are not UTF-8 are shown as \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def write_atomically(path: Path, private: bool = False) -> Iterator[Path]:
     """Yield a path to write to, which becomes `path` at the end, or is removed where the writing fails.

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 from t2m_bench.data.box_size import compute_size_auc
 from t2m_bench.data.case import Case
@@ -26,6 +27,7 @@ class Audit:
         leaks: one sentence for each kind of leak found, empty when there is none.
         classes_by_field: text field -> split -> class -> cases, of every field.
         size_auc: what the box's size in mm alone tells of the stratifying field (box_size.py); None where not known.
+        images: what the image audit found (image_audit.py); empty of data prepared before there was one.
         exclusions: reason -> how many were left out. selection: how cases were chosen, empty where all were taken.
     """
 
@@ -40,6 +42,7 @@ class Audit:
     exclusions: dict[str, int] = field(default_factory=dict)
     selection: str = ""
     size_auc: float | None = None
+    images: dict[str, Any] = field(default_factory=dict)
 
 
 def run_audit(
@@ -96,6 +99,14 @@ def check_audit(audit: Audit, allow_leakage: bool, test_fold: int) -> None:
             f"{', '.join(audit.examples[:NAMED])}). "
             "Mend the data set or the folds, or set allow_leakage=true, which every table will then show."
         )
+
+
+def describe_unknown_field(name: str) -> str:
+    """Return what it means that a text field is unknown in every case, and what to do."""
+    return (
+        f"No case has a {name}: every text says that it is unknown, so that no result tells what the text does. Fill "
+        "in the column of the data set's table."
+    )
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

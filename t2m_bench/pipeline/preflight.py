@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from t2m_bench.cluster.session import check_socket_path, has_cluster
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
-from t2m_bench.files import explain
+from t2m_bench.files import escape_name, explain
 from t2m_bench.models.sam import check_checkpoint
 from t2m_bench.models.text import find_text_folder
 from t2m_bench.pipeline.embed import Texts, embed_texts
@@ -61,9 +61,10 @@ def check_folders(runs: Path) -> None:
     """See that the runs folder and the folder of temporary files take a file.
 
     Raises:
-        RunFolderError: the runs folder does not.
+        RunFolderError: the runs folder does not, or has a name that not every library can open.
         UserError: the folder of temporary files does not.
     """
+    check_name(runs)
     trial = runs / f".trial-{uuid4().hex[:8]}"
     try:
         runs.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,17 @@ def check_folders(runs: Path) -> None:
 
 def _explain(error: OSError) -> str:
     return explain(error) if isinstance(error, PermissionError) else error.strerror or str(error)
+
+
+def check_name(runs: Path) -> None:
+    """See that the name of the runs folder is UTF-8: the writers of tables open no other.
+
+    Raises:
+        RunFolderError: it is not; shows the name's bytes.
+    """
+    name = str(runs.resolve())
+    if name != (shown := escape_name(name)):
+        raise RunFolderError(f"--runs {shown}: the name is not UTF-8. Rename the folder, or give another.")
 
 
 def check_packages(kinds: Iterable[str]) -> None:

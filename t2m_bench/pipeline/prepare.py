@@ -1,13 +1,28 @@
 """From a dataset folder to cases, splits and their audit."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from t2m_bench.data.audit import Audit, check_audit, run_audit
+from t2m_bench.data.audit import Audit, check_audit, describe_unknown_field, run_audit
 from t2m_bench.data.case import Case
-from t2m_bench.data.datasets.registry import EXCLUSIONS_NAME, Dataset, load_exclusions, open_dataset, read_cases
+from t2m_bench.data.datasets.registry import (
+    EXCLUSIONS_NAME,
+    Dataset,
+    audit_cases,
+    load_exclusions,
+    open_dataset,
+    read_cases,
+)
 from t2m_bench.data.exclusions import Exclusion, check_exclusions, list_exclusions
+from t2m_bench.data.image_audit import (
+    IMAGE_AUDIT_NAME,
+    ImageFinding,
+    check_images,
+    load_image_audit,
+    summarise_images,
+    write_image_audit,
+)
 from t2m_bench.data.manifest import compute_manifest_hash, load_manifest, write_manifest
 from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseudonymise
@@ -47,7 +62,7 @@ def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
     A manifest of the same files is reused: the folder's names, sizes and times decide.
 
     Raises:
-        DatasetError: the folder cannot be read as cases, or something is left out and the recipe is strict.
+        DatasetError: the folder cannot be read as cases, or something is left out or flagged and the recipe is strict.
         RecipeError: the prompt file is of another data set.
         LeakageError: the splits leak and the recipe does not allow it.
     """
@@ -63,6 +78,9 @@ def prepare_folds(recipe: Recipe, folds: Iterable[int], runs: Path, terminal: Te
     read = _read(recipe, runs, terminal)
     book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     _check_fields(book, read.cases)
+    for name in book.fields:
+        if all(case.text_fields[name] == UNKNOWN for case in read.cases):
+            terminal.say(describe_unknown_field(name))
     wanted = dict.fromkeys((recipe.dataset.test_fold, *folds))
     audited = {fold: _split_and_audit(recipe.with_fold(fold), read, book) for fold in wanted}
     hidden = pseudonymise(read.cases, load_or_create_pseudonyms(runs / KEY_NAME))
@@ -78,12 +96,13 @@ def prepare_folds(recipe: Recipe, folds: Iterable[int], runs: Path, terminal: Te
 
 @dataclass(frozen=True)
 class _Read:
-    """The cases of a data set as the source names them, and what was left out."""
+    """The cases of a data set as the source names them, what was left out, and the image audit, None of old folders."""
 
     source: Dataset
     folder: Path
     cases: list[Case]
     exclusions: list[Exclusion]
+    findings: list[ImageFinding] | None
     reused: bool
 
 
@@ -101,11 +120,16 @@ def _read(recipe: Recipe, runs: Path, terminal: Terminal) -> _Read:
         write_manifest(manifest, cases)
         terminal.say(f"wrote {manifest}: {len(cases)} cases of {source.root}")
     exclusions = load_exclusions(folder)
+    findings = load_image_audit(folder)
     if recipe.dataset.strict:
         check_exclusions(exclusions, folder / EXCLUSIONS_NAME)
+        if findings is None:  # prepared before images were audited
+            findings = audit_cases(source, folder, cases, terminal)
+            write_image_audit(folder, findings)
+        check_images(findings, folder / IMAGE_AUDIT_NAME)
     for line in list_exclusions(exclusions):
         terminal.say(f"left out: {line}")
-    return _Read(source, folder, cases, exclusions, reused)
+    return _Read(source, folder, cases, exclusions, findings, reused)
 
 
 def _split_and_audit(recipe: Recipe, read: _Read, book: PromptBook) -> tuple[Splits, Audit]:
@@ -116,6 +140,8 @@ def _split_and_audit(recipe: Recipe, read: _Read, book: PromptBook) -> tuple[Spl
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
     selection = read.source.describe_selection()
     audit = run_audit(read.cases, splits, field, seen, read.exclusions, selection, book.classes(field))
+    if read.findings is not None:
+        audit = replace(audit, images=summarise_images(read.findings, splits))
     check_audit(audit, recipe.allow_leakage, dataset.test_fold)
     is_clean = (dataset.split_by, dataset.validation) == ("patient", "apart")
     as_published = "" if is_clean else f"-by-{dataset.split_by}-{dataset.validation}"

@@ -88,7 +88,7 @@ class DatasetSection(Section):
     """The clinical table of `nsclc`; looked for in `root` where it is not named."""
     ct: CtSection = CtSection()
     strict: bool = False
-    """Refuse a data set of which anything is left out."""
+    """Refuse a data set of which anything is left out or flagged by the image audit."""
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
     fold_seed: Seed = 0

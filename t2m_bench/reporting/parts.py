@@ -17,6 +17,7 @@ from t2m_bench.reporting.figures import (
     draw_violins,
 )
 from t2m_bench.reporting.headline import make_headline_table
+from t2m_bench.reporting.image_audit import make_image_table
 from t2m_bench.reporting.ladder import make_ladder_table, make_rank_table, make_secondary_table
 from t2m_bench.reporting.overlays import draw_overlays
 from t2m_bench.reporting.provenance import make_audit_table
@@ -94,7 +95,7 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
             [make_runs_table(results), make_cost_table(results)],
             [draw_learning_curves(results), draw_gates(results)] if draw else [],
         ),
-        _make("audit", "Audit", [make_audit_table(results)], []),
+        _make("audit", "Audit", [make_audit_table(results), make_image_table(results)], []),
         _make("appendix", "Appendix", [make_secondary_table(results, comparisons), make_rank_table(results)], []),
     ]
 

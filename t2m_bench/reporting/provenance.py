@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from t2m_bench.data.audit import describe_unknown_field
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.measures import DICE, MEASURE_TABLE
 from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_suite, list_missing
 from t2m_bench.reporting.table import Table, make_table
@@ -27,6 +30,9 @@ def list_warnings(results: Results) -> list[str]:
     if experiment["allow_leakage"]:
         leaks = "; ".join(_list_leaks(results)) or "none was found"
         warnings.append(f"Leakage was allowed in this experiment ({leaks}): no figure here is an honest test figure.")
+    if flagged := mark_flagged(results):
+        warnings.append(f"{flagged.strip('()')} `prepare` counts why, in the audit below.")
+    warnings += [describe_unknown_field(name) for name in results.fields if _is_unknown(results, name)]
     phantom = experiment["dataset"].get("phantom")
     if phantom:
         warnings.append(
@@ -63,6 +69,16 @@ def list_warnings(results: Results) -> list[str]:
             "cannot be told apart."
         )
     return warnings
+
+
+def _is_unknown(results: Results, name: str) -> bool:
+    """Whether the audit counted cases of a text field, and all of them as unknown."""
+    found: set[str] = set()
+    for audit in results.audits.values():
+        of_first = audit["classes"] if name == results.fields[0] else {}
+        by_split = audit.get("classes_by_field", {}).get(name) or of_first
+        found.update(value for counts in by_split.values() for value, count in counts.items() if count)
+    return found == {UNKNOWN}
 
 
 def _explain_class_shape(results: Results) -> list[str]:

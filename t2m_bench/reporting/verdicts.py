@@ -11,6 +11,7 @@ from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
 from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
 from t2m_bench.reporting.counterfactuals import tell_wordings
+from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_asked_method
 from t2m_bench.reporting.table import show_change, show_interval, show_p
@@ -67,11 +68,13 @@ def judge(contrast: Contrast, margin: float, p_adjusted: float | None = None) ->
 
 
 def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """Return help, reliance, language and paraphrase, as far as the results allow; marked where leakage was allowed."""
-    verdicts = _judge_all(results, comparisons)
-    if not results.experiment["allow_leakage"]:
-        return verdicts
-    return [replace(verdict, headline=f"{verdict.headline} {LEAKAGE_MARK}") for verdict in verdicts]
+    """Return help, reliance, language and paraphrase, as far as the results allow.
+
+    Each is marked where leakage was allowed, and where many images are flagged.
+    """
+    marks = [mark_flagged(results), LEAKAGE_MARK if results.experiment["allow_leakage"] else ""]
+    marked = "".join(f" {mark}" for mark in marks if mark)
+    return [replace(verdict, headline=verdict.headline + marked) for verdict in _judge_all(results, comparisons)]
 
 
 def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from t2m_bench.reporting.figures import draw_boxes
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.provenance import list_warnings
+from t2m_bench.reporting.report import write_report
 from t2m_bench.reporting.results import load_experiment
 from t2m_bench.reporting.runs import make_cost_table, make_runs_table
 from t2m_bench.reporting.strata import make_arm_box_table, make_box_table, make_class_table, make_harm_table
@@ -331,3 +333,52 @@ def test_another_packages_arm_enters_the_comparisons_that_its_entry_names(experi
     added = {"mine - gated": "Holm family", "hierarchical - mine": "interval only", "mine - text_free": "interval only"}
     assert {key: item.role for key, item in found.items() if key not in before} == added
     assert found["mine - gated"].question == "better than one level?"  # phrase: a question that the entry gives
+
+
+def audit_some(experiment: Path, flagged: int, of_test: int) -> None:
+    """Note an image audit in which so many of 100 cases are flagged, and so many of each fold's test cases."""
+    note = json.loads((experiment / "experiment.json").read_text())
+    images = {
+        "cases": 100, "modes": {"L": 100}, "bits": {"8": 100}, "mask_modes": {"1": 99, "L": 1}, "values": [0.0, 255.0],
+        "distinct": [9, 256], "heights": [40, 50], "widths": [60, 60], "extreme_share": [0.01, 0.77],
+        "shown_extreme_share": [0.01, 0.77], "flagged": flagged,
+        "counts": {"few_values": 1, "at_one_extreme": flagged, "mask_values": 1, "mask_borders": 0, "mask_parts": 12},
+        "flagged_by_split": {"train": 0, "val": 0, "test": of_test},
+    }  # fmt: skip
+    for fold in note["folds"].values():
+        fold["audit"]["images"] = images
+    (experiment / "experiment.json").write_text(json.dumps(note))
+
+
+@pytest.mark.parametrize(("flagged", "of_test", "shown"), [(5, 0, None), (6, 0, "6.0 %"), (4, 4, "16.7 %")])
+def test_verdicts_from_flagged_images_say_so_and_the_counts_are_shown(
+    experiment: Path, flagged: int, of_test: int, shown: str | None
+) -> None:
+    before = write_report(load_experiment(experiment), ("csv",))
+    assert "image_audit" not in {table.name for table in before.tables}
+    audit_some(experiment, flagged, of_test)
+    written = write_report(load_experiment(experiment), ("csv", "tex", "md", "html"))
+    assert all((shown is not None) == is_named(verdict.headline, str(shown)) for verdict in written.verdicts)
+    assert any(shown is not None and is_named(warning, shown) for warning in written.warnings) == (shown is not None)
+    plain = [verdict.headline for verdict in before.verdicts]
+    assert [verdict.headline.startswith(text) for verdict, text in zip(written.verdicts, plain, strict=True)]
+    (table,) = (table for table in written.tables if table.name == "image_audit")
+    counts = table.numbers.set_index("what")["count"].to_dict()
+    assert (counts["few_values"], counts["mask_parts"], counts["flagged"]) == (1, 12, flagged)
+    assert all(len(cell.split()) > 3 for *_, cell in table.rows)
+
+
+def test_a_suite_without_any_class_says_so_and_nothing_else_on_the_terminal(experiment: Path) -> None:
+    for path in sorted(experiment.glob("*/cases.parquet")):
+        table = pd.read_parquet(path).assign(text_class="unknown")
+        write_results(path, table[~table["condition"].str.startswith(("wrong", "swap"))].to_dict("records"))
+    note = json.loads((experiment / "experiment.json").read_text())
+    for fold in note["folds"].values():
+        fold["audit"]["classes"] = {split: {"unknown": count} for split, count in fold["audit"]["cases"].items()}
+    (experiment / "experiment.json").write_text(json.dumps(note))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        written = write_report(load_experiment(experiment), ("csv",))
+    assert any(is_named(warning, "birads") and is_named(warning, "unknown") for warning in written.warnings)
+    classes = next(table for table in written.tables if table.name.startswith("classes"))
+    assert classes.rows[0][-1] == "-"

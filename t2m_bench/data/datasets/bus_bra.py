@@ -15,8 +15,9 @@ from scipy import ndimage
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion
-from t2m_bench.data.images import compute_image_sha256, compute_tight_box, load_grey
+from t2m_bench.data.images import MaskFile, compute_image_sha256, compute_tight_box, load_grey, load_mask_file
 from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.data.tables import check_unique, read_table, read_whole, trim_whole
 from t2m_bench.errors import DatasetError
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
@@ -69,16 +70,8 @@ def read_bus_bra(root: Path, on_case: OnCase | None = None) -> list[Case]:
 
 
 def _read_csv(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: cannot be read as CSV ({error}).") from None
-    lacking = [column for column in columns if column not in table.columns]
-    if lacking:
-        raise DatasetError(f"{path}: column {lacking[0]} is absent; found {', '.join(table.columns)}.")
-    repeated = table["ID"][table["ID"].duplicated()]
-    if len(repeated):
-        raise DatasetError(f"{path}: ID {repeated.iloc[0]} stands in more than one row. Keep one.")
+    table = read_table(path, columns)
+    check_unique(path, table, "ID")
     return table
 
 
@@ -86,18 +79,20 @@ def _read_table(root: Path) -> pd.DataFrame:
     table = _read_csv(root / TABLE, ("ID", "Case", "BIRADS", "Width", "Height", "BBOX"))
     if table.empty:
         raise DatasetError(f"{root / TABLE}: has no rows.")
-    birads = table["BIRADS"].str.strip().str.removesuffix(".0")
+    birads = table["BIRADS"].map(trim_whole)
     unset = birads.str.lower().isin(["", "nan", "na", UNKNOWN])
     bad = table[~unset & ~birads.isin(BIRADS)]
     if len(bad):
         row = bad.iloc[0]
         raise DatasetError(
-            f"{root / TABLE}: BIRADS of {row['ID']} is {row['BIRADS']!r}; use 2 to 5, or leave it empty."
+            f"{root / TABLE}, row {bad.index[0]}: BIRADS of {row['ID']} is {row['BIRADS']!r}; use 2 to 5, or leave it "
+            "empty."
         )
-    patients = table["Case"].str.strip().str.removesuffix(".0")  # one patient as 1 and as 1.0 would be split in two
+    patients = table["Case"].map(trim_whole)  # one patient as 1 and as 1.0 would be split in two
     blank = table[patients.str.lower().isin(["", "nan", "na"])]
     if len(blank):
-        raise DatasetError(f"{root / TABLE}: Case of {blank.iloc[0]['ID']} is empty; it says which patient it is of.")
+        what = f"{root / TABLE}, row {blank.index[0]}: Case of {blank.iloc[0]['ID']} is empty"
+        raise DatasetError(f"{what}; it says which patient it is of.")
     return table.assign(BIRADS=birads.where(~unset, UNKNOWN), Case=patients)
 
 
@@ -106,10 +101,11 @@ def _read_folds(root: Path, table: pd.DataFrame) -> dict[str, int]:
     if not path.is_file():
         raise DatasetError(f"{path}: absent; the official test folds are read from it.")
     folds = {}
-    for case_id, fold in _read_csv(path, ("ID", "kFold"))[["ID", "kFold"]].itertuples(index=False):
-        if not str(fold).isdigit():
-            raise DatasetError(f"{path}: kFold of {case_id} is {fold!r}, not a whole number.")
-        folds[str(case_id)] = int(fold)
+    for line, case_id, fold in _read_csv(path, ("ID", "kFold"))[["ID", "kFold"]].itertuples():
+        number = read_whole(str(fold))
+        if number is None:
+            raise DatasetError(f"{path}, row {line}: kFold of {case_id} is {fold!r}, not a whole number.")
+        folds[str(case_id)] = number
     lacking = [case_id for case_id in table["ID"] if case_id not in folds]
     if lacking:
         raise DatasetError(f"{path}: has no row for {lacking[0]} ({len(lacking)} such), which {TABLE} lists.")
@@ -136,7 +132,8 @@ def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
     case_id = row["ID"]
     image_path = Path("Images") / f"{case_id}.png"
     mask_path = Path("Masks") / f"mask_{case_id.removeprefix('bus_')}.png"
-    image, mask = load_grey(root / image_path), load_grey(root / mask_path) > 0
+    image, stored = load_grey(root / image_path), load_mask_file(root / mask_path)
+    mask = stored.mask
     if image.shape != mask.shape:
         raise DatasetError(f"{root / mask_path}: {_size(mask)} px, but its image is {_size(image)} px. Replace one.")
     if not mask.any():
@@ -154,7 +151,7 @@ def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
         {"birads": row["BIRADS"]},
         folds[case_id],
         None,
-        _find_flags(row, mask, box),
+        _find_flags(row, stored, box),
         compute_image_sha256(image),
         compute_image_sha256(mask.astype(np.uint8)),
     )
@@ -164,16 +161,19 @@ def _size(array: NDArray[np.generic]) -> str:
     return f"{array.shape[1]} x {array.shape[0]}"
 
 
-def _find_flags(row: dict[str, str], mask: NDArray[np.bool_], box: tuple[int, int, int, int]) -> tuple[str, ...]:
+def _find_flags(row: dict[str, str], stored: MaskFile, box: tuple[int, int, int, int]) -> tuple[str, ...]:
+    mask = stored.mask
     height, width = mask.shape
     flags = []
     if not _box_agrees(row["BBOX"], box):
         flags.append("bbox_disagrees")
-    if (row["Width"].strip(), row["Height"].strip()) != (str(width), str(height)):
+    if (read_whole(row["Width"]), read_whole(row["Height"])) != (width, height):
         flags.append("csv_size_disagrees")
     labels, count = ndimage.label(mask)  # by edges: the published specks touch the lesion by a corner
     if count > 1 and np.bincount(labels.ravel())[1:].min() <= SPECK_PIXELS:
         flags.append("mask_specks")
+    if stored.num_values > 2:
+        flags.append("mask_cut_at_half")
     kind = (row["BIRADS"], row.get("Pathology", "").strip().lower())
     if kind in {("2", "malignant"), ("5", "benign")}:
         flags.append(f"birads_{kind[0]}_{kind[1]}")
@@ -184,7 +184,7 @@ def _box_agrees(text: str, box: tuple[int, int, int, int]) -> bool:
     """Whether the CSV's 1-based [x, y, w, h], with w = xmax - xmin, is the mask's box within the tolerance."""
     try:
         x, y, w, h = (float(value) for value in ast.literal_eval(text))
-    except (ValueError, SyntaxError, TypeError):
+    except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):
         return False
     stated = (x - 1, y - 1, x + w, y + h)
     return all(math.isfinite(s) and abs(s - b) <= BOX_TOLERANCE_PIXELS for s, b in zip(stated, box, strict=True))

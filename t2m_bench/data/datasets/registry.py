@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,9 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion, describe_exclusions, find_remedy
+from t2m_bench.data.image_audit import ImageFinding, PixelValues, audit_images, write_image_audit
 from t2m_bench.data.phantoms.folder import load_record
 from t2m_bench.errors import DatasetError
-from t2m_bench.files import write_json
+from t2m_bench.files import escape_name, write_json
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
@@ -34,6 +35,7 @@ class Reader(Protocol):
         makes_images: whether images and masks are written below the prepared folder, not read from the data set's own.
 
     A reader may also have a `version` (FIRST_VERSION where it has none): raise it when the same files give other cases.
+    One that makes images may have `stored_values`, filled by `read`: case_id -> values before windowing, for the audit.
     """
 
     makes_images: bool
@@ -132,14 +134,30 @@ def read_cases(dataset: Dataset, folder: Path, terminal: Terminal) -> list[Case]
     cases, excluded = dataset.reader.read(dataset.recipe, dataset.root, folder, terminal)
     path = folder / EXCLUSIONS_NAME
     if excluded or dataset.reader.makes_images:
-        write_json(path, [asdict(exclusion) for exclusion in excluded], private=True)
+        named = [{**asdict(exclusion), "what": escape_name(exclusion.what)} for exclusion in excluded]
+        write_json(path, named, private=True)
     if not cases:
         what = describe_exclusions(excluded, path)
         remedy = find_remedy(exclusion.reason for exclusion in excluded)
         kind = DATA_SETS.find(dataset.recipe.dataset.kind).label
         way_out = f"Run `{remedy}`, then this command again" if remedy else f"Set dataset.root to the folder of {kind}"
         raise DatasetError(f"{dataset.root}: no case can be made ({what}). {way_out}.")
+    write_image_audit(folder, audit_cases(dataset, folder, cases, terminal))
     return cases
+
+
+def audit_cases(dataset: Dataset, folder: Path, cases: Sequence[Case], terminal: Terminal) -> list[ImageFinding]:
+    """Look at the image and the mask of every case.
+
+    Args:
+        folder: where images that are made were written.
+
+    Raises:
+        DatasetError: one cannot be read.
+    """
+    stored: Mapping[str, PixelValues] = getattr(dataset.reader, "stored_values", {})
+    with terminal.watch("images audited") as advance:
+        return audit_images(dataset.root if dataset.has_own_images else folder, cases, stored, advance)
 
 
 def load_exclusions(folder: Path) -> list[Exclusion]:
@@ -192,9 +210,10 @@ def _describe_reader(kind: str, reader: Reader) -> str:
 
 
 def _compute_stamp(root: Path, files: Iterable[Path], rule: str) -> str:
-    digest = hashlib.sha256(f"{READER_VERSION} {root.resolve()}{rule}".encode())
+    digest = hashlib.sha256(f"{READER_VERSION} {root.resolve()}{rule}".encode(errors="surrogateescape"))
     for path in files:
         if path.is_file():
             status = path.stat()
-            digest.update(f"{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+            noted = f"{os.path.relpath(path, root)} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(noted.encode(errors="surrogateescape"))  # a name's bytes need not be UTF-8
     return digest.hexdigest()

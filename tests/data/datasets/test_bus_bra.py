@@ -108,6 +108,27 @@ def test_broken_folders_are_refused_by_file_and_row(root: Path, name: str) -> No
         read_bus_bra(root)
 
 
+@pytest.mark.parametrize("written", ["1.0", " 1 ", "1.00"])
+def test_whole_numbers_may_be_written_with_a_point(root: Path, written: str) -> None:
+    edit(root / "5-fold-cv.csv", kFold=written)
+    edit(root / "bus_data.csv", BIRADS="4.0", Width="50.0")
+    first = read_bus_bra(root)[0]
+    assert (first.fold, first.text_fields, first.flags) == (1, {"birads": "4"}, ())
+
+
+@pytest.mark.parametrize("name", ["bus_data.csv", "5-fold-cv.csv"])
+def test_shifted_columns_are_told_by_row_and_blank_rows_are_skipped(root: Path, name: str) -> None:
+    before = read_bus_bra(root)
+    path = root / name
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *rows, "," * header.count(","), ""]))
+    assert read_bus_bra(root) == before
+    path.write_text("\n".join([header, *(f"{row}," for row in rows)]))
+    fields = header.count(",") + 1
+    with raises_naming(DatasetError, path, "row 2", fields, fields + 1):
+        read_bus_bra(root)
+
+
 @pytest.mark.parametrize("written", ["2.0", " 2 "])
 def test_a_patient_is_one_however_its_number_is_written(root: Path, written: str) -> None:
     edit(root / "bus_data.csv", Case=written)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.data.tables import check_unique, read_columns, read_table
 from t2m_bench.errors import DatasetError
 
 ID_COLUMNS = ("Case ID", "Patient ID")
@@ -61,35 +60,24 @@ def read_clinical(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         DatasetError: no such file or column, a patient in two rows, or a value without a prompt; names the row.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: cannot be read as CSV ({str(error).strip()}).") from None
-    table.columns = table.columns.str.strip()
-    id_column = next((name for name in ID_COLUMNS if name in table.columns), None)
-    lacking = [name for name in (STAGE_COLUMN, HISTOLOGY_COLUMN) if name not in table.columns]
-    if id_column is None or lacking:
-        absent = " or ".join(ID_COLUMNS) if id_column is None else lacking[0]
-        raise DatasetError(f"{path}: column {absent} is absent; found {', '.join(table.columns)}.")
+    table = read_table(path, (ID_COLUMNS, STAGE_COLUMN, HISTOLOGY_COLUMN))
+    id_column = next(name for name in ID_COLUMNS if name in table.columns)
+    check_unique(path, table, id_column, is_named=False)
     patients: dict[str, dict[str, str]] = {}
-    for line, (patient, stage, histology) in enumerate(
-        table[[id_column, STAGE_COLUMN, HISTOLOGY_COLUMN]].itertuples(index=False), start=2
-    ):
-        name, where = str(patient).strip(), f"{path}, row {line}"
-        if not name or name in patients:
-            # not the identifier itself: messages land in job logs
-            problem = "is that of an earlier row; keep one" if name else "is empty; fill it in or remove the row"
-            raise DatasetError(f"{where}: {id_column} {problem}.")
-        patients[name] = {T_STAGE: _read_stage(str(stage), where), HISTOLOGY: _read_histology(str(histology), where)}
+    for line, patient, stage, histology in table[[id_column, STAGE_COLUMN, HISTOLOGY_COLUMN]].itertuples():
+        where = f"{path}, row {line}"
+        patients[str(patient)] = {
+            T_STAGE: _read_stage(str(stage), where),
+            HISTOLOGY: _read_histology(str(histology), where),
+        }
     return patients
 
 
 def _is_clinical(path: Path) -> bool:
-    try:
-        columns = {str(name).strip() for name in pd.read_csv(path, nrows=0).columns}
-    except (OSError, ValueError):
-        return False
-    return {STAGE_COLUMN, HISTOLOGY_COLUMN} <= columns and not columns.isdisjoint(ID_COLUMNS)
+    return any(
+        {STAGE_COLUMN, HISTOLOGY_COLUMN} <= columns and not columns.isdisjoint(ID_COLUMNS)
+        for columns in read_columns(path)
+    )
 
 
 def _read_stage(text: str, where: str) -> str:

@@ -12,7 +12,13 @@ from t2m_bench.data.datasets.nsclc.dicom_series import Header, find_missing_code
 from t2m_bench.data.exclusions import Reason, find_remedy
 from t2m_bench.errors import DatasetError
 
-SAME_PLACE_MM = 1e-3
+SIDEWAYS_MM = 1e-3
+SAME_PLACE_MM = 0.05
+"""Slices closer than this lie at one place: no CT has thinner ones, and scanners write positions rounded."""
+
+SAME_GRID_PIXELS = 0.25
+"""How far apart, in pixels, spacing or orientation may put the far corner of two slices of one geometry."""
+
 UNEQUAL_SHARE = 0.05
 GAP_FACTOR = 1.5
 TILT_DEGREES = 0.1
@@ -71,9 +77,7 @@ def build_volume(headers: Sequence[Header], named: Set[str] = frozenset()) -> Ct
         named: SOP instances that a segmentation names; of several slices at one place they, and the acquisition that
             most of them are of, come first.
     """
-    geometry = Counter(_get_geometry(header) for header in headers)
-    common, _ = geometry.most_common(1)[0]
-    kept = [header for header in headers if _get_geometry(header) == common]
+    kept = _choose_geometry(headers)
     orientation = np.array(kept[0].orientation, dtype=np.float64)
     row_direction, column_direction = orientation[:3], orientation[3:]
     normal = np.cross(row_direction, column_direction)
@@ -104,11 +108,14 @@ def load_hounsfield(volume: CtVolume, index: int) -> NDArray[np.float32]:
     Raises:
         PixelsError: the pixels are damaged, or of a transfer syntax whose codec is not installed.
     """
-    path = volume.slices[index].path
+    header = volume.slices[index]
+    path, slope, intercept = header.path, header.slope, header.intercept
+    if slope is None or intercept is None:
+        raise DatasetError(f"{path}: has no usable rescale slope and intercept, so no Hounsfield units.")
     try:
-        dataset = import_pydicom().dcmread(path)
-        stored = np.asarray(dataset.pixel_array, dtype=np.float32)
-        slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+        stored = np.asarray(import_pydicom().dcmread(path).pixel_array, dtype=np.float32)
+        if stored.shape != (header.rows, header.columns):
+            raise ValueError(f"they have the shape {stored.shape}")
     except DatasetError:
         raise
     except Exception as error:  # damaged pixels fail in as many ways as there are codecs
@@ -149,9 +156,26 @@ def _choose_at_places(places: Sequence[Sequence[Header]], named: Set[str]) -> li
     return [min(place, key=rank) for place in places]
 
 
-def _get_geometry(header: Header) -> tuple[object, ...]:
-    orientation = tuple(round(value, 4) + 0.0 for value in header.orientation or ())
-    return header.rows, header.columns, header.spacing_mm, orientation
+def _choose_geometry(headers: Sequence[Header]) -> list[Header]:
+    """Return the slices of the geometry that most have, the first of several; headers round it in different ways."""
+    counts = Counter(_get_geometry(header) for header in headers)
+    sizes = np.array([max(rows, columns) for (rows, columns), _ in counts])
+    numbers = np.array([values for _, values in counts])  # (geometries, spacing and orientation)
+    shapes, weights = np.array([shape for shape, _ in counts]), np.array(list(counts.values()))
+    scales = np.concatenate([1 / numbers[:, :2], np.ones((len(numbers), 6))], axis=1)  # spacing as a share of itself
+    best: NDArray[np.bool_] = np.zeros(len(counts), dtype=bool)
+    for number, shape, size, scale in zip(numbers, shapes, sizes, scales, strict=True):
+        moved = np.abs(numbers - number) * scale * size
+        is_same = (moved <= SAME_GRID_PIXELS).all(axis=1) & (shapes == shape).all(axis=1)
+        if weights[is_same].sum() > weights[best].sum():
+            best = is_same
+    common = {geometry for geometry, is_same in zip(counts, best, strict=True) if is_same}
+    return [header for header in headers if _get_geometry(header) in common]
+
+
+def _get_geometry(header: Header) -> tuple[tuple[int, int], tuple[float, ...]]:
+    """Return (rows, columns), and spacing and orientation."""
+    return (header.rows, header.columns), (*(header.spacing_mm or ()), *(header.orientation or ()))
 
 
 def _is_tilted(
@@ -161,4 +185,4 @@ def _is_tilted(
     if any(abs(header.tilt_degrees) > TILT_DEGREES for header in slices):
         return True
     sideways = np.linalg.norm(np.diff(positions, axis=0) - steps[:, None] * normal, axis=1)
-    return bool((sideways > np.tan(np.radians(TILT_DEGREES)) * steps + SAME_PLACE_MM).any())
+    return bool((sideways > np.tan(np.radians(TILT_DEGREES)) * steps + SIDEWAYS_MM).any())

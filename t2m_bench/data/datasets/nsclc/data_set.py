@@ -7,6 +7,7 @@ from t2m_bench.data.datasets.nsclc.clinical import find_clinical_table, read_cli
 from t2m_bench.data.datasets.nsclc.dicom_series import list_decodable_syntaxes, list_files
 from t2m_bench.data.datasets.nsclc.reader import WINDOWS_HU, SliceRule, read_nsclc
 from t2m_bench.data.exclusions import Exclusion
+from t2m_bench.data.image_audit import PixelValues
 from t2m_bench.errors import DatasetError
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
@@ -16,6 +17,9 @@ class Nsclc:
     """Reads a folder of DICOM files with its clinical table, wherever that lies."""
 
     makes_images = True
+
+    def __init__(self) -> None:
+        self.stored_values: dict[str, PixelValues] = {}
 
     def find_root(self, recipe: Recipe) -> Path:
         """Return the folder as the recipe names it.
@@ -52,7 +56,8 @@ class Nsclc:
         Raises:
             DatasetError: the folder cannot be read.
         """
-        return read_nsclc(root, recipe.dataset.clinical, folder, make_slice_rule(recipe), terminal.watch)
+        rule, on_values = make_slice_rule(recipe), self.stored_values.__setitem__
+        return read_nsclc(root, recipe.dataset.clinical, folder, rule, terminal.watch, on_values)
 
     def count(self, recipe: Recipe, root: Path) -> tuple[int, str]:
         """Return how many cases there are at most, and in words what was counted."""

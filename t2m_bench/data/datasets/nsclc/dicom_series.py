@@ -1,10 +1,11 @@
 """Finds the CT slices and segmentations in a folder of any layout by their DICOM headers."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -35,12 +36,33 @@ TAGS = (
     "GantryDetectorTilt",
     "BurnedInAnnotation",
     "PhotometricInterpretation",
+    "BitsStored",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
 )
 DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 """A DICOMDIR, which has no modality."""
 
 PREAMBLE = 128
 MAGIC = b"DICM"
+FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
+"""With one of these a data set begins that has no preamble before it, in either byte order."""
+
+LAST_FIRST_ELEMENT = 0x0020
+"""No data set begins with a later element of its first group."""
+
+SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
+PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".part", ".partial", ".tmp"})
+PLAIN_NAMES = frozenset({"license", "licence", "readme", "copying", "changes", "version", "makefile", "dicomdir"})
+"""Files without an ending that lie in folders of data and are no images."""
+
+HOUNSFIELD_TYPES = frozenset({"", "HU", "US"})
+"""US is "unspecified"; others, such as electron density, are no Hounsfield units (DICOM PS3.3, C.11.1.1.2)."""
+
+MOST_RESCALE = 1e5
+"""Slopes and intercepts beyond this, of either sign, are no Hounsfield units'."""
+
 LEAST_CROSS = 1e-3
 """The sine of the angle below which row and column direction give no plane."""
 
@@ -59,6 +81,7 @@ class Header:
         acquisition: its number as text, empty where it is not said.
         position, orientation, spacing_mm: of a CT slice; None where the file gives none. Spacing is (row, column).
         tilt_degrees: of the gantry. syntax: the transfer syntax, a UID, that says how pixels are stored.
+        bits: of a pixel. slope, intercept: from stored values to Hounsfield units; None where they are not usable.
     """
 
     path: Path
@@ -79,6 +102,9 @@ class Header:
     inverted: bool
     burned_in: bool
     syntax: str
+    bits: int
+    slope: float | None
+    intercept: float | None
 
 
 @dataclass
@@ -177,9 +203,23 @@ def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, 
         if on_file is not None:
             on_file(done, len(paths))
     # tables and licences that lie beside the folders of images are no defect
-    between = [path for path in strangers if path.parent in folders_of_dicom]
+    between = [path for path in strangers if path.parent in folders_of_dicom or _is_named_as_image(path)]
     exclusions += [Exclusion(Reason.NOT_DICOM, str(path.relative_to(root))) for path in between]
     return patients, exclusions
+
+
+def _is_named_as_image(path: Path) -> bool:
+    """Whether a file is named as DICOM files are: .dcm (packed too), without an ending, or by a UID."""
+    name, suffixes = path.name.lower(), [suffix.lower() for suffix in path.suffixes]
+    if name.startswith(".") or name in PLAIN_NAMES:
+        return False
+    while suffixes and suffixes[-1] in PACKED:
+        suffixes.pop()
+    return (
+        name.isdecimal()
+        or not path.suffixes
+        or (bool(suffixes) and (suffixes[-1] in SUFFIXES or suffixes[-1][1:].isdecimal()))
+    )
 
 
 def list_files(root: Path) -> list[Path]:
@@ -222,29 +262,55 @@ def read_header(path: Path) -> Header | Reason | None:
     pydicom = import_pydicom()
     try:
         with path.open("rb") as stream:
-            stream.seek(PREAMBLE)
-            if stream.read(len(MAGIC)) != MAGIC:
-                return Reason.NOT_DICOM
+            head = stream.read(PREAMBLE + len(MAGIC))
+            if not head.endswith(MAGIC) or len(head) < PREAMBLE + len(MAGIC):
+                return Reason.NO_PREAMBLE if _begins_as_dicom(head) else Reason.NOT_DICOM
             stream.seek(0)
             found = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS))
             left = os.fstat(stream.fileno()).st_size - stream.tell()
-        if found.get("Modality", CT) not in (CT, SEG) or found.file_meta.MediaStorageSOPClassUID == DIRECTORY_CLASS:
+        if found.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY_CLASS:
             return None
-        if left < _count_pixel_bytes(found):
+        modality = _read_text(_get(found, "Modality")).upper()
+        if modality not in (CT, SEG, ""):
+            return None
+        header = _parse(path, found, modality)
+        if header is None:
+            return Reason.INCOMPLETE if left > 0 else Reason.UNREADABLE  # cut off before its pixels
+        if left < _count_pixel_bytes(found, header):
             return Reason.UNREADABLE
-        header = _parse(path, found)
+        if header.burned_in:
+            return Reason.BURNED_IN
+        return header if modality == SEG else _check_slice(header, found)
     except Exception:  # whatever a damaged file does to the parser: it is counted, and the others go on
         return Reason.UNREADABLE
-    if header.burned_in:
-        return Reason.BURNED_IN
-    if header.modality == CT and "LOCALIZER" in (found.get("ImageType") or ()):
+
+
+def _check_slice(header: Header, found: Any) -> Header | Reason | None:
+    """Return the header of a CT slice with place and units, None of a scout image."""
+    if "LOCALIZER" in (_get(found, "ImageType") or ()):
         return None
-    if header.modality == CT and not _lies_in_space(header):
+    if not _lies_in_space(header):
         return Reason.UNUSABLE_CT
+    form = _read_text(_get(found, "PhotometricInterpretation")) or "MONOCHROME2"
+    if not form.startswith("MONOCHROME") or _read_count(found, "SamplesPerPixel", 1) != 1:
+        return Reason.NOT_GREY
+    if _read_count(found, "NumberOfFrames", 1) != 1:
+        return Reason.NOT_GREY
+    if header.slope is None or header.intercept is None:
+        return Reason.NO_RESCALE
     return header
 
 
-def _count_pixel_bytes(found: Any) -> int:
+def _begins_as_dicom(head: bytes) -> bool:
+    """Whether a file begins with a data set, or with the magic word, and no preamble before it."""
+    if head.startswith(MAGIC):
+        return True
+    order: Literal["little", "big"] = "little" if head[1:2] == b"\0" else "big"
+    has_place = head[:2] in FIRST_GROUPS and int.from_bytes(head[2:4], order) <= LAST_FIRST_ELEMENT
+    return has_place and len(head) > 8
+
+
+def _count_pixel_bytes(found: Any, header: Header) -> int:
     """Return the least that must follow the header: tag, length and pixels; of compressed ones just something."""
     syntax = found.file_meta.TransferSyntaxUID
     if syntax.is_deflated:
@@ -252,31 +318,53 @@ def _count_pixel_bytes(found: Any) -> int:
     if syntax.is_encapsulated:
         return 1
     element_head = 8 if syntax.is_implicit_VR else 12  # DICOM PS3.5, 7.1.2 and 7.1.3
-    bits = found.Rows * found.Columns * found.BitsAllocated * found.get("SamplesPerPixel", 1)
-    return element_head - (-int(bits * int(found.get("NumberOfFrames") or 1)) // 8)
+    samples, frames = _read_count(found, "SamplesPerPixel", 1), _read_count(found, "NumberOfFrames", 1)
+    bits = header.rows * header.columns * _read_count(found, "BitsAllocated", 0) * samples * frames
+    return element_head - (-bits // 8)
 
 
-def _parse(path: Path, found: Any) -> Header:
+def _parse(path: Path, found: Any, modality: str) -> Header | None:
+    """Return what a header says, None where it does not say whose image it is, of what kind or of what size."""
+    uids = [_read_text(_get(found, name)) for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
+    patient_id = _read_text(_get(found, "PatientID"))
+    sizes = [_read_count(found, name, 0) for name in ("Rows", "Columns", "BitsAllocated")]
+    if not (modality and patient_id and all(uids) and min(sizes) > 0):
+        return None
+    slope, intercept = (_read_number(_get(found, name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    is_sensible = slope != 0.0 and max(abs(slope or 0.0), abs(intercept or 0.0)) <= MOST_RESCALE
+    is_hounsfield = is_sensible and _read_text(_get(found, "RescaleType")).upper() in HOUNSFIELD_TYPES
     return Header(
         path=path,
-        modality=str(found.Modality),
-        patient_id=str(found.PatientID).strip(),
-        study_uid=str(found.StudyInstanceUID),
-        series_uid=str(found.SeriesInstanceUID),
-        sop_uid=str(found.SOPInstanceUID),
-        acquisition=_read_text(found.get("AcquisitionNumber")),
-        frame_of_reference=str(found.get("FrameOfReferenceUID") or ""),
-        written=f"{found.get('ContentDate') or ''} {found.get('ContentTime') or ''}".strip(),
-        position=_read_numbers(found.get("ImagePositionPatient"), 3),
-        orientation=_read_numbers(found.get("ImageOrientationPatient"), 6),
-        spacing_mm=_read_numbers(found.get("PixelSpacing"), 2),
-        rows=int(found.Rows),
-        columns=int(found.Columns),
-        tilt_degrees=float(found.get("GantryDetectorTilt") or 0.0),
-        inverted=found.get("PhotometricInterpretation") == "MONOCHROME1",
-        burned_in=str(found.get("BurnedInAnnotation") or "").upper() == "YES",
+        modality=modality,
+        patient_id=patient_id,
+        study_uid=uids[0],
+        series_uid=uids[1],
+        sop_uid=uids[2],
+        acquisition=_read_text(_get(found, "AcquisitionNumber")),
+        frame_of_reference=_read_text(_get(found, "FrameOfReferenceUID")),
+        written=f"{_get(found, 'ContentDate') or ''} {_get(found, 'ContentTime') or ''}".strip(),
+        position=_read_numbers(_get(found, "ImagePositionPatient"), 3),
+        orientation=_read_numbers(_get(found, "ImageOrientationPatient"), 6),
+        spacing_mm=_read_numbers(_get(found, "PixelSpacing"), 2),
+        rows=sizes[0],
+        columns=sizes[1],
+        tilt_degrees=_read_number(_get(found, "GantryDetectorTilt")) or 0.0,
+        inverted=_get(found, "PhotometricInterpretation") == "MONOCHROME1",
+        burned_in=_read_text(_get(found, "BurnedInAnnotation")).upper() == "YES",
         syntax=str(found.file_meta.TransferSyntaxUID),
+        bits=_read_count(found, "BitsStored", sizes[2]),
+        slope=slope if is_hounsfield else None,
+        intercept=intercept,
     )
+
+
+def _get(found: Any, keyword: str) -> Any:
+    """Return a tag's value; None where it is absent, empty, or what its type cannot hold."""
+    try:
+        value = found.get(keyword)
+    except Exception:  # as many kinds as there are types of values
+        return None
+    return None if value == "" else value
 
 
 def _read_text(value: Any) -> str:
@@ -294,7 +382,25 @@ def _lies_in_space(header: Header) -> bool:
     return is_plane and bool(np.isfinite(numbers).all()) and min(header.spacing_mm) > 0
 
 
-def _read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    if value is None or len(value) != count:
+def _read_number(value: Any) -> float | None:
+    """Return a finite number; None where the value is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return tuple(float(number) for number in value)
+    return number if math.isfinite(number) else None
+
+
+def _read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if len(numbers) == count else None
+
+
+def _read_count(found: Any, keyword: str, absent: int) -> int:
+    """Return a whole number; -1 where there is a value that is none."""
+    value = _get(found, keyword)
+    number = absent if value is None else _read_number(value)
+    return int(number) if number is not None and number == int(number) else -1

@@ -22,6 +22,7 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.datasets.nsclc.clinical import find_clinical_table, read_clinical
 from t2m_bench.data.datasets.nsclc.ct_volume import GAP_FACTOR, CtVolume, PixelsError, build_volume, load_hounsfield
 from t2m_bench.data.datasets.nsclc.dicom_series import (
+    CT,
     Header,
     PatientFiles,
     find_missing_codec,
@@ -38,6 +39,7 @@ from t2m_bench.data.datasets.nsclc.seg import (
     read_masks,
 )
 from t2m_bench.data.exclusions import Exclusion, Reason, find_remedy
+from t2m_bench.data.image_audit import PixelValues, measure_pixels
 from t2m_bench.data.images import compute_image_sha256, compute_tight_box, write_png
 from t2m_bench.data.parallel import map_items
 from t2m_bench.errors import DatasetError
@@ -50,6 +52,7 @@ WORTH_A_PROCESS = 8
 """Patients read in some seconds by one process."""
 
 Advance = Callable[[int, int], None]
+OnValues = Callable[[str, PixelValues], None]
 Watch = Callable[[str], AbstractContextManager[Advance]]
 """Shows how far a piece of work is: named, then called with (done, in all)."""
 
@@ -105,12 +108,18 @@ def unwatched(what: str) -> AbstractContextManager[Advance]:
 
 
 def read_nsclc(
-    root: Path, clinical: Path | None, out: Path, rule: SliceRule, watch: Watch = unwatched
+    root: Path,
+    clinical: Path | None,
+    out: Path,
+    rule: SliceRule,
+    watch: Watch = unwatched,
+    on_values: OnValues = lambda case_id, values: None,
 ) -> tuple[list[Case], list[Exclusion]]:
     """Make the cases of a folder as TCIA or IDC delivers it; their images and masks are written below `out` as PNG.
 
     Args:
         clinical: the clinical table; None looks for it in `root`.
+        on_values: called with each case's id and the values of its slice before windowing.
 
     Returns:
         The cases, maybe none, and what was left out.
@@ -134,6 +143,8 @@ def read_nsclc(
         for done, made in enumerate(map_items(partial(make_cases, out, rule), patients, WORTH_A_PROCESS), start=1):
             cases += made[0]
             excluded += made[1]
+            for case, values in zip(made[0], made[2], strict=True):
+                on_values(case.case_id, values)
             advance(done, len(patients))
     return cases, excluded
 
@@ -155,28 +166,32 @@ def _check_codecs(root: Path, patients: Sequence[Patient]) -> None:
         )
 
 
-def make_cases(out: Path, rule: SliceRule, patient: Patient) -> tuple[list[Case], list[Exclusion]]:
-    """Write the chosen slices of one patient and return their cases, and what was left out."""
+def make_cases(out: Path, rule: SliceRule, patient: Patient) -> tuple[list[Case], list[Exclusion], list[PixelValues]]:
+    """Write the chosen slices of one patient; return their cases, what was left out, and each case's CT values."""
     source, excluded = _find_source(patient)
     if source is None:
-        return [], excluded
+        return [], excluded, []
     areas = {index: int(mask.sum()) for index, mask in source.masks.items()}
     chosen = choose_slices(areas, rule, source.volume.slices[0].series_uid)
     if not chosen:
-        return [], [*excluded, Exclusion(Reason.TOO_SMALL, patient.patient_id)]
+        return [], [*excluded, Exclusion(Reason.TOO_SMALL, patient.patient_id)], []
     cases: list[Case] = []
+    values: list[PixelValues] = []
     damaged: dict[str, Reason] = {}  # a damaged file spoils its neighbours' cases too, and is counted once
     for place, indices in enumerate(chosen, start=1):
         for index in indices:
             try:
-                cases.append(_make_case(out, rule, patient, source, index, f"ct-{patient.number:04d}-{place}"))
-                break
-            except PixelsError as error:
-                damaged[str(error)] = error.reason
+                case, found = _make_case(out, rule, patient, source, index, f"ct-{patient.number:04d}-{place}")
+            except DatasetError as error:
+                damaged[str(error)] = error.reason if isinstance(error, PixelsError) else Reason.PIXELS
+                continue
+            cases.append(case)
+            values.append(found)
+            break
     excluded += [Exclusion(reason, what) for what, reason in damaged.items()]
     if not cases:
         excluded.append(Exclusion(Reason.NO_PIXELS, patient.patient_id))
-    return cases, excluded
+    return cases, excluded, values
 
 
 def choose_slices(areas: dict[int, int], rule: SliceRule, series_uid: str) -> list[list[int]]:
@@ -263,23 +278,26 @@ def _find_series(files: PatientFiles, seg: Header, dataset: Any) -> list[Header]
     raise SegError(Reason.NO_CT)
 
 
-def _make_case(out: Path, rule: SliceRule, patient: Patient, source: _Source, index: int, case_id: str) -> Case:
+def _make_case(
+    out: Path, rule: SliceRule, patient: Patient, source: _Source, index: int, case_id: str
+) -> tuple[Case, PixelValues]:
     volume, mask = source.volume, source.masks[index]
     neighbours = (max(index - 1, 0), index, min(index + 1, len(volume.slices) - 1))
-    image = np.stack([apply_window(load_hounsfield(volume, i), rule.window_hu) for i in neighbours], axis=-1)
+    hounsfield = [load_hounsfield(volume, i) for i in neighbours]
+    image = np.stack([apply_window(slice_, rule.window_hu) for slice_ in hounsfield], axis=-1)
     image_path, mask_path = Path(IMAGES, f"{case_id}.png"), Path(MASKS, f"{case_id}.png")
     write_png(out / image_path, image)
     write_png(out / mask_path, mask)
     height, width = mask.shape
-    header = volume.slices[index]
-    return Case(
+    header, box = volume.slices[index], compute_tight_box(mask)
+    case = Case(
         case_id=case_id,
         patient_id=patient.patient_id,
         image_path=image_path,
         mask_path=mask_path,
         height=height,
         width=width,
-        box_xyxy=compute_tight_box(mask),
+        box_xyxy=box,
         text_fields=patient.text_fields,
         fold=None,
         spacing_mm=volume.spacing_mm,
@@ -289,6 +307,7 @@ def _make_case(out: Path, rule: SliceRule, patient: Patient, source: _Source, in
         channels=len(neighbours),
         source=f"CT series {header.series_uid}, slice {header.sop_uid}, SEG {source.seg.sop_uid}",
     )
+    return case, measure_pixels(hounsfield[1], box, CT, header.bits)
 
 
 def _find_flags(volume: CtVolume, mask: NDArray[np.bool_], index: int) -> Sequence[str]:

@@ -41,6 +41,8 @@ def load_seg(path: Path) -> Any:
     """
     try:
         dataset = import_pydicom().dcmread(path)
+        if dataset.get("SegmentationType") == "LABELMAP":
+            raise SegError(Reason.LABELMAP)
         frames = dataset.PerFrameFunctionalGroupsSequence
         if len(frames) != int(dataset.NumberOfFrames) or dataset.SegmentationType not in ("BINARY", "FRACTIONAL"):
             raise SegError(Reason.BAD_SEG)
@@ -136,7 +138,7 @@ def _read_frames(dataset: Any) -> NDArray[np.bool_]:
         raise SegError(Reason.BAD_SEG)
     pixels = frames[:num_frames]
     if dataset.SegmentationType == "FRACTIONAL":
-        return np.asarray(pixels >= float(dataset.get("MaximumFractionalValue", 255)) / 2)
+        return np.asarray(pixels >= float(dataset.get("MaximumFractionalValue") or 255) / 2)
     return pixels > 0
 
 

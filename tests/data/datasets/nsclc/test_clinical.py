@@ -101,3 +101,17 @@ def test_no_table_and_two_tables_are_refused(tmp_path: Path) -> None:
         write_table(place / "t.csv", ("R01-001", "T1a", "Adenocarcinoma"))
     with raises_naming(DatasetError, tmp_path / "t.csv", tmp_path / "deep" / "t.csv", "dataset.clinical"):
         find_clinical_table(tmp_path)
+
+
+def test_tables_of_a_spreadsheet_are_found_and_shifted_or_garbled_ones_told_by_row(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "t.csv", ("R01-001", "T1a", "Adenocarcinoma"), ("R01-002", "T2a", "NSCLC NOS"))
+    before, plain = read_clinical(table), table.read_text()
+    table.write_text("\ufeff" + plain.replace(",", ";") + ";;\n")
+    assert read_clinical(find_clinical_table(tmp_path)) == before
+    table.write_text(plain.replace("carcinoma\n", "carcinoma,\n"))
+    with raises_naming(DatasetError, table, "row 2", 4, 3) as caught:
+        read_clinical(find_clinical_table(tmp_path))
+    table.write_bytes(plain.replace("R01-002", "Müller").encode("latin-1"))
+    with raises_naming(DatasetError, table, "row 3", "UTF-8") as caught:
+        read_clinical(find_clinical_table(tmp_path))
+    assert "R01-001" not in str(caught.value)

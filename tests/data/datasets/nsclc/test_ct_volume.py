@@ -84,6 +84,69 @@ def test_of_doubled_slices_all_are_of_the_acquisition_that_was_segmented(
     assert {header.acquisition for header in unnamed.slices} == {"1"}, "one of the two, not a mixture"
 
 
+def vary(folder: Path, change: object) -> tuple:
+    """Write a series, change every slice by its number, and read it back."""
+    write_ct(folder, make_scan(), Style())
+    for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
+        dataset = pydicom.dcmread(path)
+        change(dataset, number)
+        dataset.save_as(path)
+    return read_back(folder)[0]
+
+
+def round_spacing(dataset: pydicom.Dataset, number: int) -> None:
+    if number % 2:
+        dataset.PixelSpacing = ["1.250001", "1.250001"]
+
+
+def vary_spacing(dataset: pydicom.Dataset, number: int) -> None:
+    dataset.PixelSpacing = [f"{1.25 + number * 1e-6:.8f}", f"{1.25 - number * 1e-6:.8f}"]
+
+
+def round_direction(dataset: pydicom.Dataset, number: int) -> None:
+    small = "0.000049" if number % 2 else "0.000051"  # on both sides of a rounding to four digits
+    dataset.ImageOrientationPatient = ["1", small, "0", "0", "1", small]
+
+
+def repeat_roughly(dataset: pydicom.Dataset, number: int) -> None:
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x, y, f"{float(z) + 0.003 * (number % 3):.3f}"]
+
+
+@pytest.mark.parametrize("change", [round_spacing, vary_spacing, round_direction, repeat_roughly])
+def test_slices_of_one_geometry_are_one_volume_however_it_is_rounded(tmp_path: Path, change: object) -> None:
+    volume = vary(tmp_path, change)
+    assert len(volume.slices) == 18
+    assert not {"other_geometry", "repeated_slices", "gap"} & set(volume.flags)
+    assert volume.slice_distance_mm == pytest.approx(2.5, abs=0.01)
+
+
+def tell_apart(dataset: pydicom.Dataset, number: int) -> None:
+    if number % 3 == 0:
+        dataset.PixelSpacing = ["1.27", "1.27"]
+
+
+def test_another_spacing_is_another_geometry(tmp_path: Path) -> None:
+    volume = vary(tmp_path, tell_apart)
+    assert len(volume.slices) == 12
+    assert "other_geometry" in volume.flags
+
+
+def test_a_second_acquisition_at_nearly_the_same_places_is_a_repetition(tmp_path: Path) -> None:
+    write_ct(tmp_path, make_scan(), Style())
+    for path in sorted(tmp_path.rglob("*.dcm")):
+        dataset = pydicom.dcmread(path)
+        x, y, z = dataset.ImagePositionPatient
+        dataset.ImagePositionPatient = [x, y, f"{float(z) + 0.01:.3f}"]
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID[:-1] + "77"
+        dataset.AcquisitionNumber = 2
+        dataset.save_as(path.with_name(f"again-{path.name}"))
+    volume, _ = read_back(tmp_path)
+    assert len(volume.slices) == 18
+    assert {header.acquisition for header in volume.slices} == {"1"}
+    assert volume.flags == ("repeated_slices",)
+
+
 def test_positions_find_their_slice_and_no_other(tmp_path: Path) -> None:
     write_ct(tmp_path, make_scan(), Style())
     volume, _ = read_back(tmp_path)

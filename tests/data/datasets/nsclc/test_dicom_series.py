@@ -1,4 +1,5 @@
 import errno
+import gzip
 import os
 import shutil
 import subprocess
@@ -159,3 +160,142 @@ def test_the_packages_are_those_that_pydicom_names() -> None:
         needed = {requirement.partition(">")[0] for requirement in DECODER_DEPENDENCIES[syntax]}
         reason = Reason.NO_JPEG_2000 if syntax in uid.JPEG2000TransferSyntaxes else Reason.NO_JPEG
         assert set(CODECS[reason]) == needed, syntax
+
+
+def save_slice(written: Path, to: Path, *absent: str, **tags: object) -> Path:
+    """Write one CT slice with tags changed and others absent."""
+    path = next(path for path in sorted(written.rglob("1-*.dcm")) if read_header(path).modality == "CT")
+    dataset = pydicom.dcmread(path)
+    for keyword, value in tags.items():
+        setattr(dataset, keyword, value)
+    for keyword in absent:
+        delattr(dataset, keyword)
+    dataset.save_as(to)
+    return to
+
+
+OF_FIELDS = {
+    Reason.NO_RESCALE: [
+        {"RescaleSlope": None},
+        {"RescaleIntercept": None},
+        {"RescaleSlope": 0},
+        {"RescaleSlope": ["1", "2"]},
+        {"RescaleIntercept": "nan"},
+        {"RescaleIntercept": "9e63"},
+        {"RescaleType": "ED"},
+    ],
+    Reason.UNUSABLE_CT: [
+        {"PixelSpacing": None},
+        {"PixelSpacing": "1.25"},
+        {"PixelSpacing": ["1.25"]},
+        {"ImagePositionPatient": ["0", "0"]},
+        {"ImageOrientationPatient": None},
+    ],
+    Reason.INCOMPLETE: [
+        {"Modality": None},
+        {"PatientID": ""},
+        {"SeriesInstanceUID": ""},
+        {"SOPInstanceUID": None},
+        {"StudyInstanceUID": None},
+        {"Rows": None},
+        {"Columns": 0},
+        {"BitsAllocated": None},
+    ],
+    Reason.NOT_GREY: [
+        {"SamplesPerPixel": 3, "Rows": 64, "Columns": 64},
+        {"NumberOfFrames": 2, "Rows": 64, "Columns": 64},
+        {"PhotometricInterpretation": "PALETTE COLOR"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "tags"), [(reason, tags) for reason, all_of in OF_FIELDS.items() for tags in all_of]
+)
+def test_what_a_slice_cannot_do_without_is_told(written: Path, tmp_path: Path, reason: Reason, tags: dict) -> None:
+    assert read_header(save_slice(written, tmp_path / "slice.dcm", **tags)) == reason
+    if None in tags.values():  # an empty tag is an absent one
+        assert read_header(save_slice(written, tmp_path / "slice.dcm", *tags)) == reason
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"GantryDetectorTilt": None},
+        {"SamplesPerPixel": None},
+        {"BurnedInAnnotation": ""},
+        {"InstanceNumber": None},
+        {"RescaleType": "HU"},
+        {"PhotometricInterpretation": None},
+    ],
+)
+def test_what_a_slice_can_do_without_is_not_asked_for(written: Path, tmp_path: Path, tags: dict) -> None:
+    plain = read_header(save_slice(written, tmp_path / "slice.dcm"))
+    assert read_header(save_slice(written, tmp_path / "slice.dcm", **tags)) == plain
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PixelSpacing", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "GantryDetectorTilt"]
+)
+@pytest.mark.parametrize("number", [b"1,25", b"abc", b"--", b"1e999"])
+def test_text_in_place_of_a_number_has_its_own_reason(
+    written: Path, tmp_path: Path, keyword: str, number: bytes
+) -> None:
+    path = save_slice(written, tmp_path / "slice.dcm")
+    dataset = pydicom.dcmread(path)
+    times = {"PixelSpacing": 2, "ImagePositionPatient": 3}.get(keyword, 1)
+    element = pydicom.dataelem.RawDataElement(
+        dataset[keyword].tag, "DS", 0, b"\\".join([number.ljust(4)] * times).ljust(6 * times), 0, False, True
+    )
+    dataset[element.tag] = element  # pydicom itself makes no such number
+    dataset.save_as(path)
+    found = read_header(path)
+    if keyword == "GantryDetectorTilt":
+        assert found.tilt_degrees == 0.0
+    else:
+        assert found == (Reason.NO_RESCALE if keyword.startswith("Rescale") else Reason.UNUSABLE_CT)
+
+
+def without_preamble(raw: bytes) -> bytes:
+    return raw[144 + int.from_bytes(raw[140:144], "little") :]
+
+
+LOST = {
+    "no preamble and no header": (without_preamble, "slice.dcm", Reason.NO_PREAMBLE),
+    "no preamble": (lambda raw: raw[132:], "1.2.840.113", Reason.NO_PREAMBLE),
+    "the magic word first": (lambda raw: raw[128:], "slice", Reason.NO_PREAMBLE),
+    "zeros": (lambda raw: bytes(len(raw)), "IM0001", Reason.NOT_DICOM),
+    "nothing": (lambda raw: b"", "slice.DCM", Reason.NOT_DICOM),
+    "packed": (gzip.compress, "slice.dcm.gz", Reason.NOT_DICOM),
+    "a half download": (lambda raw: b"", "slice.dcm.part", Reason.NOT_DICOM),
+    "a page in place of an image": (lambda raw: b"<html>404</html>" * 20, "1.2.840.113.7", Reason.NOT_DICOM),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_a_whole_series_that_is_no_dicom_does_not_vanish(written: Path, tmp_path: Path, name: str) -> None:
+    spoil, named, reason = LOST[name]
+    root = tmp_path / "data"
+    for number in range(3):
+        (root / f"series{number}").mkdir(parents=True)
+        path = save_slice(written, root / f"series{number}" / "slice")
+        raw = path.read_bytes()
+        path.unlink()
+        path.with_name(named).write_bytes(spoil(raw))
+    patients, excluded = find_patients(root)
+    assert patients == {}
+    assert [exclusion.reason for exclusion in excluded] == [reason] * 3
+
+
+def test_what_lies_beside_a_data_set_is_no_lost_image(tmp_path: Path) -> None:
+    for name in ("LICENSE", "README", "README.md", "table.csv", ".DS_Store", "notes.txt", "index.json", "a.xlsx"):
+        (tmp_path / name).write_text("beside the images\n" * 20)
+    assert find_patients(tmp_path) == ({}, [])
+
+
+def test_names_that_are_not_utf_8_are_read_as_any_other(written: Path, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/M\xfcller"
+    os.mkdir(folder)
+    for number, path in enumerate(sorted(written.rglob("*.dcm"))):
+        shutil.copy(path, folder + f"/{number:04d}".encode() + b"\xff.dcm")
+    assert count(tmp_path) == count(written)

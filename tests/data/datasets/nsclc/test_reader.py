@@ -258,7 +258,39 @@ def tell_automatic(dataset: pydicom.Dataset) -> None:
     dataset.SegmentSequence[0].SegmentAlgorithmType = "AUTOMATIC"
 
 
+def tell_labelmap(dataset: pydicom.Dataset) -> None:
+    dataset.SegmentationType = "LABELMAP"
+
+
+def edit_ct(change: Callable[[pydicom.Dataset], None], patient: str = "R01-001") -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        for path in sorted(list_series(folder / "NSCLC-Radiogenomics" / patient, "CT")[0].iterdir()):
+            dataset = pydicom.dcmread(path)
+            change(dataset)
+            dataset.save_as(path)
+
+    return edit
+
+
+def drop_rescale(dataset: pydicom.Dataset) -> None:
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+
+
+def empty_slope(dataset: pydicom.Dataset) -> None:
+    dataset.RescaleSlope = None
+
+
+def strip_preambles(folder: Path) -> None:
+    for path in (folder / "NSCLC-Radiogenomics" / "R01-001").rglob("*.dcm"):
+        raw = path.read_bytes()
+        path.write_bytes(raw[144 + int.from_bytes(raw[140:144], "little") :])
+
+
 BAD = {
+    "CT without rescale tags": (edit_ct(drop_rescale), {Reason.NO_RESCALE: 18, Reason.NO_CT: 1}, -5),
+    "CT with an empty slope": (edit_ct(empty_slope), {Reason.NO_RESCALE: 18, Reason.NO_CT: 1}, -5),
+    "no preambles": (strip_preambles, {Reason.NO_PREAMBLE: 19, Reason.NO_IMAGES: 1}, -5),
+    "SEG of type LABELMAP": (edit_seg(tell_labelmap), {Reason.LABELMAP: 1}, -5),
     "SEG by an algorithm": (edit_seg(tell_automatic), {Reason.AUTOMATIC: 1}, -5),
     "SEG without its CT": (
         lambda folder: shutil.rmtree(list_series(folder / "NSCLC-Radiogenomics" / "R01-001", "CT")[0]),
