@@ -50,6 +50,7 @@ def test_a_wait_in_c_code_ends_within_seconds(number: signal.Signals, code: int)
     with subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         assert process.stdout.readline() == b"waiting\n"
+        time.sleep(1.0)  # from its word to the lock
         process.send_signal(number)
         try:
             _, errors = process.communicate(timeout=20)
