@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from scipy import ndimage
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.images import load_annotated, load_grey_file, load_mask_file
+from t2m_bench.data.images import compute_tight_box, load_annotated, load_grey_file, load_mask_file
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import DatasetError
 from t2m_bench.files import write_text
@@ -146,8 +146,16 @@ def _audit_case(root: Path, stored: Mapping[str, PixelValues], case: Case) -> Im
         mask_mode=file.mode,
         mask_values=file.num_values,
         mask_borders=sum(bool(side.any()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])),
-        mask_parts=int(ndimage.label(mask, structure=np.ones((3, 3)))[1]),
+        mask_parts=_count_parts(mask),
     )
+
+
+def _count_parts(mask: NDArray[np.bool_]) -> int:
+    """Return how many components a mask has, joined by corners too."""
+    if not mask.any():
+        return 0
+    x0, y0, x1, y1 = compute_tight_box(mask)
+    return int(ndimage.label(mask[y0:y1, x0:x1], structure=np.ones((3, 3)))[1])
 
 
 def write_image_audit(folder: Path, findings: Sequence[ImageFinding]) -> None:

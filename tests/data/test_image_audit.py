@@ -18,7 +18,7 @@ from t2m_bench.data.image_audit import (
     summarise_images,
     write_image_audit,
 )
-from t2m_bench.data.images import compute_tight_box
+from t2m_bench.data.images import compute_tight_box, load_mask_file
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import DatasetError
 
@@ -110,3 +110,16 @@ def test_strict_refuses_what_is_flagged_and_names_the_file_of_it(findings: list[
         load_image_audit(tmp_path)
     path.unlink()
     assert load_image_audit(tmp_path) is None
+
+
+def test_real_images_are_not_flagged(bus_bra_dev: Path) -> None:
+    cases = []
+    for path in sorted((bus_bra_dev / "Images").glob("*.png"))[::10]:
+        mask_path = Path("Masks", path.name.replace("bus_", "mask_"))
+        mask = load_mask_file(bus_bra_dev / mask_path).mask
+        box, name = compute_tight_box(mask), path.stem
+        cases.append(Case(name, name, Path("Images", path.name), mask_path, *mask.shape, box, {}, 1, None, (), "", ""))
+    findings = audit_images(bus_bra_dev, cases, {})
+    assert not [finding.case_id for finding in findings if finding.is_flagged]
+    assert max(finding.stored.extreme_share for finding in findings) < 0.2, "far from the limit"
+    assert min(finding.stored.distinct for finding in findings) > 100
