@@ -95,7 +95,11 @@ class ImageFinding:
     @property
     def is_flagged(self) -> bool:
         """Whether strict refuses the case."""
-        return not set(FLAGS).isdisjoint(self.list_counts())
+        return bool(self.list_flags())
+
+    def list_flags(self) -> list[str]:
+        """Return the counts that this case belongs to and that flag it."""
+        return [name for name in self.list_counts() if name in FLAGS]
 
 
 def measure_pixels(pixels: NDArray[Any], box_xyxy: Sequence[int], mode: str, bits: int) -> PixelValues:

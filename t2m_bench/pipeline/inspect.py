@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.image_audit import load_image_audit
 from t2m_bench.data.images import load_annotated, load_mask
+from t2m_bench.data.manifest import load_manifest
 from t2m_bench.data.prompts import PromptBook, load_prompts
 from t2m_bench.errors import DatasetError, UserError
 from t2m_bench.files import write_text
-from t2m_bench.pipeline.prepare import Prepared, prepare
+from t2m_bench.pipeline.prepare import MANIFEST_NAME, Prepared, prepare
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.reporting.inspection import Card, Page, make_card, render_page
@@ -102,8 +104,17 @@ def check_numbers(num_cases: int, seed: int) -> None:
 
 
 def find_flags(prepared: Prepared) -> Mapping[str, tuple[str, ...]]:
-    """Return case_id -> its flags, of the cases that have some: all that the page knows of what was found wrong."""
-    return {case.case_id: case.flags for case in prepared.cases if case.flags}
+    """Return case_id -> its flags, of the cases that have some: the reader's, and those of the image audit.
+
+    The audit names cases as the source does, in the order of the manifest, which is that of the pseudonyms too.
+    """
+    audited = {finding.case_id: finding.list_flags() for finding in load_image_audit(prepared.folder) or ()}
+    named = load_manifest(prepared.folder / MANIFEST_NAME)
+    flags = {
+        case.case_id: (*case.flags, *audited.get(source.case_id, ()))
+        for case, source in zip(prepared.cases, named, strict=True)
+    }
+    return {name: found for name, found in flags.items() if found}
 
 
 def choose_cases(cases: Sequence[Case], number: int, rng: np.random.Generator) -> list[Case]:

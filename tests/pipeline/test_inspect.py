@@ -231,3 +231,16 @@ def test_the_real_folder_makes_a_page(bus_bra_dev: Path, tmp_path: Path) -> None
     assert found.failures == ()
     assert found.num_drawn == 24
     assert found.num_bytes < 6_000_000
+
+
+def test_what_the_image_audit_flags_is_shown(tmp_path: Path) -> None:
+    write_bus_bra_phantom(tmp_path / "data", num_cases=40, seed=3, text_effect=1.0, text_visible=False)
+    path = sorted((tmp_path / "data" / "Images").glob("*.png"))[7]
+    with Image.open(path) as file:
+        black_and_white = np.where(np.asarray(file) > 128, 255, 0).astype(np.uint8)
+    Image.fromarray(black_and_white).save(path)
+    found = inspect(make_recipe(tmp_path / "data"), tmp_path / "runs", 1, 0, Terminal())
+    (name,) = [name for name, case in load_cases(found).items() if case.image_path.stem == path.stem]
+    read = PageReader(found.page.read_text(encoding="utf-8"))
+    (words,) = [shown.words for shown in read.shown if shown.name == name]
+    check_names(words, "few values")
