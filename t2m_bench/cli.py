@@ -113,7 +113,7 @@ OF_PHANTOMS = "|".join(entry.verb_name for entry in DATA_SETS.own if entry.phant
 FETCHABLE = "|".join(
     [*(entry.verb_name for entry in DATA_SETS.own if entry.fetch), "medsam", "lite-medsam", "pubmedbert", "minilm"]
 )
-"""What help lists; data sets of other packages are looked up when a verb names them."""
+"""Names that help lists; data sets of other packages are looked up when a verb names them."""
 
 
 class Work(StrEnum):
@@ -132,7 +132,7 @@ class Work(StrEnum):
 
 
 class Device(StrEnum):
-    """What is measured on."""
+    """Devices to measure on."""
 
     CPU = "cpu"
     CUDA = "cuda"

@@ -24,7 +24,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.files import explain
 
 UNSUPPORTED = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-"""What `flock` says where the storage has none."""
+"""Error numbers of `flock` on storage that has no locks."""
 
 OWNER_SUFFIX = ".owner"
 POLL_SECONDS = 0.1
@@ -80,7 +80,7 @@ def check_locking(folder: Path) -> "Locking":
 
 @dataclass(frozen=True)
 class Locking:
-    """How folders are locked in a place, or why they cannot be."""
+    """Return how folders are locked in a place, or why they cannot be."""
 
     way: str
     problem: str = ""

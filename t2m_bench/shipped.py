@@ -12,12 +12,13 @@ from t2m_bench.files import write_atomically, write_json
 FOLDERS = ("launch", "sweeps", "slurm")
 
 PACKAGED = Path(__file__).resolve().parent / "shipped_files"
-"""Where a wheel holds the folders; an editable install does not have them here."""
+"""Folder of a wheel that holds the shipped files; an editable install lacks it."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 RECORD_NAME = ".t2m-bench.json"
-"""In a folder that `init` made: sha256 of each file as it was written, which tells changed files from old ones."""
+"""File in a folder made by `init`: the sha256 of each file as written, which distinguishes changed files from old ones.
+"""
 
 
 def find_folder(name: str) -> Path:
@@ -68,7 +69,7 @@ def list_names(folder: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Copied:
-    """What `copy_shipped` did.
+    """Result of `copy_shipped`.
 
     Attributes:
         written: files that were copied. kept: files of the user's that were left as they are.

@@ -1,4 +1,4 @@
-"""What a user sees of long work: bars on a terminal, plain lines in a log, sentences wrapped between words."""
+"""Shows long work to the user: bars on a terminal, plain lines in a log, sentences wrapped between words."""
 
 import re
 import shutil

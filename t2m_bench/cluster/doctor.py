@@ -27,10 +27,10 @@ from t2m_bench.training.process_group import Ranks
 PACKAGES = ("t2m-bench", "torch", "ray", "accelerate", "transformers", "segment-anything", "h5py", "numpy")
 SECONDS = 60.0
 RUN_BYTES = 64 * 2**20
-"""What a run's folder may take: parameters, moments, events, results."""
+"""Bytes that one run folder may need: parameters, optimizer moments, events, results."""
 
 GPU_SHARE = 0.01
-"""Of a GPU, asked for by a look: Ray hides GPUs from work that asks for none."""
+"""Share of a GPU that a check requests; Ray hides GPUs from tasks that request none."""
 
 
 NOT_LOOKED_AT = Locking("not looked at")
@@ -47,7 +47,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Place:
-    """What every node must see, absolute: the folder for all that is made, the data set, None while it is not there."""
+    """Absolute paths that every node must see: the runs folder, and the data set (None while it does not exist)."""
 
     runs: Path
     root: Path | None
@@ -55,7 +55,7 @@ class Place:
 
 @dataclass
 class NodeView:
-    """What one node says of itself; `ray_gpus` is what Ray was told of it, `gpus` what torch finds."""
+    """One node's report of itself; `ray_gpus` counts the GPUs that Ray was given, `gpus` names those torch finds."""
 
     name: str
     sees_token: bool

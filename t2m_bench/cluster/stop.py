@@ -1,4 +1,4 @@
-"""What driver and workers tell each other through Ray: a stop request, bad input that a worker met.
+"""Messages between driver and workers through Ray: a stop request, and bad input that a worker met.
 
 A file would do on one host; on shared storage another may see it half a minute late.
 """
@@ -13,11 +13,11 @@ POLL_SECONDS = 0.5
 ANSWER_SECONDS = 2.0
 
 STOP_SECONDS = 120.0
-"""What workers that were asked to stop get for saving; Slurm's scripts ask 300 s ahead of a time limit."""
+"""Seconds that stopped workers get to save; Slurm's scripts send the request 300 s ahead of a time limit."""
 
 
 START_SECONDS = 5.0
-"""What workers get that have not begun: they wait for each other, or for room, and have nothing to save."""
+"""Seconds that workers get which have not begun: they wait for each other, or for room, and have nothing to save."""
 
 
 class _Flag:

@@ -30,7 +30,7 @@ LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errn
 POLL_SECONDS = 1.0
 TALK_SECONDS = 1800.0
 LOST_SECONDS = float(os.environ.get("T2M_LOST_SECONDS", "30"))
-"""How long the cluster may be too small before the driver gives up and lets its job be started again."""
+"""Seconds that the cluster may stay too small before the driver ends, so that its job is started again."""
 
 Work = Callable[[dict[str, Any]], None]
 Listen = Callable[[Callable[[], None]], AbstractContextManager[None]]

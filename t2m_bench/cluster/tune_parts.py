@@ -1,4 +1,4 @@
-"""What Ray Tune is given: a searcher over the study, and two ways to train a trial. Import it inside a Ray session."""
+"""Parts for Ray Tune: a searcher over the study, and two ways to train a trial. Import it inside a Ray session."""
 
 import math
 import re
@@ -30,13 +30,13 @@ ERROR_NAME = "error.json"
 NEVER_REPORTED = "ended without a result"
 
 NODE_LOST = ("its node has died", "ActorUnavailableError")
-"""What Ray says of a process that went with its node, known to be dead or no longer answering (src/ray/gcs, 2.60)."""
+"""Ray's words for a process that was lost with its node, dead or no longer answering (src/ray/gcs, 2.60)."""
 
 WAITING_BYTES = 2**20
 """All that the process of a wide trial reserves: no CPU, which its workers need, but Tune refuses nothing at all."""
 
 NOBODY: Any = None
-"""In place of Tune's controller, which is not asked about trials that are over."""
+"""Stands for Tune's controller, which nothing queries about trials that ended."""
 
 
 def build_tuner(

@@ -1,1 +1,1 @@
-"""From a dataset folder to cases, prompts and patient-level splits."""
+"""Reads a dataset folder into cases, prompts and patient-level splits."""

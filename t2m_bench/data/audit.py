@@ -14,12 +14,12 @@ from t2m_bench.data.splits import Splits
 from t2m_bench.errors import LeakageError
 
 NAMED = 3
-"""How many cases a message names."""
+"""Number of cases that a message names."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found, free of identifiers: numbers and plain sentences.
+    """Findings of the audit, free of identifiers: numbers and plain sentences.
 
     Attributes:
         cases, patients: split -> count; classes: split -> class -> cases, of the field that stratifies.

@@ -1,4 +1,4 @@
-"""How much of an ordered class the size of the box tells by itself."""
+"""Measures how much of an ordered class the size of the box alone reveals."""
 
 from collections.abc import Sequence
 from itertools import combinations

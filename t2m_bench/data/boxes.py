@@ -8,7 +8,7 @@ from t2m_bench.data.case import Case
 from t2m_bench.recipe.schema import BOX_NAME, TIGHT
 
 DRAW_SEED = 20
-"""Of the draws; apart from training seeds, so that all of them share the boxes."""
+"""Seed of the box draws. It is independent of training seeds, so that all trainings share the boxes."""
 
 FloatBox = tuple[float, float, float, float]
 Boxes = Mapping[str, Mapping[str, FloatBox]]

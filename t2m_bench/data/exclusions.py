@@ -1,4 +1,4 @@
-"""What a dataset folder holds and no case is made of, each with its reason; one bad file stops no other."""
+"""Records the parts of a dataset folder that become no case, each with its reason; one bad file stops no other."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

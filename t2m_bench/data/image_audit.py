@@ -63,7 +63,7 @@ class PixelValues:
 
 @dataclass(frozen=True)
 class ImageFinding:
-    """What was found of one case.
+    """Findings of the image audit for one case.
 
     Attributes:
         stored: before windowing. shown: as encoders see it, 8-bit.
@@ -94,7 +94,7 @@ class ImageFinding:
 
     @property
     def is_flagged(self) -> bool:
-        """Whether strict refuses the case."""
+        """Return whether `--strict` refuses the case."""
         return bool(self.list_flags())
 
     def list_flags(self) -> list[str]:

@@ -22,7 +22,7 @@ EIGHT_BIT = frozenset({"1", "L", "P", "RGB", "LA", "PA", "RGBA"})
 
 DEEP = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N", "F"})
 WIDE_CHANNELS = re.compile(r";(16|32|64)")
-"""In the way pixels are stored: Pillow reads 16-bit colour by dropping the lower byte."""
+"""Pattern of stored forms with more than 8 bits a channel; Pillow drops the lower byte of 16-bit colour."""
 
 REPLICATED = 257
 """An 8-bit value v stored with 16 bits is 257 v: 0 stays black, 255 becomes 65535."""
@@ -247,7 +247,7 @@ def _cut(path: Path, values: NDArray[Any], is_grey: bool) -> tuple[NDArray[np.bo
 
 
 def _has_labels(values: NDArray[Any], cut: NDArray[np.bool_], high: float) -> bool:
-    """Whether values between background and lesion fill areas or vary as in a picture; edges are narrow."""
+    """Return whether values between background and lesion fill areas or vary as in a picture; edges are narrow."""
     is_between = (values > PLATEAU[0] * high) & (values < PLATEAU[1] * high)
     is_even = ndimage.maximum_filter(values, 3) == ndimage.minimum_filter(values, 3)
     is_soft = (values > SOFT[0] * high) & (values < SOFT[1] * high)

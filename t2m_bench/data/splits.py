@@ -12,7 +12,7 @@ from t2m_bench.recipe.schema import DatasetSection
 
 TEST_SHARE = 0.2
 NUM_DERIVED_FOLDS = 5
-"""Of a data set without official folds."""
+"""Number of folds of a data set that has no official ones."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ LONGEST_HEADER = 400
 """Characters of a header that a message repeats."""
 
 HEADER_BYTES = 1 << 16
-"""How much of a file is read to see its columns."""
+"""Characters of a file that are read to find its columns."""
 
 WHOLE = re.compile(r"([0-9]+)(\.0+)?")
 

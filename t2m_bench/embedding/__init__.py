@@ -1,1 +1,1 @@
-"""From cases and sentences to what the frozen encoders make of them, stored."""
+"""Encodes cases and sentences with the frozen encoders, and stores the embeddings."""

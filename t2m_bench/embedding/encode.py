@@ -1,4 +1,4 @@
-"""From a case to what is stored of it: the frozen encoder's embedding, the reference at low resolution, the box."""
+"""Encodes a case into its stored form: the frozen embedding, the reference mask at low resolution, the box."""
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence

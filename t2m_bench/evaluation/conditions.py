@@ -17,7 +17,10 @@ from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import TIGHT
 
 DRAW_SEED = 10
-"""Of other patients and random vectors; apart from training seeds, so that all arms and seeds are asked the same."""
+"""Seed of other patients' texts and random vectors.
+
+It is independent of training seeds, so that all arms and seeds get the same questions.
+"""
 
 Values = Mapping[str, str]
 Rows = tuple[int, ...]
@@ -40,12 +43,12 @@ class Question:
 
     @property
     def key(self) -> tuple[str, Rows | None, str]:
-        """What decides the answer: questions of one key are decoded once."""
+        """Key of the answer: questions with the same key are decoded once."""
         return self.case.case_id, self.prompt, self.box
 
     @property
     def is_main(self) -> bool:
-        """Whether it is what an evaluation without counterfactuals would ask."""
+        """Return whether an evaluation without counterfactuals would include it."""
         return self.condition in (NO_TEXT, RIGHT) and self.box == TIGHT
 
 
@@ -59,7 +62,7 @@ class Exam:
 
 @dataclass(frozen=True)
 class Asking:
-    """What decides the questions besides the arm, equal for all arms and seeds of a fold.
+    """Inputs of the questions besides the arm, equal for all arms and seeds of a fold.
 
     Attributes:
         wrong: field -> class -> the published wrong class. classes: field -> classes without "unknown".
@@ -125,7 +128,7 @@ def ask_all(cases: Sequence[Case], texts: TextTable, asking: Asking) -> Exam:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the text of one case may be drawn from.
+    """Texts from which one case's text may be drawn.
 
     Attributes:
         donor: a case of another patient with another class, known in every field; None where there is none.
@@ -145,7 +148,7 @@ class Asked:
 
     @property
     def is_known(self) -> bool:
-        """Whether every field's class is."""
+        """Return whether the class of every field is known."""
         return len(self.known) == len(self.asking.wrong)
 
     def give(self, condition: str, given: Values) -> "Drawn":

@@ -14,7 +14,7 @@ CROP_SIDE = 160
 """Side of every crop, pixels."""
 
 MARGIN = 0.25
-"""What a crop shows around the box, as a share of the box's longer side."""
+"""Margin of a crop around the box, as a share of the box's longer side."""
 
 MAX_SHOWN = 512
 """Cases of a test fold that have crops: 18 KiB each for image and reference, 0.5 KiB an arm and seed (on lungs)."""

@@ -38,7 +38,9 @@ AT_ONCE = 16
 
 
 class ExamGroup(Protocol):
-    """What an exam asks of the processes that share it; `Ranks` is one, a lone process needs no Accelerate."""
+    """Interface that an exam needs of the processes that share it; `Ranks` implements it, and a single process needs no
+    Accelerate.
+    """
 
     @property
     def rank(self) -> int: ...
@@ -56,7 +58,9 @@ class ExamGroup(Protocol):
 
 @dataclass(frozen=True)
 class Cost:
-    """What an exam took on the first rank: of all questions, and of those that would be asked without conditions."""
+    """Cost of an exam on the first rank: of all questions, and of those that an evaluation without conditions would
+    include.
+    """
 
     questions: int
     decodes: int

@@ -34,7 +34,7 @@ Features = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FieldProbe:
-    """What was found for one text field.
+    """Result of the redundancy probe for one text field.
 
     Attributes:
         auc: "box" or "embedding_and_box" -> macro AUC of the test cases, NaN where all are of one class.

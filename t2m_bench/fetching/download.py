@@ -12,9 +12,9 @@ import requests
 from t2m_bench.errors import FetchError
 
 CHUNK_BYTES = 2**16
-"""What a cut connection loses at most."""
+"""Bytes that a broken connection loses at most."""
 TIMEOUT_S = (10.0, 60.0)
-"""To connect, and between two pieces."""
+"""Seconds to wait for a connection, and between two pieces."""
 
 ATTEMPTS = 5
 WAIT_S = 1.0

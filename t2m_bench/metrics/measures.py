@@ -21,7 +21,7 @@ from t2m_bench.recipe.measures import MEASURE_TABLE
 from t2m_bench.recipe.registry import load_object
 
 EMPTINESS = ("pred_empty", "ref_empty")
-"""Whether a mask is empty, 0 or 1."""
+"""Columns that say whether a mask is empty, 0 or 1."""
 
 FULL_BOX = "tight"
 

@@ -46,10 +46,10 @@ KEY = ("case", "arm", "seed", "fold", "condition", "box")
 UNTRAINED_SEED = -1
 
 DAMAGED = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError)
-"""What PyArrow raises of a damaged file, under its own names and Python's."""
+"""Exceptions that PyArrow raises for a damaged file, under its own names and Python's."""
 
 FORMS = {"box": r"tight|(jitter|loose|shift)_\d+", "distance_unit": "px|mm", "condition": r"\w+(:.+)?"}
-"""What these columns may hold; a table that is written holds conditions of installed packages alone."""
+"""Forms of the values of these columns; a table that is written holds conditions of installed packages alone."""
 
 
 def list_columns() -> dict[str, str]:

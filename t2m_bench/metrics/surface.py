@@ -22,7 +22,7 @@ PERCENTILE = 95.0
 
 @dataclass(frozen=True)
 class SurfaceMeasures:
-    """Of one pair of masks, in the unit of the spacing.
+    """Surface distances of one pair of masks, in the unit of the spacing.
 
     Attributes:
         hd95: the larger of the two directed 95th percentiles. assd: mean over both edges' distances.

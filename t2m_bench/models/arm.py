@@ -1,4 +1,4 @@
-"""What every arm of the benchmark is to the code that trains and evaluates it."""
+"""Defines the interface between an arm and the code that trains and evaluates it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from t2m_bench.recipe.schema import AdapterSection
 
 @dataclass
 class Fused:
-    """What an arm makes of a batch.
+    """Output of an arm for a batch.
 
     Attributes:
         image_embedding: (B, D, h, w), for the mask decoder.
@@ -26,7 +26,7 @@ class Fused:
 
 
 class Segmenter(Protocol):
-    """From what an arm made and a box to mask logits; `BoxSegmenter` is one."""
+    """Interface that turns an arm's output and a box into mask logits; `BoxSegmenter` implements it."""
 
     def __call__(self, image_embedding: Tensor, box_xyxy: Tensor) -> Tensor: ...
 
@@ -51,7 +51,7 @@ class Arm(nn.Module):
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What an arm is built from.
+    """Parts from which an arm is built.
 
     Attributes:
         adapter: the recipe's section. text_width: E of the text encoder.

@@ -14,7 +14,7 @@ CROP_SIDE = 64
 """Side of the square that a box with its margin is stretched to, pixels."""
 
 MARGIN = 0.2
-"""What the crop shows beyond each side of the box, as a share of the box's size."""
+"""Margin of the crop on each side of the box, as a share of the box's size."""
 
 FRAME = Frame(input_size=256, grid=32)
 """Images are stretched to 256 px; a crop is put back into logits over the whole image, 128 px."""

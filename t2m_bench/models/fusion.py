@@ -137,12 +137,12 @@ class FusionAdapter(Arm):
 
     @property
     def uses_text(self) -> bool:
-        """Whether the text given at inference matters."""
+        """Return whether inference reads the text."""
         return self.constant_text is None
 
     @property
     def has_text_loss(self) -> bool:
-        """Whether the contrastive loss with the text applies in training."""
+        """Return whether training applies the contrastive loss with the text."""
         return self.entry.has_text_loss
 
     def gates(self) -> dict[str, float]:

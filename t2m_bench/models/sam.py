@@ -49,7 +49,8 @@ UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, LookupError, AssertionError),
     *(struct.error, SafetensorError),
 )
-"""What torch and safetensors raise of damaged files; torch's reader of its older format raises all of these."""
+"""Exceptions that torch and safetensors raise for damaged files; torch's reader of its older format raises all of them.
+"""
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ UNREADABLE = (
     *(OSError, ValueError, TypeError, AttributeError, RuntimeError, KeyError, EOFError, ImportError),
     *(pickle.UnpicklingError, SafetensorError),
 )
-"""What transformers raises of files that are damaged, or something else under their name."""
+"""Exceptions that transformers raises for damaged files, or for other content under their names."""
 
 NEVER_READ = "pooler."
-"""Of a Hugging Face encoder: the head over [CLS], which sentences are not taken from."""
+"""Prefix of a Hugging Face encoder's head over [CLS], which does not contribute to sentence vectors."""
 
 
 @dataclass(frozen=True)

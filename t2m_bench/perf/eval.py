@@ -34,7 +34,7 @@ CLASSES = ("2", "3", "4", "5")
 WRONG = {"birads": {"2": "5", "3": "5", "4": "2", "5": "2"}}
 SIGNATURE = Signature("perf", "", "", "")
 TOLERANCE = 2e-3
-"""Of Dice: random weights leave many logits near 0, where rounding decides."""
+"""Tolerance of Dice: random weights leave many logits near 0, where rounding decides."""
 
 
 def measure_eval(device: str) -> Measurement:

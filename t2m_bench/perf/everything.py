@@ -13,7 +13,7 @@ from t2m_bench.terminal import print_sentence
 WORKS = ("step", "shards", "embed", "epoch", "eval", "metrics", "startup", "scaling")
 
 ON_DEVICE = ("step", "embed", "epoch", "eval")
-"""What a GPU takes part in; one GPU says nothing of scaling."""
+"""Measurements that use a GPU; one GPU says nothing about scaling."""
 
 HEAD = """| Work | Command | Plain | Ours (fastest to slowest) | Limit | Plain / ours | Limit / ours |
 |---|---|---:|---:|---:|---:|---:|"""

@@ -10,7 +10,7 @@ PLAIN, OURS, LIMIT = "plain", "ours", "limit"
 
 
 class Seconds(float):
-    """What work returns that took its own time, without what surrounds it (the start of processes, say)."""
+    """Seconds that work measured itself, without its surroundings (the start of processes, say)."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from t2m_bench.metrics.surface import Mask, SurfaceMeasures, find_edge, measure_
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 
 HEIGHT, WIDTH = 400, 470
-"""As most images of BUS-BRA are, pixels."""
+"""Image size in pixels, that of most images of BUS-BRA."""
 
 NUM_PAIRS, REPEATS = 16, 5
 TOLERANCE = 3.0

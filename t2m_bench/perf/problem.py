@@ -41,7 +41,7 @@ class Alone:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a step needs."""
+    """Inputs of a training step."""
 
     adapter: FusionAdapter
     segmenter: BoxSegmenter

@@ -1,4 +1,4 @@
-"""What limits an epoch on many GPUs, by a small simulation: `python -m t2m_bench.perf.scaling_model` prints the table.
+"""Simulates what limits an epoch on many GPUs; `python -m t2m_bench.perf.scaling_model` prints the table.
 
 Constants that were measured say where; the others are assumptions, named as such. docs/scaling.md reads the table.
 """
@@ -15,10 +15,12 @@ TRAINED_BYTES = 4 * 412_802
 """Gradients of the default hierarchical adapter in float32."""
 
 POOL_BYTES = 4 * 513
-"""Of a case, for the contrastive loss: a lesion's and a text's vector and the class in float32 (training/step.py)."""
+"""Bytes a case sends for the contrastive loss: a lesion's and a text's vector and the class in float32
+(training/step.py).
+"""
 
 PAIR_FLOPS = 3 * 2 * 256
-"""Of a pair of cases in the contrastive loss: one product forwards, two backwards, 256 wide."""
+"""Operations of a pair of cases in the contrastive loss: one product forwards, two backwards, 256 wide."""
 
 CASES_A_GPU = 16
 
@@ -64,7 +66,7 @@ class Prediction:
 
     @property
     def limit(self) -> str:
-        """What takes longest; reading runs beside the rest."""
+        """Name of the slowest part; reading runs in parallel with the rest."""
         beside = self.work_s + self.wait_s + self.reduce_s
         if self.read_s > beside:
             return "shards read"

@@ -67,7 +67,7 @@ def measure_one(device: str, batch_size: int, grid: int, bf16: bool, repeats: in
 
 
 def _has_bf16_instructions(device: str) -> bool:
-    """Whether the device has bf16 instructions; without them a CPU takes seconds for a case."""
+    """Return whether the device has bf16 instructions; without them a CPU takes seconds for a case."""
     return device != "cpu" or bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 

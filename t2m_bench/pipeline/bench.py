@@ -34,7 +34,7 @@ from t2m_bench.terminal import Advance, Terminal, show_seconds
 
 @dataclass(frozen=True)
 class Suite:
-    """What a benchmark left.
+    """Outcome of a benchmark.
 
     Attributes:
         summaries: run.json of each finished cell. failures: run -> why it failed.
@@ -154,7 +154,7 @@ def _run_cells(
 
 @dataclass
 class _Told:
-    """What the user was told of the suite."""
+    """State of the messages about a suite."""
 
     num_todo: int
     num_cells: int

@@ -1,4 +1,4 @@
-"""What each deviation of a recipe from the clean protocol is worth: the clean one, each alone, all of them."""
+"""Measures what each deviation of a recipe from the clean protocol is worth: the clean one, each alone, all of them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +51,9 @@ def bench_deviations(
 
 
 def leaks(recipe: Recipe) -> bool:
-    """Whether patients stand on both sides, or test cases choose the epoch; to allow that is not to do it."""
+    """Return whether patients are on both sides, or test cases choose the epoch; a recipe that only allows it does not
+    leak.
+    """
     return recipe.dataset.split_by == "image" or recipe.dataset.validation == "test"
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` looks at: data set, shards and the cluster's nodes; long work on a cluster looks at the same first."""
+"""Runs the checks of `doctor` on data set, shards and the cluster's nodes; long work on a cluster runs them first."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""From cases to shards of embeddings, and from prompt files to a prompt bank."""
+"""Makes shards of embeddings from cases, and a prompt bank from prompt files."""
 
 import shutil
 import time
@@ -154,7 +154,7 @@ def _run_tasks(recipe: Recipe, tasks: list[EmbedTask], advance: Advance) -> int:
 
 
 class _Count:
-    """How many cases are done, told to whoever watches."""
+    """Counts finished cases and reports them to the progress display."""
 
     def __init__(self, total: int, advance: Advance) -> None:
         self.total = total

@@ -1,4 +1,4 @@
-"""From a recipe to a page on which a person sees whether image, mask and text belong together."""
+"""Makes a page on which a person sees whether image, mask and text belong together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ PAGE_NAME = "inspect.html"
 images too can tell which pseudonym is whose, and a scanner may have written a name into them."""
 
 NAMED = 5
-"""How many files that cannot be shown a message names."""
+"""Number of unreadable files that a message names."""
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What was shown.
+    """Outcome of an inspection.
 
     Attributes:
         num_drawn: cases that chance chose. num_flagged: cases with flags, all of them shown.

@@ -1,4 +1,4 @@
-"""What is done again and again beside work that takes long: telling of its progress, sending what it made."""
+"""Repeats an action beside long work: reporting its progress, or sending its files."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What a suite will take, before anything is queued: its runs, hours by measured steps, disk and memory."""
+"""Estimates a suite before anything is queued: its runs, hours by measured steps, disk and memory."""
 
 import resource
 import shutil
@@ -48,7 +48,7 @@ STATE_FACTOR = 4
 
 @dataclass(frozen=True)
 class ArmCost:
-    """What one training run of an arm takes, by what was measured.
+    """Measured cost of one training run of an arm.
 
     Attributes:
         step_s: seconds of a training step of the global batch. epoch_s: of an epoch with its validation.
@@ -66,7 +66,7 @@ class ArmCost:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a suite takes.
+    """Estimated cost of a suite.
 
     Attributes:
         embed_h: hours of embedding on one process; 0 where it is done. hours: of the runs that are left, one by one.

@@ -1,4 +1,4 @@
-"""What would fail late is looked at first: folders, packages, weights and sentences, before a data set is read."""
+"""Checks first what would fail late: folders, packages, weights and sentences, before a data set is read."""
 
 import importlib.util
 import tempfile
@@ -22,7 +22,7 @@ from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 TRIAL_BYTES = 2**20
-"""What is written to see whether a disk takes anything at all."""
+"""Content of the trial file that shows whether a disk accepts data."""
 
 
 def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], terminal: Terminal) -> Texts:

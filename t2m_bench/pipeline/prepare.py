@@ -1,4 +1,4 @@
-"""From a dataset folder to cases, splits and their audit."""
+"""Turns a dataset folder into cases, splits and their audit."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace

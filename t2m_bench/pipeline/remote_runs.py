@@ -28,7 +28,7 @@ KINDS = ("s3://", "gs://")
 PUSH_SECONDS = 1.0
 CONNECT_SECONDS = 12.0
 TRIES = 20
-"""Of reading files that training writes meanwhile; the next round takes what this one could not."""
+"""Attempts to read files while training writes them; the next round sends what this one could not."""
 
 Stamp = tuple[int, int]
 """A file's bytes and its time of change in ns."""

@@ -22,7 +22,8 @@ STOPPED_EXIT_CODE = 85
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 DEAF_SECONDS = 5.0
-"""What the main thread gets to take a signal in: it may wait in C code (for a store, a cluster, a disk) for ever."""
+"""Seconds that the main thread gets to take a signal: it may wait in C code (for a store, a cluster, a disk) for ever.
+"""
 
 HEARD_LATE_SECONDS = 1.0
 """The two threads may take a signal in this far apart."""
@@ -31,7 +32,7 @@ OnStop = Callable[[], None]
 
 
 class StopRequest:
-    """Whether this process was asked to stop, and who wants to hear of it."""
+    """Holds a stop request, and the functions to call when it comes."""
 
     def __init__(self) -> None:
         self.number: int | None = None

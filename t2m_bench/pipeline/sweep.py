@@ -41,7 +41,7 @@ FREELY_CHANGED = ("recipe", "overrides", "trials", "concurrency", "resources", "
 
 @dataclass(frozen=True)
 class Searched:
-    """What a sweep found.
+    """Outcome of a sweep.
 
     Attributes:
         refit: the folder of the experiment in which the winner and text_free were trained and tested, if any.

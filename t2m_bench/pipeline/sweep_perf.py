@@ -22,7 +22,7 @@ from t2m_bench.training.process_group import Ranks
 
 PLAIN_TRIALS, OUR_TRIALS = 3, 8
 TOLERANCE = 2e-3
-"""Of the validation Dice between the ways, in which the order of a sum may differ."""
+"""Tolerance of the validation Dice between the two ways, whose sums may be taken in another order."""
 
 
 def measure_sweep(

@@ -1,4 +1,4 @@
-"""From shards to a trained and evaluated run inside its experiment's folder."""
+"""Trains and evaluates a run inside its experiment's folder, from shards."""
 
 import hashlib
 import platform
@@ -41,7 +41,7 @@ from t2m_bench.training.process_group import Ranks
 FOLLOW_SECONDS = 0.5
 
 OF_TRAINING = ("world_size", "num_nodes", "compiled", "peak_memory_mib")
-"""What run.json keeps when the run is evaluated again."""
+"""Keys that run.json keeps when the run is evaluated again."""
 
 VERSIONED = ("t2m-bench", "torch", "transformers", "segment-anything", "ray", "accelerate", "h5py", "numpy")
 

@@ -1,1 +1,1 @@
-"""What decides a result, as data without torch."""
+"""Holds all that decides a result, as data without torch."""

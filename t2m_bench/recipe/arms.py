@@ -15,20 +15,20 @@ IN_LOSS_ARM = "text_train_only"
 """The arm that controls for the contrastive loss: text in training, none at the input."""
 
 DEFAULT_ARM = "hierarchical"
-"""What a recipe trains that names no arm."""
+"""Arm of a recipe that names none."""
 
 DEFAULT_ARMS = (REFERENCE_ARM, "gated", DEFAULT_ARM)
-"""What a suite trains that names none."""
+"""Arms of a suite that names none."""
 
 UNTRAINED_ARMS = ("floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline")
-"""What stands in results beside the arms: shapes drawn in the box, and the frozen model alone."""
+"""Rows of results beside the arms: shapes drawn in the box, and the frozen model alone."""
 
 LEVELS = ("gated", "coarse", "fine")
 """The sections of `adapter` that describe a level."""
 
 
 class Texts(StrEnum):
-    """Which text stands for a case: its own, its class as a one-hot vector, or that of a drawn patient."""
+    """Texts that may stand for a case: its own, its class as a one-hot vector, or that of a drawn patient."""
 
     OWN = "own"
     LABELS = "labels"

@@ -116,7 +116,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
 )
 
 DEFAULT_CONDITIONS = (RIGHT, WRONG, "swap", "other_patient", PARAPHRASE, "unknown", "random", "predicted")
-"""What a recipe asks that names none; conditions of other packages are asked where a recipe names them."""
+"""Conditions of a recipe that names none; those of other packages are used where a recipe names them."""
 
 
 def find_condition(condition: str) -> ConditionEntry | None:

@@ -11,7 +11,7 @@ DICE = "dice"
 """The measure of every comparison and verdict; the only one that each results table must have."""
 
 BOX_DIAGONAL = "box_diagonal"
-"""What distances are shown as a share of."""
+"""Column of which distances are shown as a share."""
 
 DISTANCE = "px or mm"
 """The unit of distances: millimetres where the spacing of pixels is known."""

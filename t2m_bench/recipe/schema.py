@@ -40,7 +40,7 @@ IMAGE_WIDTH = 256
 """D, the width of SAM's image embedding in every preset (segment_anything/build_sam.py)."""
 
 NOT_DECISIVE = ("root", "clinical", "strict")
-"""Of the dataset section: where it lies and whether it is refused; what it holds stands in the manifest's hash."""
+"""Excluded from the hash: location and strictness. The content is hashed through the manifest."""
 
 UNDECIDING = (
     *(f"dataset.{name}" for name in NOT_DECISIVE),
@@ -68,7 +68,7 @@ class PhantomSection(Section):
 
 
 class CtSection(Section):
-    """Which slices of a CT become cases, and the window in Hounsfield units that becomes 0 to 255."""
+    """Selects the CT slices that become cases, and the window in Hounsfield units that is mapped to 0 to 255."""
 
     window: Literal["lung", "mediastinal"] | tuple[Annotated[float, Field(gt=0.0)], float] = "lung"
     """A preset, or [width, level]."""
@@ -79,7 +79,7 @@ class CtSection(Section):
 
 
 class DatasetSection(Section):
-    """Which cases, and how they are split by patient."""
+    """Selects the cases and their split by patient."""
 
     kind: str = DEFAULT_DATA_SET
     """An entry of the table of data sets."""
@@ -92,9 +92,14 @@ class DatasetSection(Section):
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
     fold_seed: Seed = 0
-    """Of the folds derived where there are no official ones; the test patients of a fold depend on nothing else."""
+    """Seed of the folds that are derived where no official ones exist; the test patients of a fold depend on nothing
+    else.
+    """
     split_seed: Seed = 0
-    """Of the validation patients; apart from the training seed, so that all seeds of a suite share their splits."""
+    """Seed of the validation patients.
+
+    It is independent of the training seed, so that all seeds of a suite share their splits.
+    """
     split_by: Literal["patient", "image"] = "patient"
     """`image` draws images, as was published: patients then stand on both sides. test_fold then numbers the draw."""
     validation: Literal["apart", "test"] = "apart"
@@ -111,7 +116,7 @@ class DatasetSection(Section):
 
 
 class PromptsSection(Section):
-    """Which sentences stand for the text fields."""
+    """Selects the sentences that stand for the text fields."""
 
     file: NameOrPath = "birads"
     family: str = "category"
@@ -125,7 +130,7 @@ class ImageEncoderSection(Section):
     """An entry of the table of image encoders."""
     checkpoint: AnyPath | None = None
     input_range: InputRange = "unit"
-    """Of pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
+    """Range of the pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
 
     @model_validator(mode="after")
     def _fits_its_table(self) -> "ImageEncoderSection":
@@ -158,7 +163,7 @@ PUBLISHED_ADAPTER: dict[str, Any] = {
     "coarse": {"tokens": 1, "heads": 4, "gate_init": _sigmoid(0.5)},
     "fine": {"tokens": 2, "heads": 8, "gate_init": _sigmoid(0.8)},
 }
-"""What `adapter.preset: published` stands for wherever the recipe says nothing else (Talk2MedSAM's code)."""
+"""Values of `adapter.preset: published` where the recipe gives no others (Talk2MedSAM's code)."""
 
 
 class LevelSection(Section):
@@ -269,7 +274,7 @@ class NamedArm(Section):
 
 
 class BenchSection(Section):
-    """What `bench` runs, and which questions a trained arm is asked."""
+    """Settings of `bench`: the runs, and the questions that a trained arm answers."""
 
     arms: Annotated[tuple[str, ...], *DISTINCT] = DEFAULT_ARMS
     named: dict[str, NamedArm] = Field(default_factory=dict)
@@ -319,7 +324,7 @@ def list_default_suite() -> dict[str, list[str]]:
 
 
 class ClusterSection(Section):
-    """Where it runs; results do not depend on it beyond rounding."""
+    """Settings of where it runs; results do not depend on them beyond rounding."""
 
     num_train_workers: Annotated[int, Field(ge=0)] | tuple[Positive, Positive] = 0
     """Ray Train workers; 0 trains in the calling process, [min, max] takes as many as the cluster has meanwhile."""
@@ -338,7 +343,7 @@ class ClusterSection(Section):
 
     @property
     def gpus_per_worker(self) -> int:
-        """How many GPUs each worker has: one or none."""
+        """Number of GPUs of each worker: one or none."""
         return 1 if self.use_gpu else 0
 
     @property
@@ -388,7 +393,7 @@ class Recipe(Section):
     bench: BenchSection = BenchSection()
     cluster: ClusterSection = ClusterSection()
     deviations: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """What this recipe does otherwise than a clean protocol: name -> dotted field -> its clean value."""
+    """Deviations of this recipe from a clean protocol: name -> dotted field -> its clean value."""
 
     @model_validator(mode="before")
     @classmethod

@@ -25,7 +25,7 @@ from t2m_bench.recipe.defaults import REQUIRED, Value
 from t2m_bench.recipe.yaml_text import parse_yaml
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-"""What torch's generators take."""
+"""Seeds that torch's generators accept."""
 
 
 def _refuse_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -39,7 +39,7 @@ NO_REPEATS = AfterValidator(_refuse_repeats)
 """No value twice."""
 
 DISTINCT = (Field(min_length=1), NO_REPEATS)
-"""At least one value, none twice."""
+"""Constraint of a list: at least one value, none repeated."""
 
 
 def _expand_home(value: Any) -> Any:

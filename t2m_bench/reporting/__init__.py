@@ -1,1 +1,1 @@
-"""From the per-case results table to tables, figures and pages; never imports torch."""
+"""Turns the per-case results table into tables, figures and pages; never imports torch."""

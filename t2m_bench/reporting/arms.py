@@ -20,7 +20,7 @@ UNTRAINED_LABELS = {
     "floor_class_mask": "mean mask of the class (no image)",
     BASELINE: "baseline (frozen, zero-shot)",
 }
-"""What is not trained, first in every table; the arms follow in the order of their table, then those of a recipe."""
+"""Rows without training, first in every table; the arms follow in the order of their table, then those of a recipe."""
 
 
 def list_known() -> list[str]:

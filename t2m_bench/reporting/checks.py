@@ -1,4 +1,4 @@
-"""What must hold before any number is computed: whole cells, one recipe, no identifiers."""
+"""Checks what must hold before any number is computed: complete cells, one recipe, no identifiers."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,16 @@ ASKED_OF_ALL = (TEXTLESS_CONDITION, TEXT_CONDITION)
 """Conditions that every case of the fold has; others leave out cases without a class."""
 
 OF_AN_ARM = ("seed", "bench", "cluster")
-"""What runs of one arm may differ in."""
+"""Keys in which runs of one arm may differ."""
 
 OF_A_RUN = (*OF_AN_ARM, "adapter")
-"""What runs of one experiment may differ in."""
+"""Keys in which runs of one experiment may differ."""
 
 NOT_COMPARED = (*UNDECIDING, "dataset.test_fold")
 """Fields that runs of one experiment may have otherwise: where things lie, and the fold."""
 
 TUNED = ("optim", "loss", "prompts")
-"""What an arm that says so may have of its own."""
+"""Sections that a differently tuned arm may have of its own."""
 
 
 def check_table(folder: Path, table: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Which differences are looked at: one primary contrast, one family of further tests, the rest as intervals."""
+"""Selects the differences to test: one primary contrast, one family of further tests, the rest as intervals."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What other texts do to an arm's result: the counterfactual table and the full swap matrix."""
+"""Shows what other texts do to an arm's result: the counterfactual table and the full swap matrix."""
 
 import math
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def list_text_arms(results: Results) -> list[str]:
 
 
 def make_counterfactual_table(results: Results) -> Table | None:
-    """What each other text costs each arm; None where no arm reads text."""
+    """Table of what each other text costs each arm; None where no arm reads text."""
     rows, numbers = [], []
     for arm in list_text_arms(results):
         right = results.select(arm, RIGHT)

@@ -17,12 +17,12 @@ from t2m_bench.statistics.intervals import Estimate, compute_patient_means, esti
 
 LEAKS = "(leaks)"
 SEED = 0
-"""Of the bootstrap."""
+"""Seed of the bootstrap."""
 
 
 @dataclass(frozen=True)
 class ProtocolRow:
-    """What one protocol left.
+    """Results of one protocol.
 
     Attributes:
         results: arm -> rows of its runs, right text and tight boxes; None: it was not measured.

@@ -1,4 +1,4 @@
-"""What the image audit of `prepare` found, for the report; nothing of experiments made before there was one."""
+"""Shows the image audit of `prepare` in the report; experiments made before it existed have none."""
 
 from collections.abc import Mapping
 from typing import Any

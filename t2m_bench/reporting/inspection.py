@@ -14,7 +14,7 @@ from t2m_bench.data.prompts import UNKNOWN, PromptBook
 from t2m_bench.reporting.rendering import render, to_data_uri
 
 SURROUNDING = 0.3
-"""What a close-up shows on each side of the box, as a share of the box's longer side."""
+"""Margin of a close-up on each side of the box, as a share of the box's longer side."""
 
 LEAST_SIDE = 24
 """Pixels that a close-up is wide at least, so that a lesion of a few pixels has surroundings too."""
@@ -23,7 +23,7 @@ MOST_SIDE = 512
 """Pixels of a picture's longer side on the page; larger ones are resampled."""
 
 MOST_BYTES = 75_000
-"""Of a picture: a larger PNG becomes a JPEG, so that two pictures of 24 cases stay below 5 MB as text."""
+"""Most bytes of a PNG: a larger one becomes a JPEG, so that two pictures of 24 cases stay below 5 MB as text."""
 
 MOST_RUNS = 8_000
 """Straight strokes of an outline; a mask of more is noise, of which every second pixel is drawn, or every fourth."""
@@ -51,7 +51,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """What the page shows of a case.
+    """Content of the page for one case.
 
     Attributes:
         whole, close: the image, and the lesion with some surrounding; None where `problem` says why there are none.
@@ -73,7 +73,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page says beside the cards.
+    """Content of the page beside the cards.
 
     Attributes:
         name: of the recipe. kind: what people call the data set. selection: how its cases were chosen, or empty.

@@ -119,7 +119,7 @@ def _show_seeds(item: Comparison) -> str:
 
 
 def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
-    """For an appendix: tests over patients given these trained models, and effect sizes."""
+    """Table for an appendix: tests over patients given these trained models, and effect sizes."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     rows, numbers = [], []
     for item in comparisons:
@@ -146,7 +146,7 @@ def make_secondary_table(results: Results, comparisons: Sequence[Comparison]) ->
 
 
 def make_rank_table(results: Results) -> Table | None:
-    """For an appendix: how often each arm has each rank when patients are drawn again."""
+    """Table for an appendix: how often each arm has each rank when patients are drawn again."""
     means = {arm: compute_patient_means(results.select_main(arm), DICE) for arm in results.arms}
     together = pd.DataFrame(means).dropna()
     if len(together) < 2 or together.shape[1] < 2:

@@ -16,7 +16,7 @@ ESCAPES = {
 }
 
 MAX_ROWS = 24
-"""Of a float: with its note they fill a page on its side."""
+"""Most rows of a float; with its note they fill a page on its side."""
 
 PREAMBLE = r"""\documentclass[a4paper,landscape]{article}
 \usepackage[utf8]{inputenc}

@@ -1,4 +1,4 @@
-"""How a measure is summed up over patients: the columns that its entry has in the table of measures."""
+"""Sums up a measure over patients, in the columns that its entry gives it in the table of measures."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from t2m_bench.statistics.intervals import compute_patient_means
 
 @dataclass(frozen=True)
 class ArmRows:
-    """What one row of the table sums up.
+    """Results that one row of the table sums up.
 
     Attributes:
         rows: results of the arm as it is meant to be used. free: those of text_free, to compare with; None where the

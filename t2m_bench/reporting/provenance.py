@@ -1,4 +1,4 @@
-"""What a reader must know before the first number, what the audit said, and where the numbers come from."""
+"""States what a reader must know before the first number, the audit's findings, and the origin of the numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -72,7 +72,7 @@ def list_warnings(results: Results) -> list[str]:
 
 
 def _is_unknown(results: Results, name: str) -> bool:
-    """Whether the audit counted cases of a text field, and all of them as unknown."""
+    """Return whether the audit counted cases of a text field, and all of them as unknown."""
     found: set[str] = set()
     for audit in results.audits.values():
         of_first = audit["classes"] if name == results.fields[0] else {}

@@ -12,7 +12,7 @@ FOOTNOTE = (
     "MedSAM as 0 to 255 where it expects 0 to 1; the gain is over the frozen model, and so includes adaptation to the "
     "data set."
 )
-"""What was wrong with the protocol."""
+"""Faults of the published protocol."""
 
 
 def find_published(kind: str) -> Mapping[str, float]:

@@ -25,7 +25,7 @@ FORMATS = ("html", "md", "tex", "csv")
 
 @dataclass(frozen=True)
 class Report:
-    """What was written (format -> file or folder), and what to show on a terminal."""
+    """Files of a report (format -> file or folder), and its parts for a terminal."""
 
     paths: Mapping[str, Path]
     verdicts: list[Verdict]

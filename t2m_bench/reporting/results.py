@@ -48,7 +48,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Reference:
-    """What all arms of a test fold share.
+    """Results that all arms of a test fold share.
 
     Attributes:
         crops: "<case>/image" and "<case>/mask" of the cases that pictures show.
@@ -196,7 +196,7 @@ def find_results(runs: Path) -> list[Path]:
 
 
 def _is_worth_reporting(sweep: Path) -> bool:
-    """Whether a sweep has trials; one that cannot be read is not passed over in silence."""
+    """Return whether a sweep has trials; one that cannot be read is not skipped in silence."""
     try:
         return has_trials(sweep)
     except RunFolderError:

@@ -1,4 +1,4 @@
-"""What the arms took: parameters, epochs, time, memory, trials, gates."""
+"""Tables of what the arms cost: parameters, epochs, time, memory, trials, gates."""
 
 import math
 import statistics
@@ -116,7 +116,7 @@ def _find_best_epoch(run: Run) -> pd.Series:
 
 
 def make_cost_table(results: Results) -> Table | None:
-    """What all conditions and boxes cost beside one alone; None where no run noted it."""
+    """Sentence on the cost of all conditions and boxes relative to one alone; None where no run recorded it."""
     rows, numbers = [], []
     for arm in results.arms:
         noted = [run.summary["evaluation"] for run in results.list_runs(arm) if run.summary.get("evaluation")]

@@ -1,4 +1,4 @@
-"""What a sweep tells: its trials, what mattered beside the noise between seeds, what was stopped or failed and why."""
+"""Reports a sweep: its trials, what mattered beside the noise between seeds, what was stopped or failed and why."""
 
 import io
 import json
@@ -51,7 +51,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the spread between trials an axis explains, among the trials that have the same axes."""
+    """Share of the spread between trials that an axis explains, among the trials that have the same axes."""
 
     group: str
     trials: int
@@ -59,7 +59,7 @@ class Importance:
     share: float
     spread: float
     is_alone: bool
-    """Whether no other axis is there to be compared with, so that all of the spread, noise too, is its share."""
+    """True where no other axis exists to compare with, so that its share holds all of the spread, noise included."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def make_search_tables(search: Search) -> list[Table]:
 
 
 def make_studies_table(search: Search) -> Table:
-    """How many trials each arm was given, how they ended, and the best of them on validation."""
+    """Table of the trials of each arm, how they ended, and the best of them on validation."""
     rows, numbers = [], []
     for name, study in search.studies.items():
         states, best = count_states(study), find_best(study)
@@ -166,7 +166,7 @@ def make_trials_table(study: optuna.Study) -> Table:
 
 
 def make_importance_table(study: optuna.Study) -> Table:
-    """What each axis explains of the spread between trials (fANOVA), beside the noise between trainings."""
+    """Table of what each axis explains of the spread between trials (fANOVA), beside the noise between trainings."""
     found, noise = find_importances(study), compute_noise(study)
     rows, numbers = [], []
     for item in found:

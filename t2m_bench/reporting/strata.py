@@ -140,7 +140,7 @@ def make_class_table(results: Results, field: str) -> Table:
 
 
 def make_harm_table(results: Results) -> Table | None:
-    """How many cases text makes worse by more than HARM; None where no arm reads text."""
+    """Table of the cases that text makes worse by more than HARM; None where no arm reads text."""
     rows, numbers = [], []
     for arm in list_text_arms(results):
         right = _case_dice(results.select(arm, RIGHT))

@@ -1,4 +1,4 @@
-"""What a whole suite would have, of all that was asked of an experiment, and what of it is missing."""
+"""Lists the cells of the complete suite that an experiment was asked for, and those that are missing."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -20,7 +20,7 @@ LACKING_MEAN = "An arm of fewer patients, as marked, lacks test folds: its mean 
 LACKING = f"{LACKING_MEAN} Its gains, over shared patients, are."
 
 BOOTSTRAP_SEED = 0
-"""Of every bootstrap, so that a report can be made again to the digit."""
+"""Seed of every bootstrap, so that a report can be made again to the digit."""
 
 
 @dataclass(frozen=True)

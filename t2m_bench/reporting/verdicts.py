@@ -30,7 +30,7 @@ LEAKAGE_MARK = "(Leakage was allowed: not from honest test figures.)"
 
 
 class Outcome(StrEnum):
-    """What an interval says of a difference."""
+    """Conclusions that an interval allows about a difference."""
 
     HELPS = "helps"
     HURTS = "hurts"

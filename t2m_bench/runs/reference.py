@@ -1,4 +1,4 @@
-"""What every arm of a fold is compared and asked with: floors, the frozen model alone, boxes, and the probe."""
+"""Makes the evaluation reference of a fold, which all arms share: floors, the frozen model, boxes, and the probe."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a run is, as data, and what each of its processes builds of it."""
+"""Describes a run as data, and builds what each of its processes needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +131,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a process builds of a job to train and evaluate it.
+    """Objects that a process builds from a job to train and evaluate it.
 
     Attributes:
         source: of embeddings, or of images where the arm reads those. frame: of its boxes and logits.

@@ -20,12 +20,12 @@ from t2m_bench.training.loop import Trainer
 from t2m_bench.training.process_group import Ranks
 
 NOT_HERE = "no-reference"
-"""Where a job without test cases would look for what the reference folder says of them."""
+"""Path that stands for the reference folder of a job without test cases; nothing lies there."""
 
 
 @dataclass(frozen=True)
 class TrialData:
-    """What all trials of a sweep share.
+    """Data that all trials of a sweep share.
 
     Attributes:
         jobs: one for each draw of the validation cases; without test cases, so that no trial can read one.
@@ -39,7 +39,7 @@ class TrialData:
 
 @dataclass(frozen=True)
 class TrialReport:
-    """How good a trial is after an epoch.
+    """Values of a trial after an epoch.
 
     Attributes:
         values: objective -> mean over its members of their values at their best epochs so far.

@@ -27,7 +27,7 @@ class Axis(Section):
 
     @property
     def is_range(self) -> bool:
-        """Whether values lie between `low` and `high`."""
+        """Return whether values lie between `low` and `high`."""
         return self.choices is None
 
     def find_problem(self) -> str | None:

@@ -30,11 +30,11 @@ Direction = Literal["maximize", "minimize"]
 Objectives = Annotated[dict[str, Direction], Field(min_length=1)]
 
 METRICS = ("val_dice", "val_reliance", "trainable_parameters")
-"""What a trial can be judged by, all on validation cases: mean Dice with the right text; what wrong text costs of it;
+"""Objectives of a trial, all on validation cases: mean Dice with the right text; what wrong text costs of it;
 the adapter's size."""
 
 MOST_POINTS = 100_000
-"""Of a grid: Optuna lists them all."""
+"""Most points of a grid: Optuna lists them all."""
 
 SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
@@ -46,7 +46,7 @@ SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
 
 
 class SamplerSection(Section):
-    """What proposes the next trial: Optuna's samplers."""
+    """Optuna's sampler, which proposes the next trial."""
 
     kind: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
     seed: Seed = 0
@@ -55,7 +55,7 @@ class SamplerSection(Section):
 
 
 class SchedulerSection(Section):
-    """What stops a trial early, by its objective beside the other trials' at the same epoch: Ray Tune's schedulers."""
+    """Ray Tune's scheduler, which stops a trial early by its objective beside the other trials' at the same epoch."""
 
     kind: Literal["asha", "median", "none"] = "asha"
     grace_epochs: Positive = 1
@@ -63,18 +63,18 @@ class SchedulerSection(Section):
 
 
 class ResourcesSection(Section):
-    """What a trial of one worker takes; a trial of several takes what the recipe's `cluster` says."""
+    """Resources of a trial of one worker; a trial of several takes what the recipe's `cluster` says."""
 
     cpus: Annotated[float, Field(gt=0.0)] = 1.0
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
 
 
 class RefitSection(Section):
-    """What `--refit` trains on the best recipe, beside a text_free given the same number of trials."""
+    """Settings of `--refit`, which trains the best recipe beside a text_free given the same number of trials."""
 
     seeds: Seeds = (0, 1, 2)
     overrides: tuple[str, ...] = ()
-    """Of the recipe, for the refit alone: `optim.epochs=12` where trials are short."""
+    """Overrides of the recipe for the refit alone: `optim.epochs=12` where trials are short."""
 
 
 class Sweep(Section):
@@ -84,7 +84,7 @@ class Sweep(Section):
     recipe: AnyPath
     """Relative to the sweep file."""
     overrides: tuple[str, ...] = ()
-    """Of the recipe, for all trials."""
+    """Overrides of the recipe for all trials."""
     space: Annotated[dict[str, Axis], Field(min_length=1)]
     objectives: Objectives = Field(default_factory=lambda: dict[str, Direction](val_dice="maximize"))
     sampler: SamplerSection = SamplerSection()
@@ -115,7 +115,7 @@ class Sweep(Section):
 
     @property
     def has_scheduler(self) -> bool:
-        """Whether trials may be stopped early."""
+        """Return whether trials may be stopped early."""
         return self.scheduler.kind != "none"
 
 

@@ -27,7 +27,7 @@ leave the patients' many degrees: simulated false positives of one fold, 213 pat
 without and 5.2 (6.6) % with it, those of four folds stay between 4.5 and 5 %."""
 
 FEWEST_PATIENTS = 3
-"""In a fold; below it an interval says nothing."""
+"""Fewest patients of a fold; with fewer an interval says nothing."""
 
 
 Term = tuple[float, int]
@@ -82,7 +82,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class _MeanSquares:
-    """Of a two-way table without replication (patients, seeds)."""
+    """Mean squares of a two-way table without replication (patients, seeds)."""
 
     num_patients: int
     num_seeds: int

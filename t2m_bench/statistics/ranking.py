@@ -1,4 +1,4 @@
-"""For an appendix: how large a difference is beside its spread, and how stable the order of arms."""
+"""Computes figures for an appendix: a difference relative to its spread, and the stability of the order of arms."""
 
 import numpy as np
 import pandas as pd

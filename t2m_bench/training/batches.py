@@ -1,4 +1,4 @@
-"""Which cases, sentences and boxes a step sees: a function of seed, epoch and step alone, never of the ranks."""
+"""Draws the cases, sentences and boxes of a step: a function of seed, epoch and step alone, never of the ranks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -72,9 +72,9 @@ class BatchMaker:
     frame: Frame
     sizes: Mapping[str, tuple[int, int]]
     _order: dict[int, list[str]] = field(default_factory=dict, init=False, repr=False, compare=False)
-    """Of the current epoch: drawing it takes longer than a step where there are a million cases."""
+    """Order of the current epoch; to draw it takes longer than a step where there are a million cases."""
     _memory: list[EmbeddedBatch] = field(default_factory=list, init=False, repr=False, compare=False)
-    """What was read before, to read into: nothing of a micro-batch lies there, and new memory costs time."""
+    """Memory of an earlier read, to read into again: no micro-batch uses it, and new memory costs time."""
 
     @property
     def num_steps(self) -> int:

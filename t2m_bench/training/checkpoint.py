@@ -18,13 +18,13 @@ STATE_NAME = "state.safetensors"
 ADAPTER_NAME = "adapter.safetensors"
 
 ADAM = ("step", "exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter, as torch names it."""
+"""AdamW's state of a parameter, by torch's names."""
 
 
 @with_config(extra="forbid")
 @dataclass
 class Progress:
-    """How far a run has come; with parameters and moments it is all that a resume needs.
+    """Progress of a run; with parameters and moments it is all that a resume needs.
 
     `epoch` and `step` name the next step; `sums` are the losses of the epoch's steps so far, in order.
     """

@@ -1,4 +1,4 @@
-"""What the training loop needs of its process group, through Accelerate; one process is a group of one.
+"""Gives the training loop its process group, through Accelerate; one process is a group of one.
 
 Whoever starts workers makes their process group first. A process without one trains alone, whatever a launcher
 (torchrun, Kubeflow, srun, mpirun) has left in its environment.
@@ -75,12 +75,12 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes the run folder."""
+        """Return whether this rank writes the run folder."""
         return self.rank == 0
 
     @property
     def has_deepspeed(self) -> bool:
-        """Whether DeepSpeed makes the updates."""
+        """Return whether DeepSpeed makes the updates."""
         return self._accelerator is not None and self._accelerator.distributed_type == DistributedType.DEEPSPEED
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> Any:

@@ -1,4 +1,4 @@
-"""Which cases of a global batch each rank computes."""
+"""Assigns the cases of a global batch to ranks."""
 
 
 def share_positions(num_cases: int, rank: int, world_size: int) -> range:

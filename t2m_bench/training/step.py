@@ -17,7 +17,9 @@ from t2m_bench.training.batches import MicroBatch
 
 
 class Group(Protocol):
-    """What a step asks of the processes that train together; `Ranks` is one, a lone process needs no Accelerate."""
+    """Interface that a step needs of the processes that train together; `Ranks` implements it, and a single process
+    needs no Accelerate.
+    """
 
     @property
     def device(self) -> torch.device: ...

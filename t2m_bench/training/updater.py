@@ -1,4 +1,4 @@
-"""From each rank's gradients to new parameters; the state has the same names whatever keeps it."""
+"""Turns each rank's gradients into new parameters; the state has the same names in every implementation."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -13,11 +13,11 @@ from t2m_bench.training.process_group import Ranks
 
 
 class Updater(Protocol):
-    """What the training loop asks of an optimizer; every call is made on all ranks together."""
+    """Interface that the training loop needs of an optimizer; every call is made on all ranks together."""
 
     @property
     def name(self) -> str:
-        """What makes the update, for the history."""
+        """Name of the optimizer, for the history."""
 
     def update(self, learning_rate: float) -> None:
         """Sum the ranks' gradients, clip, make one step of AdamW and drop the gradients."""
@@ -40,7 +40,7 @@ class PlainUpdater:
 
     @property
     def name(self) -> str:
-        """What makes the update."""
+        """Name of the optimizer."""
         return type(self._optimizer).__name__
 
     def update(self, learning_rate: float) -> None:

@@ -31,7 +31,7 @@ class ZeroUpdater:
 
     @property
     def name(self) -> str:
-        """What makes the update, from the engine itself."""
+        """Name of the optimizer, from the engine itself."""
         return f"{type(self.engine).__name__} ZeRO {self.engine.zero_optimization_stage()}"
 
     def update(self, learning_rate: float) -> None:

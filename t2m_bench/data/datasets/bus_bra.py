@@ -181,7 +181,7 @@ def _find_flags(row: dict[str, str], stored: MaskFile, box: tuple[int, int, int,
 
 
 def _box_agrees(text: str, box: tuple[int, int, int, int]) -> bool:
-    """Whether the CSV's 1-based [x, y, w, h], with w = xmax - xmin, is the mask's box within the tolerance."""
+    """Return whether the CSV's 1-based [x, y, w, h], w = xmax - xmin, equals the mask's box within the tolerance."""
     try:
         x, y, w, h = (float(value) for value in ast.literal_eval(text))
     except (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError):

@@ -22,7 +22,10 @@ from t2m_bench.terminal import Terminal
 
 EXCLUSIONS_NAME = "exclusions.json"
 READER_VERSION = 2
-"""Of all readers together; raise it when the same files give other cases, so that an earlier manifest is not reused."""
+"""Version of all readers together.
+
+Raise it when the same files give other cases, so that an earlier manifest is not reused.
+"""
 
 FIRST_VERSION = 1
 """Version of a reader that names none."""

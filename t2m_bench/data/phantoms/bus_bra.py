@@ -35,7 +35,7 @@ SHARE_MALIGNANT = 607 / 1875  # BUS-BRA's
 
 @dataclass(frozen=True)
 class Look:
-    """How a lesion shows: margin as blur in pixels, echo as a factor on its contrast, shadow below it as a factor."""
+    """Appearance of a lesion: margin as blur in pixels, echo as a factor on its contrast, shadow as a factor."""
 
     margin_px: float
     echo: float

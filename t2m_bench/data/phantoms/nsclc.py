@@ -44,7 +44,7 @@ HU_STEP = 2
 
 @dataclass(frozen=True)
 class Look:
-    """How a tumour shows: margin as blur in pixels, density as a share of soft tissue's."""
+    """Appearance of a tumour: margin as blur in pixels, density as a share of soft tissue's."""
 
     margin_px: float
     density: float

@@ -44,7 +44,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class Style:
-    """How a scan is written.
+    """Style in which a scan is written.
 
     Attributes:
         seg: "old" has the groups of the published files (all but the position shared, a frame for every slice, a
@@ -205,7 +205,7 @@ def _order_frames(scan: Scan, style: Style, references: dict[int, str]) -> list[
 
 
 def _fill_old_seg(dataset: Any, style: Style, indices: list[int], references: dict[int, str]) -> None:
-    """As the 3D Slicer and ePAD of 2015 wrote: everything but each frame's position is shared."""
+    """Write as 3D Slicer and ePAD did in 2015: all items but each frame's position are shared."""
     dataset.SegmentSequence = [_make_segment("Heart", "object", "heart")]
     shared = _make_item(
         DerivationImageSequence=[_make_derivation([references[index] for index in sorted(references)], {})],
@@ -226,7 +226,7 @@ def _fill_old_seg(dataset: Any, style: Style, indices: list[int], references: di
 
 
 def _fill_modern_seg(dataset: Any, style: Style, indices: list[int], references: dict[int, str]) -> None:
-    """As highdicom writes: the segment and the source image of each frame stand with the frame."""
+    """Write as highdicom does: each frame names its segment and source image."""
     dataset.SegmentSequence = [_make_segment("Neoplasm", "tissue", "neoplasm")]
     dataset.SharedFunctionalGroupsSequence = [_make_item(**_make_plane_groups())]
     ranks = {index: rank for rank, index in enumerate(sorted(indices), start=1)}

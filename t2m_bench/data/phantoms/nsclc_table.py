@@ -39,7 +39,7 @@ COLUMNS = (
     "Days between CT and surgery",
     "PET Date",
 )
-"""Of the published table (TCIA, doi 10.7937/K9/TCIA.2017.7hs46erv), the space after Histology included."""
+"""Columns of the published table (TCIA, doi 10.7937/K9/TCIA.2017.7hs46erv), the space after Histology included."""
 
 
 def make_row(rng: np.random.Generator, patient_id: str, stage: str, histology: str) -> dict[str, str]:

@@ -109,7 +109,7 @@ class ShardReader:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Where a dataset begins in its file, bytes, and what its rows are."""
+    """Byte offset of a dataset in its file, and the type and shape of its rows."""
 
     name: str
     offset: int
@@ -118,7 +118,7 @@ class _Rows:
 
 
 _Layout = tuple[_Rows, ...]
-"""Of a file, in the order of ARRAYS."""
+"""Arrays of one shard file, in the order of ARRAYS."""
 
 
 def _find_layout(path: Path) -> _Layout:

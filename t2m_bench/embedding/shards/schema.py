@@ -1,4 +1,4 @@
-"""What a folder of shards says about itself: a signature, count, bytes and sha256 of each file, and where a case lies.
+"""Describes a folder of shards: its signature, count, bytes and sha256 of each file, and the position of each case.
 
 The names of the cases stand apart from index.json, sorted, in an array that is mapped and not read: a case costs four
 bytes and the longest name's length of page cache, once a host, where strings in a dict took 200 bytes of every process.
@@ -68,7 +68,7 @@ class ShardIndex:
 
 
 class CasePlaces:
-    """Where each case lies: its name and its position in the order of the files, sorted by name.
+    """Position of each case in the order of the files, sorted by name.
 
     Attributes:
         names: (C,) bytes, UTF-8, sorted. positions: (C,) uint32.

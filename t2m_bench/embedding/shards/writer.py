@@ -42,7 +42,7 @@ class EmbeddedCase:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Which cases go into which file; every writer derives the same plan."""
+    """Assignment of cases to files; every writer derives the same plan."""
 
     file: str
     case_ids: tuple[str, ...]

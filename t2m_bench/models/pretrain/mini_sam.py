@@ -37,7 +37,7 @@ LOW_RES = MINI_FRAME.low_res_size
 
 @dataclass(frozen=True)
 class Training:
-    """What decides the weights."""
+    """Settings that determine the weights."""
 
     seed: int = 20_260_101
     images: int = 3000

@@ -16,7 +16,7 @@ SIDE = 256
 FloatImage = NDArray[np.float32]
 
 MEDIAN_BOX_WIDTH, MEDIAN_BOX_HEIGHT = 0.40, 0.20
-"""Of the image's sides; medians of BUS-BRA's official folds 1 to 3 (0.40, 0.20)."""
+"""Lesion size as shares of the image's sides; medians of BUS-BRA's official folds 1 to 3 are (0.40, 0.20)."""
 BOX_SIZE_LOG_SD = 0.42
 
 

@@ -82,7 +82,7 @@ Label = tuple[str, str]
 
 @dataclass(frozen=True)
 class Training:
-    """What decides the weights."""
+    """Settings that determine the weights."""
 
     seed: int = 20_260_102
     vocabulary: int = 600

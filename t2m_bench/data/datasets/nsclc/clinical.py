@@ -23,7 +23,7 @@ UNSET = frozenset({"", "na", "n/a", "nan", UNKNOWN, "not collected", "not assess
 T_STAGE, HISTOLOGY = "t_stage", "histology"
 FIELDS = (T_STAGE, HISTOLOGY)
 MAX_DEPTH = 3
-"""How many folders below the data set's own the table is looked for."""
+"""Number of folder levels below the data set's root that are searched for the table."""
 
 
 def find_clinical_table(root: Path) -> Path:

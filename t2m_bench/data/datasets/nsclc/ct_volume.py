@@ -17,7 +17,7 @@ SAME_PLACE_MM = 0.05
 """Slices closer than this lie at one place: no CT has thinner ones, and scanners write positions rounded."""
 
 SAME_GRID_PIXELS = 0.25
-"""How far apart, in pixels, spacing or orientation may put the far corner of two slices of one geometry."""
+"""Largest distance, in pixels, between the far corners of two slices of one geometry, by spacing or orientation."""
 
 UNEQUAL_SHARE = 0.05
 GAP_FACTOR = 1.5
@@ -26,7 +26,7 @@ LONGEST_REASON = 300
 """Characters of what a codec says that a message repeats."""
 
 MATCH_SHARE = 0.25
-"""How far from a slice, as a share of the slice distance, a position may lie to be that slice's."""
+"""Largest distance between a position and its slice, as a share of the slice spacing."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _get_geometry(header: Header) -> tuple[tuple[int, int], tuple[float, ...]]:
 def _is_tilted(
     slices: Sequence[Header], positions: NDArray[np.float64], steps: NDArray[np.float64], normal: NDArray[np.float64]
 ) -> bool:
-    """Whether the gantry says so, or slices move sideways from one to the next."""
+    """Return whether the gantry is tilted, by its tag or because slices move sideways from one to the next."""
     if any(abs(header.tilt_degrees) > TILT_DEGREES for header in slices):
         return True
     sideways = np.linalg.norm(np.diff(positions, axis=0) - steps[:, None] * normal, axis=1)

@@ -47,7 +47,7 @@ DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 PREAMBLE = 128
 MAGIC = b"DICM"
 FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
-"""With one of these a data set begins that has no preamble before it, in either byte order."""
+"""First bytes of a data set without a preamble, in either byte order."""
 
 LAST_FIRST_ELEMENT = 0x0020
 """No data set begins with a later element of its first group."""
@@ -74,7 +74,7 @@ OnFile = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Header:
-    """What is asked of a file before its pixels are read.
+    """DICOM tags that are read before any pixels.
 
     Attributes:
         modality: CT or SEG. written: date and time of the content, sortable, empty where it is not said.
@@ -209,7 +209,7 @@ def find_patients(root: Path, on_file: OnFile | None = None) -> tuple[dict[str, 
 
 
 def _is_named_as_image(path: Path) -> bool:
-    """Whether a file is named as DICOM files are: .dcm (packed too), without an ending, or by a UID."""
+    """Return whether a file is named as DICOM files are: .dcm (packed too), without an ending, or by a UID."""
     name, suffixes = path.name.lower(), [suffix.lower() for suffix in path.suffixes]
     if name.startswith(".") or name in PLAIN_NAMES:
         return False
@@ -302,7 +302,7 @@ def _check_slice(header: Header, found: Any) -> Header | Reason | None:
 
 
 def _begins_as_dicom(head: bytes) -> bool:
-    """Whether a file begins with a data set, or with the magic word, and no preamble before it."""
+    """Return whether a file begins with a data set, or with the magic word, and no preamble before it."""
     if head.startswith(MAGIC):
         return True
     order: Literal["little", "big"] = "little" if head[1:2] == b"\0" else "big"
@@ -372,7 +372,7 @@ def _read_text(value: Any) -> str:
 
 
 def _lies_in_space(header: Header) -> bool:
-    """Whether the header says where each of its pixels lies."""
+    """Return whether the header locates each of its pixels."""
     if header.position is None or header.orientation is None or header.spacing_mm is None:
         return False
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite either

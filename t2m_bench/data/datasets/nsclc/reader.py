@@ -1,4 +1,4 @@
-"""From NSCLC-Radiogenomics' DICOM and clinical table to cases: one annotated CT slice between its two neighbours each.
+"""Reads NSCLC-Radiogenomics' DICOM and clinical table into cases: one annotated CT slice between its two neighbours.
 
 Rule of choice: the slices on which at least `min_pixels` are marked, in the order of their positions, are cut into
 `slices_per_patient` runs of equal length and one slice is drawn from each; a patient with fewer gives all of them.
@@ -59,7 +59,7 @@ Watch = Callable[[str], AbstractContextManager[Advance]]
 
 @dataclass(frozen=True)
 class SliceRule:
-    """Which slices become cases, and how they look.
+    """Rules by which slices become cases and are windowed.
 
     Attributes:
         window_hu: (width, level) that becomes 0 to 255.
@@ -84,7 +84,7 @@ class SliceRule:
 
 @dataclass(frozen=True)
 class Patient:
-    """What a process needs to make one patient's cases; `number` stands for the identifier in the names of files."""
+    """Input of a process that makes one patient's cases; `number` stands for the identifier in file names."""
 
     number: int
     patient_id: str

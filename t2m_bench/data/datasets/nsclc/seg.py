@@ -16,7 +16,7 @@ from t2m_bench.data.datasets.nsclc.dicom_series import find_missing_codec, impor
 from t2m_bench.data.exclusions import Reason
 
 GRID_TOLERANCE = 0.25
-"""How far from the centre of a CT pixel, in pixels, a segmentation's pixel may lie."""
+"""Largest distance, in pixels, between the centres of a segmentation's pixel and its CT pixel."""
 
 PADDING_BITS = 16
 """Fewer than these follow the last frame: up to the next byte, and to an even number of bytes."""
@@ -143,7 +143,7 @@ def _read_frames(dataset: Any) -> NDArray[np.bool_]:
 
 
 def _holds_whole_frames(dataset: Any) -> bool:
-    """Whether the pixels are a number of frames and padding; else they are of another size than is said."""
+    """Return whether the pixel data hold whole frames plus padding; otherwise the header states another size."""
     if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
         return True  # each frame stands apart
     frame_bits = int(dataset.Rows) * int(dataset.Columns) * int(dataset.BitsAllocated)
