@@ -156,12 +156,11 @@ def describe(
 @app.command()
 def recipe(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Print a recipe with every default filled in."""
-    import yaml
-
     from t2m_bench.recipe.schema import load_recipe
+    from t2m_bench.recipe.yaml_text import dump_yaml
 
     resolved = load_recipe(_find(recipe), overrides or ()).model_dump(mode="json")
-    print(yaml.safe_dump(resolved, sort_keys=False), end="")
+    print(dump_yaml(resolved), end="")
     _end(as_json, {"recipe": resolved})
 
 
@@ -348,7 +347,7 @@ def train(
 
     loaded = load_recipe(_find(recipe), overrides or ())
     terminal = Terminal()
-    with catch_signals() as stop, open_runs(runs, cache, loaded.name, terminal) as folder:
+    with catch_signals() as stop, open_runs(runs, cache, loaded.name, terminal, stop.hold_off) as folder:
         experiment = open_experiment(loaded, folder, terminal)
         summary = run_train(experiment, loaded.adapter.kind, loaded.seed, terminal, stop)
     _print_run(summary)
@@ -566,7 +565,7 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = WHOLE
         raise UserError(
             f"bench --part {part}: --runs must be a folder that all parts share, not a URL: it has no locks."
         )
-    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
+    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal, stop.hold_off) as folder:
         suite = run_bench(recipe, folder, terminal, stop, share)
         summary: dict[str, Any] = {}
         if suite.is_complete or (suite.summaries and share.count == 1):
@@ -602,7 +601,7 @@ def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> Non
     from t2m_bench.terminal import Terminal
 
     terminal = Terminal()
-    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal) as folder:
+    with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal, stop.hold_off) as folder:
         table, path, failures = bench_deviations(recipe, folder, terminal, stop)
     print(table.to_markdown())
     _say(f"wrote {path} and deviations.csv beside it")

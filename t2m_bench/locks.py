@@ -54,6 +54,8 @@ def hold_lock(
         stream = path.open("a+", encoding="utf-8")
     with stream:
         owner = _Owner(path.with_name(path.name + OWNER_SUFFIX))
+        if patience_s and owner.is_held_elsewhere():
+            patience_s += STALE_SECONDS + HEARTBEAT_SECONDS  # if its process is dead, the lock is free by then
         if not _wait(lambda: _take(stream, owner, path), patience_s, on_wait):
             raise RunFolderError(
                 f"{path.parent}: another process is writing here ({_find_holder(stream, owner)}; lock {path}). Wait "
@@ -160,6 +162,7 @@ class _Owner:
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "started": _find_start(os.getpid()),
+                "processes": _name_processes(),
                 "token": self._token,
             }
         )
@@ -183,9 +186,13 @@ class _Owner:
         if age is None:
             return False
         noted = self._read()
-        if noted.get("host") == socket.gethostname() and noted.get("started"):
+        if self._is_of_ours(noted) and noted.get("started"):
             return _find_start(noted.get("pid", 0)) == noted["started"]
         return age < STALE_SECONDS
+
+    def is_held_elsewhere(self) -> bool:
+        """Return whether a process holds the lock of which only its heartbeat tells that it lives."""
+        return self.is_held() and not self._is_of_ours(self._read())
 
     def describe(self) -> str:
         """Return who holds the lock; nothing where there is no such file."""
@@ -196,6 +203,10 @@ class _Owner:
             f"process {noted.get('pid')} on {noted.get('host')}, last heard of {max(age, 0):.0f} s ago; if it is dead, "
             f"its lock is free {STALE_SECONDS:.0f} s after that"
         )
+
+    def _is_of_ours(self, noted: dict[str, object]) -> bool:
+        """Return whether the holder's process is one that can be looked at here."""
+        return noted.get("host") == socket.gethostname() and noted.get("processes") == _name_processes()
 
     def release(self) -> None:
         """Remove the file, if this process made it."""
@@ -256,6 +267,14 @@ class _Owner:
             return None
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _name_processes() -> str:
+    """Return the name of the set of processes that is seen here: containers of one host name have their own."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def _find_start(pid: object) -> str:

@@ -110,6 +110,30 @@ def test_another_host_is_believed_while_its_heart_beats(tmp_path: Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}
 
 
+def test_a_container_of_the_same_host_name_is_believed_by_its_heartbeat_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes have numbers of their own, which say nothing here."""
+    refuse_flock(monkeypatch)
+    of_here = {"host": socket.gethostname(), "processes": os.readlink("/proc/self/ns/pid")}
+    note_owner(tmp_path, **of_here)  # the process that it names never was: free at once
+    with hold_lock(tmp_path / ".lock", patience_s=0.0):
+        pass
+    note_owner(tmp_path, **(of_here | {"processes": "pid:[1]"}))
+    with raises_naming(RunFolderError, tmp_path / ".lock"), hold_lock(tmp_path / ".lock", patience_s=0.0):
+        pass
+
+
+def test_who_has_patience_waits_until_a_dead_process_of_another_host_is_known_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_flock(monkeypatch)
+    monkeypatch.setattr(locks, "STALE_SECONDS", 1.0)
+    note_owner(tmp_path)
+    with hold_lock(tmp_path / ".lock", patience_s=0.2):
+        pass
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"host": 3, "pid": "x"}'])
 def test_an_owner_file_that_says_nothing_counts_by_its_age(
     content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -126,7 +150,8 @@ def test_an_owner_file_that_says_nothing_counts_by_its_age(
 
 def test_a_later_process_of_the_same_number_is_not_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_flock(monkeypatch)
-    note_owner(tmp_path, host=socket.gethostname(), pid=os.getpid(), started="1")
+    processes = os.readlink("/proc/self/ns/pid")
+    note_owner(tmp_path, host=socket.gethostname(), pid=os.getpid(), started="1", processes=processes)
     with lock_run(tmp_path):
         pass
 

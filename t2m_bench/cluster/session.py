@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.errors import ClusterError, WorkersLostError, find_first_line
+from t2m_bench.errors import ClusterError, StoppedError, WorkersLostError, find_first_line
 from t2m_bench.training.launchers import hide_launchers
 
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -100,6 +100,9 @@ def _start() -> None:
                     _temp_dir=str(folder),
                 )
             return
+        except StoppedError:
+            ray.shutdown()
+            raise
         except Exception as error:  # Ray has no class of its own for a node that is late
             ray.shutdown()
             reason = find_first_line(error)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import uuid4
 
 from t2m_bench.data.case import Case
 from t2m_bench.errors import DatasetError
@@ -46,9 +47,11 @@ def load_or_create_pseudonyms(path: Path) -> Pseudonyms:
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(secrets.token_hex(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
         try:
             os.link(partial, path)  # fails, unlike a rename, where another process was first
         except FileExistsError:

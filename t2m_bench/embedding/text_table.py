@@ -70,9 +70,16 @@ class TextTable:
         return index
 
     def as_labels(self) -> "TextTable":
-        """Return a table with one one-hot vector a value of each field in place of sentences, for the arm `label`."""
+        """Return a table with one one-hot vector a value of each field in place of sentences, for the arm `label`.
+
+        It stands there as often as there were sentences, so that whoever draws one draws as much: what is drawn next,
+        such as boxes, is then the same in all arms.
+        """
         numbers = itertools.count()
-        rows = {name: {value: (next(numbers),) for value in by_value} for name, by_value in self.rows.items()}
+        rows = {
+            name: {value: (next(numbers),) * len(of_value) for value, of_value in by_value.items()}
+            for name, by_value in self.rows.items()
+        }
         return replace(self, embeddings=torch.eye(next(numbers)), rows=rows, held_out={})
 
     def shuffle(self, patient_of: Mapping[str, str], rng: np.random.Generator) -> "TextTable":

@@ -29,11 +29,13 @@ from t2m_bench.data.pseudonyms import KEY_NAME, load_or_create_pseudonyms, pseud
 from t2m_bench.data.splits import Splits, split_cases
 from t2m_bench.errors import RecipeError
 from t2m_bench.files import write_json
+from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import load_seen_image_hashes
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 MANIFEST_NAME = "manifest.jsonl"
+LOCK_NAME = ".prepare.lock"
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,17 @@ def _read(recipe: Recipe, runs: Path, terminal: Terminal) -> _Read:
     folder = runs / "prepared" / f"{recipe.name}-{source.stamp[:8]}"
     manifest = folder / MANIFEST_NAME
     reused = manifest.is_file()
+    if not reused:
+        waiting = f"waiting for {folder}: another process reads the data set"
+        with hold_lock(folder / LOCK_NAME, on_wait=lambda: terminal.say(waiting)):
+            reused = manifest.is_file()
+            if not reused:
+                cases = read_cases(source, folder, terminal)
+                write_manifest(manifest, cases)
+                terminal.say(f"wrote {manifest}: {len(cases)} cases of {source.root}")
     if reused:
         cases = load_manifest(manifest)
         terminal.say(f"reused {manifest}: {len(cases)} cases of {source.root}")
-    else:
-        cases = read_cases(source, folder, terminal)
-        write_manifest(manifest, cases)
-        terminal.say(f"wrote {manifest}: {len(cases)} cases of {source.root}")
     exclusions = load_exclusions(folder)
     findings = load_image_audit(folder)
     if recipe.dataset.strict:

@@ -11,7 +11,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -65,13 +65,20 @@ def locate(what: str, runs: str | None, levels: int) -> tuple[str, Path]:
 
 
 @contextmanager
-def open_runs(where: str, cache: Path, prefix: str, terminal: Terminal) -> Iterator[Path]:
+def open_runs(
+    where: str,
+    cache: Path,
+    prefix: str,
+    terminal: Terminal,
+    undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Iterator[Path]:
     """Yield the folder to work in; what lies at a URL is brought first and kept up to date until the end.
 
     Args:
         where: a folder, which is yielded, or a URL.
         cache: where folders that mirror URLs lie; shared by all nodes of a cluster.
         prefix: of the experiments to bring, "" for all.
+        undisturbed: in which what is left is sent at the end: no signal may end the process meanwhile.
 
     Raises:
         StorageError: the URL cannot be read and written; what was made here stays.
@@ -85,9 +92,11 @@ def open_runs(where: str, cache: Path, prefix: str, terminal: Terminal) -> Itera
         with mirror.follow():
             yield mirror.folder
     except BaseException:
-        mirror.try_push()  # what ended the work is what the user must hear of
+        with undisturbed():
+            mirror.try_push()  # what ended the work is what the user must hear of
         raise
-    mirror.push()
+    with undisturbed():
+        mirror.push()
     terminal.say(f"kept at {mirror.shown}")
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 from t2m_bench.errors import StoppedError
@@ -57,6 +57,10 @@ class StopRequest:
             yield
         finally:
             self._listener = None
+
+    def hold_off(self) -> AbstractContextManager[None]:
+        """Return a context in which a signal is noted and ends nothing: the last files are on their way."""
+        return self.tell(lambda: None)
 
     def make_error(self) -> StoppedError:
         """Return the error that ends the program."""

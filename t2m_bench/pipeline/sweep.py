@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 
 from t2m_bench.cluster.tune_job import run_trials
 from t2m_bench.errors import RecipeError, RunFolderError
@@ -23,6 +22,7 @@ from t2m_bench.recipe.arms import REFERENCE_ARM
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.recipe.typed_yaml import list_values, set_dotted
+from t2m_bench.recipe.yaml_text import dump_yaml
 from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.runs.trial import TrialData, hide_test_cases
 from t2m_bench.search.axes import CONTRASTIVE, find_idle_axes
@@ -193,7 +193,7 @@ def _write_best(study: optuna.Study, loaded: LoadedSweep, folder: Path, terminal
     seeded = recipe.model_copy(update={"seed": loaded.sweep.seeds[0]})
     number = len(list_counted(study))
     head = f"# Trial {best.number} of {number} of the sweep {study.study_name}; {_describe_best(study)}\n"
-    body = yaml.safe_dump(seeded.model_dump(mode="json"), sort_keys=False)
+    body = dump_yaml(seeded.model_dump(mode="json"))
     write_text(folder / BEST_NAME, head + body)
     return seeded
 

@@ -50,6 +50,18 @@ _Loader.add_implicit_resolver(FLOAT, re.compile(rf"(?:{REAL.pattern})\Z"), list(
 _Loader.add_constructor(INT, _Loader.construct_whole)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts in quotes what `_Loader` would take for a number."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
+def dump_yaml(value: Any) -> str:
+    """Return the text that `parse_yaml` reads as this value; keys keep their order."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False)
+
+
 def parse_yaml(text: str) -> Any:
     """Return the value that a text of YAML stands for.
 

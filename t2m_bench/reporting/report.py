@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from t2m_bench.files import write_atomically
+from t2m_bench.recipe.yaml_text import dump_yaml
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.latex import write_document, write_table
 from t2m_bench.reporting.parts import Part, make_parts, make_search_part
@@ -55,7 +54,7 @@ def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report
         "title": f"Does the text help? {results.experiment['name']}",
         "dataset": results.experiment["dataset"]["kind"],
         "facts": list_facts(results),
-        "recipe": yaml.safe_dump(results.experiment["recipe"], sort_keys=False),
+        "recipe": dump_yaml(results.experiment["recipe"]),
     }
     return _write_all(results.folder / FOLDER_NAME, report, about, formats)
 
@@ -74,7 +73,7 @@ def write_sweep_report(folder: Path, formats: Collection[str] = FORMATS) -> Repo
         "title": f"What mattered? Sweep {folder.name}",
         "dataset": recipe.get("dataset", {}).get("kind", "of the sweep's recipe"),
         "facts": [("Studies", ", ".join(search.studies)), ("Folder", str(folder))],
-        "recipe": yaml.safe_dump(recipe, sort_keys=False) if recipe else "# no trial came to its end\n",
+        "recipe": dump_yaml(recipe) if recipe else "# no trial came to its end\n",
     }
     return _write_all(folder / FOLDER_NAME, Report({}, [], [warning], [part]), about, formats)
 

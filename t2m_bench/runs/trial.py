@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from t2m_bench.data.splits import Splits
-from t2m_bench.errors import RecipeError, UserError
+from t2m_bench.errors import DatasetError, RecipeError, UserError
 from t2m_bench.evaluation.conditions import Exam, ask_all
 from t2m_bench.models.arm import Arm, count_trainable_parameters
 from t2m_bench.recipe.conditions import RIGHT, WRONG
@@ -180,5 +180,7 @@ def describe_failure(error: BaseException) -> str:
 def name_failure(kind: str, message: str) -> str:
     """Return a reason in a line; lack of memory has many names (torch's allocator raises a RuntimeError)."""
     first = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    if kind == DatasetError.__name__:  # whose message names a file, and its name a case: reports have pseudonyms alone
+        first = f"a file of the data set:{first.partition(':')[2]} (`t2m-bench prepare` names it)"
     lacks_memory = kind in ("MemoryError", "OutOfMemoryError") or "allocate memory" in message
     return f"{'out of memory' if lacks_memory else kind}: {first}"

@@ -76,3 +76,24 @@ with ray_session(1, 1):
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}  # read when Ray is imported
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
     assert result.stdout.split() == ["2", "True"], result.stderr
+
+
+def test_a_stop_while_ray_starts_is_no_failed_start() -> None:
+    code = """
+import ray
+from t2m_bench.cluster.session import ray_session
+from t2m_bench.errors import StoppedError
+tries = []
+def init(**settings):
+    tries.append(settings)
+    raise StoppedError("stopped by SIGINT", 130)
+ray.init = init
+try:
+    with ray_session(1, 1):
+        pass
+except StoppedError:
+    print(len(tries))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    assert result.stdout.split() == ["1"], result.stderr

@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,7 @@ from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from t2m_bench.cli import app
+from t2m_bench.data.datasets.registry import read_cases
 from t2m_bench.data.image_audit import IMAGE_AUDIT_NAME
 from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
 from t2m_bench.errors import DatasetError, RunFolderError
@@ -171,3 +175,21 @@ def test_a_runs_folder_that_not_all_can_open_is_refused_before_work(tmp_path: Pa
     with raises_naming(RunFolderError, "r\\xfck"):
         check_folders(folder)
     assert not folder.parent.exists()
+
+
+def test_of_two_that_prepare_at_once_one_reads_the_data_set(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    def read_slowly(*given: Any) -> Any:
+        read.append(given)
+        time.sleep(1)
+        return read_cases(*given)
+
+    monkeypatch.setattr("t2m_bench.pipeline.prepare.read_cases", read_slowly)
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(lambda _: run(root, tmp_path), range(2))
+    assert len(read) == 1
+    assert [case.case_id for case in first.cases] == [case.case_id for case in second.cases]
+    assert {first.reused, second.reused} == {False, True}

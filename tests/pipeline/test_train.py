@@ -282,7 +282,7 @@ def test_training_reads_training_cases_alone_and_validation_those_set_apart(
 
 def test_arms_of_a_seed_train_on_the_same_cases_in_the_same_boxes(experiment: Experiment, tmp_path: Path) -> None:
     seen = {}
-    for arm in ("gated", "text_free", "shuffled"):
+    for arm in ("gated", "text_free", "shuffled", "label"):
         bench = run_job.set_up(replace(experiment.make_job(arm, 0), run_folder=tmp_path), Ranks("no", use_gpu=False))
         trainer = run_job.make_trainer(bench, lambda arm: 0.0, lambda history: None, lambda: False)
         seen[arm] = list(trainer.batches.make(1, 0, 0, 1))

@@ -9,7 +9,7 @@ from messages import check_names, raises_naming
 from t2m_bench.data.prompts import FOLDER, load_prompts
 from t2m_bench.errors import RecipeError
 from t2m_bench.recipe.schema import load_recipe
-from t2m_bench.recipe.yaml_text import parse_yaml
+from t2m_bench.recipe.yaml_text import dump_yaml, parse_yaml
 from t2m_bench.reporting.search import BEST_NAME, load_best_recipe
 from t2m_bench.search.sweep import load_sweep
 
@@ -89,3 +89,10 @@ def test_prompts_and_a_winning_recipe_are_read_alike(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as caught:
         load_prompts(str(path), "category")
     check_names(caught.value, path)
+
+
+@pytest.mark.parametrize(
+    "value", ["1e5", "08", "0o17", "1_000", "1.", ".5", "yes", "~", "", "a: b", 1e-4, 10, None, True]
+)
+def test_what_is_written_is_read_again(value: object) -> None:
+    assert parse_yaml(dump_yaml({"name": value, "list": [value]})) == {"name": value, "list": [value]}

@@ -21,7 +21,7 @@ from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 EXCLUSIONS_NAME = "exclusions.json"
-READER_VERSION = 2
+READER_VERSION = 3
 """Version of all readers together.
 
 Raise it when the same files give other cases, so that an earlier manifest is not reused.

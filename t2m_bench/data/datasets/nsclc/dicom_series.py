@@ -11,6 +11,7 @@ import numpy as np
 
 from t2m_bench.data.exclusions import Exclusion, Reason
 from t2m_bench.data.parallel import map_items
+from t2m_bench.data.pseudonyms import KEY_NAME
 from t2m_bench.errors import DatasetError
 
 CT, SEG = "CT", "SEG"
@@ -51,6 +52,9 @@ FIRST_GROUPS = (b"\x02\x00", b"\x08\x00", b"\x00\x02", b"\x00\x08")
 
 LAST_FIRST_ELEMENT = 0x0020
 """No data set begins with a later element of its first group."""
+
+LEFT_BY_VIEWERS = frozenset({"Thumbs.db", "desktop.ini"})
+"""Files that looking at a folder leaves there; hidden ones are no part of a data set either."""
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".part", ".partial", ".tmp"})
@@ -239,8 +243,12 @@ def _walk(root: Path) -> Iterator[Path]:
             subfolders.clear()
             continue
         visited.add(real)
-        subfolders.sort()  # of two ways to one folder the same is taken everywhere
-        yield from (Path(folder, name) for name in names)
+        if KEY_NAME in names:  # a runs folder below the data set's own changes with every command
+            subfolders.clear()
+            continue
+        # sorted, so that of two ways to one folder the same is taken everywhere
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield from (Path(folder, name) for name in names if not name.startswith(".") and name not in LEFT_BY_VIEWERS)
 
 
 def _refuse_folder(error: OSError) -> None:

@@ -299,3 +299,13 @@ def test_names_that_are_not_utf_8_are_read_as_any_other(written: Path, tmp_path:
     for number, path in enumerate(sorted(written.rglob("*.dcm"))):
         shutil.copy(path, folder + f"/{number:04d}".encode() + b"\xff.dcm")
     assert count(tmp_path) == count(written)
+
+
+def test_what_programs_leave_in_a_folder_is_no_part_of_the_data_set(tmp_path: Path) -> None:
+    """Else the data set would count as changed, and be read anew, whenever somebody looked at it."""
+    (tmp_path / "a" / ".cache").mkdir(parents=True)
+    (tmp_path / "runs" / "prepared").mkdir(parents=True)
+    left = ("a/.DS_Store", "a/Thumbs.db", "a/.cache/2.dcm", "runs/pseudonyms.key", "runs/prepared/3.png")
+    for name in ("a/1.dcm", *left):
+        (tmp_path / name).touch()
+    assert list_files(tmp_path) == [tmp_path / "a" / "1.dcm"]
