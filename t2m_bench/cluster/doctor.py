@@ -21,7 +21,7 @@ from t2m_bench.locks import Locking, check_locking
 from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.recipe.schema import Recipe
-from t2m_bench.training.launchers import list_launched
+from t2m_bench.training.launcher_variables import list_launched
 from t2m_bench.training.process_group import Ranks
 
 PACKAGES = ("t2m-bench", "torch", "ray", "accelerate", "transformers", "segment-anything", "h5py", "numpy")

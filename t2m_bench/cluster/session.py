@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from t2m_bench.errors import ClusterError, StoppedError, WorkersLostError, find_first_line
-from t2m_bench.training.launchers import hide_launchers
+from t2m_bench.training.launcher_variables import hide_launchers
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Tasks pass paths and results, not arrays: Ray's default of 30 % of the node's memory would be wasted."""

@@ -21,7 +21,7 @@ from t2m_bench.files import explain
 from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Job
-from t2m_bench.training.launchers import forget_launchers
+from t2m_bench.training.launcher_variables import forget_launchers
 from t2m_bench.training.process_group import Ranks
 
 LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})

@@ -1,8 +1,9 @@
-"""Boxes other than the tight one: drawn once, so that every arm and seed is asked with the same box."""
+"""Boxes other than the tight one: those of an evaluation, drawn once for every arm and seed, and those of training."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
 from t2m_bench.recipe.schema import BOX_NAME, TIGHT
@@ -55,3 +56,18 @@ def round_box(box: FloatBox) -> tuple[int, int, int, int]:
     """Return whole pixels, at least one in each direction."""
     x0, y0, x1, y1 = (round(value) for value in box)
     return x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)
+
+
+def jitter_box(
+    box_xyxy: NDArray[np.float32], share: float, extent: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Move each side of a box (4,) by up to a share of the box's width or height, in or out, inside the image.
+
+    Args:
+        extent: (x, y) where the image ends in the encoder's input: with padding it covers less than the square.
+    """
+    x0, y0, x1, y1 = box_xyxy
+    size = np.array([x1 - x0, y1 - y0] * 2, dtype=np.float32)
+    moved = box_xyxy + size * rng.uniform(-share, share, 4).astype(np.float32)
+    inside: NDArray[np.float32] = np.clip(moved, 0, np.tile(extent, 2)).astype(np.float32)
+    return inside

@@ -19,7 +19,6 @@ from t2m_bench.pipeline.train import (
     Experiment,
     change_note,
     count_epochs,
-    is_finished,
     open_experiment,
     run_here,
     write_reference_once,
@@ -27,6 +26,7 @@ from t2m_bench.pipeline.train import (
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.reporting.suite import join_suites
 from t2m_bench.runs.cell import attempt
+from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.run_folder import RUN_NAME
 from t2m_bench.runs.setup import Job
 from t2m_bench.terminal import Advance, Terminal, show_seconds

@@ -25,9 +25,10 @@ from t2m_bench.models.sam import load_sam
 from t2m_bench.pipeline.embed import Embedded, locate_shards
 from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare_folds
-from t2m_bench.pipeline.train import Experiment, is_finished, locate_experiment
+from t2m_bench.pipeline.train import Experiment, locate_experiment
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.schema import TIGHT, Recipe
+from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.job import ask_to_validate, make_trainer
 from t2m_bench.runs.setup import Job, set_up
 from t2m_bench.terminal import Terminal, show_seconds

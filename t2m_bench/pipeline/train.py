@@ -20,17 +20,16 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
 from t2m_bench.locks import hold_lock
-from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare, prepare_folds
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.recipe.defaults import load_first_suite
 from t2m_bench.recipe.schema import TIGHT, Recipe, parse_recipe
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.cell import train_in_process
+from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.reference import find_scored_boxes, write_reference
 from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, lock_run
 from t2m_bench.runs.setup import BOXES_NAME, FoldData, Job, set_up
@@ -260,23 +259,6 @@ def train(experiment: Experiment, arm: str, seed: int, terminal: Terminal, stop:
             with progress as advance, follow_epochs(job, advance):
                 run_here(job, stop)
         return load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
-
-
-def is_finished(job: Job) -> bool:
-    """Return whether the run is trained and has answered all that it is asked now.
-
-    Where the recipe names no conditions or boxes, those that became a default after the run are not asked of it.
-    """
-    if not ((job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file()):
-        return False
-    noted = load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
-    default_then = noted.get("default_suite", load_first_suite())
-    for name, asked in (("conditions", job.data.asking.conditions), ("boxes", job.data.asking.boxes)):
-        is_named = name in job.suite.bench.model_fields_set
-        wanted = set(asked) if is_named else set(asked) & set(default_then[name])
-        if not wanted <= set(noted.get(name, ())):
-            return False
-    return True
 
 
 @contextmanager

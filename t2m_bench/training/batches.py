@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from t2m_bench.data.boxes import jitter_box
 from t2m_bench.data.frame import Frame
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.shards.reader import CaseSource, EmbeddedBatch
@@ -126,18 +127,3 @@ class BatchMaker:
             return self.source.read(case_ids, self._memory[0])
         self._memory[:] = [self.source.read(case_ids)]
         return self._memory[0]
-
-
-def jitter_box(
-    box_xyxy: NDArray[np.float32], share: float, extent: NDArray[np.float32], rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Move each side of a box (4,) by up to a share of the box's width or height, in or out, inside the image.
-
-    Args:
-        extent: (x, y) where the image ends in the encoder's input: with padding it covers less than the square.
-    """
-    x0, y0, x1, y1 = box_xyxy
-    size = np.array([x1 - x0, y1 - y0] * 2, dtype=np.float32)
-    moved = box_xyxy + size * rng.uniform(-share, share, 4).astype(np.float32)
-    inside: NDArray[np.float32] = np.clip(moved, 0, np.tile(extent, 2)).astype(np.float32)
-    return inside

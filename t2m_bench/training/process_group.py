@@ -20,7 +20,7 @@ from t2m_bench.errors import RecipeError
 from t2m_bench.locks import hold_lock
 from t2m_bench.recipe.schema import Zero
 from t2m_bench.shipped import find_folder
-from t2m_bench.training.launchers import forget_launchers
+from t2m_bench.training.launcher_variables import forget_launchers
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -27,9 +27,10 @@ from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.metrics.results import load_results
 from t2m_bench.pipeline.prepare import prepare
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.pipeline.train import Experiment, evaluate, is_finished, open_experiment, train, write_reference_once
+from t2m_bench.pipeline.train import Experiment, evaluate, open_experiment, train, write_reference_once
 from t2m_bench.recipe.schema import Recipe, list_default_suite
 from t2m_bench.runs import job as run_job
+from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors

@@ -6,12 +6,13 @@ import pytest
 import torch
 from ranks_bench import CASE_IDS, RandomSource, make_batches, make_recipe
 
+from t2m_bench.data.boxes import jitter_box
 from t2m_bench.data.frame import Frame
 from t2m_bench.embedding.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
 from t2m_bench.training import batches as module
-from t2m_bench.training.batches import BatchMaker, jitter_box
+from t2m_bench.training.batches import BatchMaker
 
 SQUARE = np.array([256.0, 256.0], np.float32)
 

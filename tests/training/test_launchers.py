@@ -8,7 +8,7 @@ import pytest
 import torch
 from ranks_bench import find_port
 
-from t2m_bench.training.launchers import hide_launchers, list_launched
+from t2m_bench.training.launcher_variables import hide_launchers, list_launched
 from t2m_bench.training.process_group import Ranks
 
 LAUNCHERS = {
