@@ -129,11 +129,12 @@ class Trap:
 
 
 def test_the_same_seed_gives_the_same_trials_and_winner_whatever_kills_the_driver(place: Path) -> None:
-    undisturbed, _, _ = finish(start(place, write_sweep(place, "a"), "--trials", "4"))
+    asked = ("optim.epochs=6", "--trials", "4")  # so long that a trial that is seen to run is still there when killed
+    undisturbed, _, _ = finish(start(place, write_sweep(place, "a"), *asked))
     assert undisturbed["trials"] == 4 == sum(undisturbed["states"].values())
     assert undisturbed["study"] == "a"
     path = write_sweep(place, "b")
-    process = start(place, path, "--trials", "4")
+    process = start(place, path, *asked)
     wait_for(place, "b", process, 1)
     process.kill()
     process.communicate(timeout=60)
@@ -142,7 +143,7 @@ def test_the_same_seed_gives_the_same_trials_and_winner_whatever_kills_the_drive
     old.mkdir(parents=True)
     for name in ("tuner.pkl", "trainable.pkl", "searcher-state-x.pkl", "search_gen_state-x.json"):
         (old / name).write_bytes(pickle.dumps(Trap(sprung)))
-    resumed, _, _ = finish(start(place, path, "--trials", "4"))
+    resumed, _, _ = finish(start(place, path, *asked))
     assert not sprung.exists()
     assert resumed["states"] == undisturbed["states"]
     study = load(place, "b")
