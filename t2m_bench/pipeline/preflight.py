@@ -107,11 +107,7 @@ def check_packages(kinds: Iterable[str]) -> None:
         RecipeError: something is not; names the command that installs it.
     """
     for entry in map(ARMS.find, dict.fromkeys(kinds)):
-        if entry.package and importlib.util.find_spec(entry.package) is None:
-            raise RecipeError(
-                f"the arm {entry.name} needs {entry.package}, which is not installed: {_say_install(entry)}, or leave "
-                "the arm out of bench.arms."
-            )
+        _check_package(entry, f"the arm {entry.name}", "leave the arm out of bench.arms")
 
 
 def check_encoder_package(preset: str) -> None:
@@ -121,10 +117,13 @@ def check_encoder_package(preset: str) -> None:
         RecipeError: it is not; names the command that installs it.
     """
     entry = IMAGE_ENCODERS.find(preset)
+    _check_package(entry, f"the image encoder {entry.name}", "choose another image_encoder.preset")
+
+
+def _check_package(entry: ArmEntry | ImageEncoder, what: str, otherwise: str) -> None:
     if entry.package and importlib.util.find_spec(entry.package) is None:
         raise RecipeError(
-            f"the image encoder {entry.name} needs {entry.package}, which is not installed: {_say_install(entry)}, or "
-            "choose another image_encoder.preset."
+            f"{what} needs {entry.package}, which is not installed: {_say_install(entry)}, or {otherwise}."
         )
 
 

@@ -1,4 +1,4 @@
-"""What the check of entries' names sees, and what it lets pass."""
+"""The check of entries' names finds names outside their tables and lets the exceptions pass."""
 
 import shutil
 from pathlib import Path

@@ -32,7 +32,7 @@ from t2m_bench.errors import DatasetError
 
 SECONDS, SOAK_SECONDS = 10 / 3, 300 / 3
 LONGEST_S = 20
-"""What takes longer hangs."""
+"""Seconds after which a trial counts as hanging."""
 
 SEED = int(os.environ.get("T2M_FUZZ_SEED") or time.time_ns() % 1_000_000)
 

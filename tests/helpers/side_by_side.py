@@ -12,7 +12,7 @@ ONE_AFTER_ANOTHER = (
     "tests/test_readme.py",
     "tests/training/test_zero.py",
 )
-"""Where tests start Ray, Slurm or ranks for real, which two cores bear once at a time."""
+"""Places of tests that start Ray, Slurm or ranks for real, of which two cores bear one at a time."""
 
 
 def find_group(nodeid: str) -> str:

@@ -71,7 +71,7 @@ def get_area(pair: MaskPair) -> float:
 
 
 def test_a_measure_may_lie_in_one_file_with_its_entry(tmp_path: Path) -> None:
-    """In a fresh process, where neither module is imported yet, whichever comes first."""
+    """A fresh process imports either module first."""
     write_package(tmp_path, "more_measures", CENTROID, {"t2m_bench.measures": "area = more_measures:AREA"})
     code = "import sys; sys.path.insert(0, sys.argv[1]); import {}, t2m_bench.metrics.measures as measures; "
     code += "print([entry.label for entry in measures.MEASURE_TABLE][-1], measures.list_measured()[-3])"

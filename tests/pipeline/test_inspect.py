@@ -187,7 +187,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_a_damaged_image_is_said_of_its_case_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of one size and time as before, as a failing disk leaves it, so that nothing is read again."""
+    """A failing disk leaves size and time as they were, so that nothing is read again."""
     recipe = write_ultrasound(tmp_path / "data")
     inspect(recipe, tmp_path / "runs", 40, 0, Terminal())
     damaged = sorted((recipe.dataset.root / "Images").glob("*.png"))[3]

@@ -20,7 +20,7 @@ from t2m_bench.search.sweep import Sweep, load_sweep
 
 SECONDS, SOAK_SECONDS = 10.0, 300.0
 SLOW_SECONDS = 20.0
-"""For one file; more is a hang."""
+"""Seconds after which one file counts as hanging."""
 
 RECIPE: dict[str, Any] = {"name": "trial", "dataset": {"root": "data"}, "text_encoder": {"name": "stand-in"}}
 SWEEP: dict[str, Any] = {
@@ -164,7 +164,7 @@ def test_sweeps(seconds: float, tmp_path: Path) -> None:
 def test_bytes(
     seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is no recipe at all, through the command itself: exit code 0 or 2 and no traceback."""
+    """The command ends with 0 or 2, without a traceback, whatever a file holds."""
     path = tmp_path / "recipe.yaml"
     lines = st.one_of(
         st.text(max_size=20), st.sampled_from([*yaml.safe_dump(RECIPE).splitlines(), "&a [*a]", "<<: *a", "? x", "- -"])

@@ -1,17 +1,15 @@
 from pathlib import Path
 
 import pytest
-import torch
+from fold_data import make_fold_data
 from PIL import Image
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
-from t2m_bench.embedding.shards.schema import Signature
-from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.recipe.schema import parse_recipe
 from t2m_bench.runs.reference import score_floors
-from t2m_bench.runs.setup import FoldData, Job
+from t2m_bench.runs.setup import Job
 
 
 @pytest.mark.parametrize(("fields", "mistaken"), [(("t_stage",), "wrong"), (("t_stage", "histology"), "wrong:t_stage")])
@@ -29,22 +27,9 @@ def test_the_class_floor_s_wrong_text_is_of_the_first_field_and_says_so(
     )
     recipe = parse_recipe({"name": "x", "dataset": {"root": "x"}}, "test")
     asking = Asking(("right", "wrong"), ("tight",), {name: {"A": "B"} for name in fields}, {}, {}, {})
-    table, path = TextTable(torch.zeros(1, 4), {}, texts, {}), tmp_path
-    signature = Signature("mini", "", "", "")  # of shards that are not opened
     splits = Splits(tuple(texts)[:2], (), tuple(texts)[2:])
-    data = FoldData(
-        root=path,
-        checkpoint=None,
-        cases=cases,
-        splits=splits,
-        shards=path,
-        signature=signature,
-        texts=table,
-        fields=fields,
-        asking=asking,
-        reference=path,
-    )
-    job = Job("gated", recipe, recipe, data, run_folder=path)
+    data = make_fold_data(tmp_path, cases, splits, asking)
+    job = Job("gated", recipe, recipe, data, run_folder=tmp_path)
     rows = [row for row in score_floors(job, cases[:2], cases[2:], {}) if row["arm"] == "floor_class_mask"]
     given = {row["condition"]: row["given_class"] for row in rows}
     assert given == {"right": " + ".join("A" * len(fields)), mistaken: " + ".join("BA"[: len(fields)])}

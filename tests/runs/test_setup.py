@@ -3,21 +3,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from fold_data import make_fold_data
 from messages import raises_naming
 from plugins import install
 from torch import nn
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
-from t2m_bench.embedding.shards.schema import Signature
-from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import AdapterSection, parse_recipe
 from t2m_bench.runs import job as run_job
-from t2m_bench.runs.setup import Bench, FoldData, Frozen, Job, set_up
+from t2m_bench.runs.setup import Bench, Frozen, Job, set_up
 from t2m_bench.training.process_group import Ranks
 
 
@@ -29,24 +27,10 @@ def make_job(folder: Path) -> Job:
     )
     train, test = tuple(texts)[:8], tuple(texts)[8:]
     raw = {"name": "x", "dataset": {"root": "x", "validation": "test"}, "adapter": {"kind": "shuffled"}}
-    recipe, path = parse_recipe(raw, "test"), folder
-    table = TextTable(torch.zeros(1, 4), {}, texts, {})
+    recipe = parse_recipe(raw, "test")
     asking = Asking(("right",), ("tight",), {}, {}, {}, {})
-    splits = Splits(train, test, test)
-    signature = Signature("mini", "", "", "")  # of shards that are not opened
-    data = FoldData(
-        root=path,
-        checkpoint=None,
-        cases=cases,
-        splits=splits,
-        shards=path,
-        signature=signature,
-        texts=table,
-        fields=("birads",),
-        asking=asking,
-        reference=path,
-    )
-    return Job("shuffled", recipe, recipe, data, run_folder=path)
+    data = make_fold_data(folder, cases, Splits(train, test, test), asking)
+    return Job("shuffled", recipe, recipe, data, run_folder=folder)
 
 
 def test_shuffled_texts_are_drawn_among_cases_outside_the_test_even_where_the_best_epoch_is_chosen_there(

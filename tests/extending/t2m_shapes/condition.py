@@ -6,7 +6,7 @@ from t2m_bench.evaluation.conditions import Asked, Drawn
 from t2m_bench.recipe.conditions import ConditionEntry
 
 PERCENT = (25, 50, 75)
-"""Of the wrong text."""
+"""Shares of the wrong text, in percent."""
 
 
 def draw_blends(asked: Asked) -> Iterator[Drawn]:
