@@ -37,6 +37,7 @@ class Reason(StrEnum):
     NO_PIXELS = "patients without a marked slice that can be decoded with its neighbours"
     FURTHER_SEG = "further SEGs of a patient (the newest that can be used is)"
     FURTHER_STUDY = "further CT studies of a patient"
+    ASKED = "rows that the table says to leave out"
 
 
 CODECS = {
@@ -84,7 +85,7 @@ def describe_exclusions(exclusions: Sequence[Exclusion], path: Path) -> str:
 
 
 def check_exclusions(exclusions: Sequence[Exclusion], path: Path) -> None:
-    """Refuse a dataset of which anything is left out.
+    """Refuse a dataset of which anything is left out that its table does not say to leave out.
 
     Args:
         path: the file that names what was left out.
@@ -92,6 +93,7 @@ def check_exclusions(exclusions: Sequence[Exclusion], path: Path) -> None:
     Raises:
         DatasetError: naming each reason, how many, and the file.
     """
-    if exclusions:
-        what = describe_exclusions(exclusions, path)
+    found = [exclusion for exclusion in exclusions if exclusion.reason != Reason.ASKED]
+    if found:
+        what = describe_exclusions(found, path)
         raise DatasetError(f"{what}. Mend them, or prepare without strict to go on without them.")

@@ -67,6 +67,15 @@ class MaskFile:
 
 
 @dataclass(frozen=True)
+class StoredFile:
+    """Grey values of an image as they are stored, (H, W), with the mode and bits a channel of the file."""
+
+    values: NDArray[Any]
+    mode: str
+    bits: int
+
+
+@dataclass(frozen=True)
 class GreyFile:
     """An image as 8-bit grey, (H, W), with the mode and bits a channel that it was stored with."""
 
@@ -124,13 +133,40 @@ def load_grey_file(path: Path) -> GreyFile:
         DatasetError: the file is absent, truncated or no image; has pixels of more than 8 bits, transparent ones or
             colours of print; has several frames, or is to be turned by its orientation tag.
     """
+    stored = load_stored_file(path)
+    pixels = _narrow(path, stored.mode, stored.values) if stored.mode in DEEP else stored.values
+    return GreyFile(pixels, stored.mode, stored.bits)
+
+
+def load_stored_file(path: Path) -> StoredFile:
+    """Read an image file as grey values of whatever depth it has; colours of 8 bits become grey.
+
+    Raises:
+        DatasetError: as `load_grey_file`, but for pixels of more than 8 bits.
+    """
     with _open(path) as image:
         if image.mode in DEEP:
-            pixels, bits = _narrow(path, image.mode, np.asarray(image)), 16 if "16" in image.mode else 32
-        else:
-            _check_opaque(path, image)
-            pixels, bits = np.asarray(image.convert("L"), dtype=np.uint8), 1 if image.mode == "1" else 8
-        return GreyFile(pixels, image.mode, bits)
+            return StoredFile(np.asarray(image).copy(), image.mode, 16 if "16" in image.mode else 32)
+        _check_opaque(path, image)
+        return StoredFile(np.asarray(image.convert("L"), dtype=np.uint8), image.mode, 1 if image.mode == "1" else 8)
+
+
+def load_label_file(path: Path) -> NDArray[Any]:
+    """Read a mask file of several labels as their numbers, (H, W); of a palette, the indices.
+
+    Raises:
+        DatasetError: as `load_grey_file`; or the file has colours, or is compressed with loss, which alters labels.
+    """
+    with _open(path) as image:
+        if image.format == "JPEG":
+            raise DatasetError(f"{path}: is a JPEG, which alters the values of labels. Write the mask as PNG or TIFF.")
+        if image.mode in {"1", "L", "P"} | DEEP:
+            return np.asarray(image).copy()
+        _check_opaque(path, image)
+        values, is_grey = _merge_colours(np.asarray(image.convert("RGB")))
+        if not is_grey:
+            raise DatasetError(f"{path}: has colours, and labels are numbers. Write it with one number a label.")
+        return values
 
 
 def load_mask_file(path: Path) -> MaskFile:
@@ -147,7 +183,7 @@ def load_mask_file(path: Path) -> MaskFile:
         else:
             _check_opaque(path, image)
             values, is_grey = _merge_colours(np.asarray(image.convert("RGB")))
-        mask, num_values = _cut(path, values, is_grey)
+        mask, num_values = cut_mask(path, values, is_grey)
         return MaskFile(mask, image.mode, num_values)
 
 
@@ -228,8 +264,12 @@ def _merge_colours(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.int64], bool]:
     return red << 16 | green << 8 | blue, False
 
 
-def _cut(path: Path, values: NDArray[Any], is_grey: bool) -> tuple[NDArray[np.bool_], int]:
-    """Return the mask of some values, and how many there are."""
+def cut_mask(path: Path, values: NDArray[Any], is_grey: bool = True) -> tuple[NDArray[np.bool_], int]:
+    """Return the mask of some values, and how many there are.
+
+    Raises:
+        DatasetError: the values do not say which pixels are the lesion.
+    """
     if values.dtype == bool:
         return values.copy(), int(values.any()) + int(not values.all())  # Pillow's own memory is read-only
     found = np.unique(values)

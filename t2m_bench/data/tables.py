@@ -31,7 +31,7 @@ Column = str | tuple[str, ...]
 """A column's name, or names of which one must be there."""
 
 
-def read_table(path: Path, columns: Sequence[Column]) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[Column], way_out: str = "") -> pd.DataFrame:
     """Return the rows as text without spaces around it; the index is the row in the file, counted from 1.
 
     Blank rows and columns without a name are skipped. The delimiter is the one that gives `columns`, a comma before a
@@ -39,6 +39,7 @@ def read_table(path: Path, columns: Sequence[Column]) -> pd.DataFrame:
 
     Args:
         columns: must be there, each once.
+        way_out: what to do where one is absent.
 
     Raises:
         DatasetError: the file cannot be read, a column is missing or repeated, or a row has more or fewer fields than
@@ -52,7 +53,8 @@ def read_table(path: Path, columns: Sequence[Column]) -> pd.DataFrame:
         names = [name for name in header if name in _list_names(column)]
         if not names:
             wanted = " or ".join(_list_names(column))
-            raise DatasetError(f"{path}: column {wanted} is absent; found {_show(header) or 'nothing'}.")
+            hint = f" {way_out}" if way_out else ""
+            raise DatasetError(f"{path}: column {wanted} is absent; found {_show(header) or 'nothing'}.{hint}")
         if names.count(names[0]) > 1:
             raise DatasetError(f"{path}: column {names[0]} stands {names.count(names[0])} times. Keep one.")
     rows, lines = [], []

@@ -27,6 +27,7 @@ class DataSet:
         prompts: its shipped prompt file; empty where a recipe names a file of its own.
         fetch: "module:function" from a folder and a `terminal.Terminal` to a `fetching.fetch.Fetched`; empty where
             `t2m-bench fetch` cannot get it.
+        reads_table: whether its cases are the rows of `dataset.table`.
         has_old_stamps: whether folders were prepared from it before stamps named kind and version of the reader; its
             first version keeps the stamps of then.
     """
@@ -42,6 +43,7 @@ class DataSet:
     unseen_by: Mapping[str, str] = field(default_factory=dict)
     prompts: str = ""
     fetch: str = ""
+    reads_table: bool = False
     has_old_stamps: bool = False
 
     @property
@@ -79,6 +81,12 @@ DATA_SETS: Registry[DataSet] = Registry(
             unseen_by={DEFAULT_ENCODER: "These were of ultrasound: it never saw a bright lesion, as CT has them."},
             prompts="nsclc",
             fetch="t2m_bench.fetching.fetch:fetch_nsclc",
+        ),
+        DataSet(
+            name="table",
+            label="Your own data",
+            reader="t2m_bench.data.datasets.table.data_set:OwnTable",
+            reads_table=True,
         ),
     ),
 )

@@ -39,8 +39,8 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 IMAGE_WIDTH = 256
 """D, the width of SAM's image embedding in every preset (segment_anything/build_sam.py)."""
 
-NOT_DECISIVE = ("root", "clinical", "strict")
-"""Excluded from the hash: location and strictness. The content is hashed through the manifest."""
+NOT_DECISIVE = ("root", "clinical", "table", "columns", "strict")
+"""Excluded from the hash: location, names of columns and strictness. The content is hashed through the manifest."""
 
 UNDECIDING = (
     *(f"dataset.{name}" for name in NOT_DECISIVE),
@@ -78,6 +78,36 @@ class CtSection(Section):
     slice_seed: Seed = 0
 
 
+class ColumnsSection(Section):
+    """Names the columns of a data set's own table.
+
+    Columns with the names below are used where the table has them; `image`, `mask` and `patient` it must have. A column
+    that the recipe names must be in the table. `label: null` leaves a column out that means something else.
+    """
+
+    image: str = "image"
+    """Path of the image, from `dataset.root`; `file.nii.gz#z=41` is one slice of a volume."""
+    mask: str = "mask"
+    """Path of the reference mask, from `dataset.root`."""
+    patient: str = "patient"
+    case: str | None = "case"
+    """Name of the case, unique in the table; rows are numbered without it."""
+    fold: str | None = "fold"
+    """Test fold, from 1; derived by patient and class without it."""
+    spacing_mm: str | tuple[str, str] | None = "spacing_mm"
+    """One column with one number, or with row and column spacing, or two columns [row, column]."""
+    box: str | None = "box"
+    """x0, y0, x1, y1 in pixels, half open, origin top left; the tight box of the mask without it."""
+    label: str | None = "label"
+    """Value of the lesion in the mask file; several values make several cases."""
+    exclude: str | None = "exclude"
+    """Rows with yes, true or 1 are left out."""
+    strata: Annotated[tuple[str, ...], NO_REPEATS] = ()
+    """Columns of groupings, such as the scanner."""
+    text: dict[str, str] = Field(default_factory=dict)
+    """Field of the prompt file -> column, where the names differ."""
+
+
 class DatasetSection(Section):
     """Selects the cases and their split by patient."""
 
@@ -86,6 +116,14 @@ class DatasetSection(Section):
     root: AnyPath
     clinical: AnyPath | None = None
     """The clinical table of `nsclc`; looked for in `root` where it is not named."""
+    table: AnyPath | None = None
+    """The table of your own data (`kind: table`), CSV or Parquet: in `root`, or a path."""
+    columns: ColumnsSection = ColumnsSection()
+    intensity: Literal["minmax"] | tuple[Annotated[float, Field(gt=0.0)], float] = "minmax"
+    """How images of your own with more than 8 bits become 8 bits: by their lowest and highest value, or [width, level].
+
+    CT in DICOM files is windowed as `ct.window` says.
+    """
     ct: CtSection = CtSection()
     strict: bool = False
     """Refuse a data set of which anything is left out or flagged by the image audit."""
@@ -112,6 +150,12 @@ class DatasetSection(Section):
             raise ValueError(f"dataset.kind: {DATA_SETS.describe_unknown(self.kind)}")
         if self.phantom is not None and not DATA_SETS.find(self.kind).phantom:
             raise ValueError(f"dataset.phantom: there are no phantoms of {self.kind}")
+        reads_table = {entry.name: entry.reads_table for entry in DATA_SETS.own}.get(self.kind)
+        if reads_table and self.table is None:
+            raise ValueError("dataset.table is required and absent: the table with a row for each image and mask")
+        if reads_table is False and self.table is not None:
+            kinds = ", ".join(entry.name for entry in DATA_SETS.own if entry.reads_table)
+            raise ValueError(f"dataset.table means nothing to dataset.kind = {self.kind}; set dataset.kind to {kinds}")
         return self
 
 

@@ -22,7 +22,7 @@ from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.measures import MEASURE_TABLE
 
-ALLOWED = 5
+ALLOWED = 7
 
 TABLE_FILES = frozenset(f"recipe/{name}.py" for name in ("arms", "conditions", "datasets", "encoders", "measures"))
 
@@ -41,6 +41,12 @@ EXCEPTIONS = (
     Exempt("unknown", frozenset({"data/prompts.py"}), "the class of a text field that the source does not give"),
     Exempt("random", frozenset({"search/sweep.py", "search/samplers.py"}), "a sampler of Optuna, as sweeps name it"),
     Exempt("predicted", frozenset({"runs/setup.py"}), "a field of probe.json: the classes that the probe predicts"),
+    Exempt(
+        "table",
+        frozenset({"cli.py", "data/phantoms/nsclc.py", "recipe/schema.py"}),
+        "a path that a verb prints, a stream of random numbers, whose name decides what is drawn, and a recipe's field",
+    ),
+    Exempt("label", frozenset({"recipe/schema.py"}), "a column of a user's own table: which value of a mask is meant"),
     Exempt(
         "right",
         frozenset({"data/phantoms/bus_bra.py", "embedding/shards/reader.py", "reporting/console.py"}),

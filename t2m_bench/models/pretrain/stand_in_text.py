@@ -95,7 +95,7 @@ class Training:
 
 def load_books() -> list[PromptBook]:
     """Load the shipped prompt files."""
-    return [load_prompts(entry.prompts, "category") for entry in DATA_SETS.own]
+    return [load_prompts(entry.prompts, "category") for entry in DATA_SETS.own if entry.prompts]
 
 
 def list_sentences(books: list[PromptBook], use: Use) -> list[tuple[Label, str]]:
