@@ -166,12 +166,29 @@ def recipe(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("r
 
 @app.command()
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to copy into.", metavar="DIR", parser=_read_path)],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder to write into; with --table this one by default.", metavar="DIR", parser=_read_path
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="A table of your own images, masks and patients, in their folder: writes a recipe and a prompt file.",
+            parser=_read_path,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the shipped recipes, sweeps and Slurm scripts to a folder of your own, to edit; keeps what you changed."""
+    """Copy the shipped recipes, sweeps and Slurm scripts to a folder, to edit; or write a recipe for your own table."""
     from t2m_bench.shipped import copy_shipped
 
+    if table is not None:
+        _init_table(table, folder or Path(), as_json)
+        return
+    if folder is None:
+        raise UserError("init: name the folder to copy into (DIR), or a table of your own (--table FILE).")
     copied = copy_shipped(folder)
     for path in copied.kept:
         _say(f"kept {path}: it was changed", sys.stderr)
@@ -653,6 +670,16 @@ def _report_sweep(folder: Path, formats: tuple[str, ...], full: bool) -> dict[st
 def _list_written(report: Any) -> dict[str, Any]:
     paths = {kind: str(path) for kind, path in report.paths.items()}
     return {"report": paths.get("html", next(iter(paths.values()))), "written": paths}
+
+
+def _init_table(table: Path, folder: Path, as_json: bool) -> None:
+    from t2m_bench.pipeline.own_recipe import write_own_recipe
+
+    written = write_own_recipe(table, folder)
+    for line in written.said:
+        _say(line)
+    _say(f"wrote {written.recipe} and {written.prompts}; edit them, then: t2m-bench inspect {written.recipe}")
+    _end(as_json, {"recipe": str(written.recipe), "prompts": str(written.prompts), "columns": written.said})
 
 
 def _find(given: Path, folder: str = "launch") -> Path:

@@ -129,7 +129,7 @@ def _decode(path: Path) -> str:
 def _find_delimiter(text: str, columns: Sequence[Column]) -> str:
     found = {delimiter: set(_read_header(text, delimiter)) for delimiter in DELIMITERS}
     for delimiter, header in found.items():
-        if not any(header.isdisjoint(_list_names(column)) for column in columns):
+        if columns and not any(header.isdisjoint(_list_names(column)) for column in columns):
             return delimiter
     return max(found, key=lambda delimiter: len(found[delimiter]))
 

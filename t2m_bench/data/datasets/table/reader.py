@@ -3,18 +3,16 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.datasets.table.dicom import is_dicom, load_dicom
-from t2m_bench.data.datasets.table.nifti import load_volume, take_slice
-from t2m_bench.data.datasets.table.places import Place
+from t2m_bench.data.datasets.table.dicom import is_dicom
+from t2m_bench.data.datasets.table.files import Volumes, load_file
 from t2m_bench.data.datasets.table.rows import Row
 from t2m_bench.data.datasets.table.stored import Intensity, Stored, ValuesError, to_eight_bits
 from t2m_bench.data.image_audit import PixelValues, measure_pixels
@@ -24,7 +22,6 @@ from t2m_bench.data.images import (
     cut_mask,
     load_label_file,
     load_mask_file,
-    load_stored_file,
     write_png,
 )
 from t2m_bench.errors import DatasetError
@@ -58,18 +55,6 @@ class Made:
     values: PixelValues
 
 
-@dataclass
-class _Volumes:
-    """Volumes of the rows of one image, each read once."""
-
-    loaded: dict[Path, Any] = field(default_factory=dict)
-
-    def take(self, place: Place) -> Stored:
-        if place.path not in self.loaded:
-            self.loaded[place.path] = load_volume(place.path)
-        return take_slice(place, self.loaded[place.path])
-
-
 def make_cases(
     table: Path, rows: Sequence[Row], out: Path, rule: PixelRule, on_case: Callable[[int, int], None]
 ) -> list[Made]:
@@ -95,7 +80,7 @@ def make_cases(
 
 
 def _make_of_file(table: Path, out: Path, rule: PixelRule, rows: Sequence[Row]) -> dict[int, list[Made]]:
-    volumes = _Volumes()
+    volumes = Volumes()
     made = {}
     for row in rows:
         try:
@@ -105,8 +90,8 @@ def _make_of_file(table: Path, out: Path, rule: PixelRule, rows: Sequence[Row]) 
     return made
 
 
-def _make_of_row(out: Path, rule: PixelRule, row: Row, volumes: _Volumes) -> list[Made]:
-    stored = _load_image(row.image, volumes)
+def _make_of_row(out: Path, rule: PixelRule, row: Row, volumes: Volumes) -> list[Made]:
+    stored = load_file(row.image, volumes)
     try:
         pixels = to_eight_bits(stored, rule.intensity, rule.window_hu)
     except ValuesError as error:
@@ -121,17 +106,8 @@ def _make_of_row(out: Path, rule: PixelRule, row: Row, volumes: _Volumes) -> lis
     ]
 
 
-def _load_image(place: Place, volumes: _Volumes) -> Stored:
-    if place.is_volume:
-        return volumes.take(place)
-    if is_dicom(place.path):
-        return load_dicom(place.path)
-    file = load_stored_file(place.path)
-    return Stored(file.values, file.mode, file.bits)
-
-
 def _load_lesion(
-    row: Row, label: int | None, image: Stored, volumes: _Volumes
+    row: Row, label: int | None, image: Stored, volumes: Volumes
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
     """Return the mask of a lesion, and flags.
 
@@ -145,7 +121,7 @@ def _load_lesion(
         file = load_mask_file(path)
         mask, flags = file.mask, ("mask_cut_at_half",) if file.num_values > 2 else ()
     else:
-        stored = Stored(load_label_file(path), "", 8) if is_plain else _load_image(row.mask, volumes)
+        stored = Stored(load_label_file(path), "", 8) if is_plain else load_file(row.mask, volumes)
         _check_geometry(row, image, stored)
         mask = cut_mask(path, stored.values)[0] if label is None else stored.values == label
         if label is not None and not mask.any():
