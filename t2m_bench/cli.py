@@ -1,6 +1,5 @@
 """The verbs of `t2m-bench`, nothing else; heavy imports stay inside them so that --help answers at once."""
 
-import io
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from typer.core import TyperGroup
 
 from t2m_bench import __version__
 from t2m_bench.errors import StoppedError, UserError, WorkersLostError
+from t2m_bench.output import find_loss, keep_outputs
 from t2m_bench.recipe.datasets import DATA_SETS
 
 DEMO = Path("demo")
@@ -725,11 +725,23 @@ def _end(as_json: bool, summary: dict[str, Any]) -> None:
         print(json.dumps(summary))
 
 
-def _replace_foreign_characters() -> None:
-    """Have characters that the output's encoding lacks replaced: what prints after the work must not fail it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+def _run_verb() -> tuple[int, str]:
+    """Run a verb; return the exit code and what to say on standard error."""
+    try:
+        app()
+    except SystemExit as ended:  # as which typer ends every verb
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None), ""
+    except UserError as error:
+        return 2, str(error)
+    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains better
+        from t2m_bench.files import explain
+
+        return 2, f"{explain(error)}. What was finished is kept; mend the cause and run the same command."
+    except StoppedError as error:
+        return error.exit_code, str(error)
+    except WorkersLostError as error:
+        return WORKERS_LOST_EXIT_CODE, str(error)
+    return 0, ""
 
 
 def main() -> None:
@@ -737,20 +749,12 @@ def main() -> None:
     # before torch is imported: threads that spin while they wait, OpenMP's default, make a step some ten times as long
     # wherever other work shares the processors
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _replace_foreign_characters()
-    try:
-        app()
-    except UserError as error:
-        code, message = 2, str(error)
-    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains better
-        from t2m_bench.files import explain
-
-        code, message = 2, f"{explain(error)}. What was finished is kept; mend the cause and run the same command."
-    except StoppedError as error:
-        code, message = error.exit_code, str(error)
-    except WorkersLostError as error:
-        code, message = WORKERS_LOST_EXIT_CODE, str(error)
-    else:
-        return
-    _say(f"t2m-bench: {message}", sys.stderr)
+    keep_outputs()
+    code, message = _run_verb()
+    lost = find_loss(sys.stdout)
+    if code == 0 and lost:
+        code = 2
+        message = f"standard output could not be written ({lost}); all other work of this command is done"
+    if message:
+        _say(f"t2m-bench: {message}", sys.stderr)
     sys.exit(code)

@@ -177,12 +177,22 @@ def embed_texts(recipe: Recipe, runs: Path, terminal: Terminal) -> Texts:
     book = load_prompts(recipe.prompts.file, recipe.prompts.family)
     signature = BankSignature(encoder.name, compute_text_sha256(encoder.name), encoder.pooling, book.sha256)
     path = runs / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
-    if path.is_file():
-        terminal.say(f"reused {path}")
-        return Texts(book, load_bank(path, signature), signature)
-    sentences = book.all_sentences()
-    embeddings = load_text_encoder(encoder.name, encoder.pooling).encode(sentences).numpy()
-    bank = PromptBank(sentences, embeddings)
+    if not path.is_file():
+        waiting = f"waiting for {path.parent}: another process embeds sentences"
+        with hold_lock(path.parent / LOCK_NAME, on_wait=lambda: terminal.say(waiting)):
+            if not path.is_file():  # who was waited for may have written it
+                return Texts(book, _encode_texts(recipe, book, path, signature, terminal), signature)
+    terminal.say(f"reused {path}")
+    return Texts(book, load_bank(path, signature), signature)
+
+
+def _encode_texts(
+    recipe: Recipe, book: PromptBook, path: Path, signature: BankSignature, terminal: Terminal
+) -> PromptBank:
+    """Encode and write the sentences of a book in a folder of banks that this process holds."""
+    clear_partial(path.parent)
+    encoder, sentences = recipe.text_encoder, book.all_sentences()
+    bank = PromptBank(sentences, load_text_encoder(encoder.name, encoder.pooling).encode(sentences).numpy())
     write_bank(path, bank, signature)
     terminal.say(f"wrote {path}: {len(sentences)} sentences by {encoder.name}")
-    return Texts(book, bank, signature)
+    return bank

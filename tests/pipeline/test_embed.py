@@ -4,7 +4,8 @@ import re
 import shutil
 import subprocess
 import sys
-from multiprocessing.synchronize import Event
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,34 @@ def test_a_second_embedding_waits_and_takes_what_the_first_made(small_recipe: Re
     waiting, reused = said
     check_names(waiting, "waiting", folder)
     check_names(reused, "reused", folder, 63)
+
+
+def _embed_texts_together(recipe: Recipe, folder: Path, together: Barrier, said: "Queue[list[str]]") -> None:
+    sentences: list[str] = []
+
+    class Listening(Terminal):
+        def say(self, sentence: str) -> None:
+            sentences.append(sentence)
+
+    together.wait(300)
+    texts = embed_texts(recipe, folder, Listening())
+    assert texts.bank.sentences == texts.book.all_sentences()
+    said.put(sentences)
+
+
+def test_of_two_processes_one_writes_the_prompt_bank(small_recipe: Recipe, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    together, said = context.Barrier(2), context.Queue()
+    arguments = (small_recipe, tmp_path, together, said)
+    processes = [context.Process(target=_embed_texts_together, args=arguments) for _ in range(2)]
+    for process in processes:
+        process.start()
+    ended = sorted(said.get(timeout=300)[-1].split()[0] for _ in processes)
+    for process in processes:
+        process.join()
+    assert ended == ["reused", "wrote"]
+    assert len(list(tmp_path.glob("prompt_banks/*.h5"))) == 1
+    assert not list(tmp_path.glob("prompt_banks/.*.partial"))
 
 
 def test_a_truncated_file_is_refused(small_recipe: Recipe, tmp_path: Path) -> None:
