@@ -1,17 +1,15 @@
 """Parts for Ray Tune: a searcher over the study, and two ways to train a trial. Import it inside a Ray session."""
 
-import math
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from t2m_bench.cluster.train_job import build_trainer
@@ -20,8 +18,9 @@ from t2m_bench.errors import UserError
 from t2m_bench.files import load_json, write_json
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.runs.trial import FrozenParts, TrialData, TrialReport, describe_failure, name_failure
+from t2m_bench.search.pruning import Pruning
 from t2m_bench.search.samplers import Sampling
-from t2m_bench.search.study import complete, fail, list_counted, prune
+from t2m_bench.search.study import complete, fail, prune
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params
 from t2m_bench.training.process_group import Ranks
 
@@ -34,9 +33,6 @@ NODE_LOST = ("its node has died", "ActorUnavailableError")
 
 WAITING_BYTES = 2**20
 """All that the process of a wide trial reserves: no CPU, which its workers need, but Tune refuses nothing at all."""
-
-NOBODY: Any = None
-"""Stands for Tune's controller, which nothing queries about trials that ended."""
 
 
 def build_tuner(
@@ -68,7 +64,7 @@ def build_tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=build_scheduler(loaded.sweep, loaded.recipe.optim.epochs, study),
+            scheduler=StudyScheduler(searcher),
             num_samples=remaining,
             max_concurrent_trials=at_once,
             reuse_actors=not demand.is_wide,
@@ -86,45 +82,6 @@ def build_tuner(
     )
 
 
-def build_scheduler(sweep: Sweep, epochs: int, study: optuna.Study) -> TrialScheduler:
-    """Return what stops poor trials early, epoch by epoch, told what the study's earlier trials reached."""
-    (metric, direction), *_ = sweep.objectives.items()
-    section = sweep.scheduler
-    if section.kind == "none":
-        return FIFOScheduler()  # type: ignore[no-untyped-call]  # ray leaves it untyped
-    options: dict[str, Any] = {"metric": metric, "mode": "max" if direction == "maximize" else "min"}
-    options |= {"time_attr": "epoch", "grace_period": min(section.grace_epochs, epochs)}
-    if section.kind == "median":
-        # it would pause trials, which takes a checkpoint, as long as it knows too few
-        options["min_time_slice"] = math.inf
-        median = MedianStoppingRule(**options)
-        for past, results in _list_past(study, metric):
-            for result in [*results, results[-1]]:  # as Tune does, which tells the last twice
-                median.on_trial_complete(NOBODY, past, result)
-        return median
-    # one more than any trial has: a trial that reaches its last epoch ends by itself
-    asha = AsyncHyperBandScheduler(max_t=epochs + 1, reduction_factor=section.reduction, **options)
-    for past, results in _list_past(study, metric):
-        asha.on_trial_add(NOBODY, past)
-        for result in results:
-            asha.on_trial_result(NOBODY, past, result)
-    return asha
-
-
-@dataclass(frozen=True)
-class _Past:
-    """A trial of an earlier process, as far as schedulers ask."""
-
-    trial_id: str
-
-
-def _list_past(study: optuna.Study, metric: str) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
-    for trial in list_counted(study):
-        steps = sorted(trial.intermediate_values.items())
-        if steps:
-            yield _Past(f"past{trial.number}"), [{"epoch": epoch, metric: value} for epoch, value in steps]
-
-
 class StudySearcher(Searcher):
     """Asks the study for trials and tells it how each ended.
 
@@ -138,6 +95,7 @@ class StudySearcher(Searcher):
         self._study = study
         self._objectives = list(sweep.objectives)
         self._sampling = Sampling(sweep)
+        self._pruning = Pruning(sweep.scheduler)
         self._on_change = on_change
         self._running: dict[str, optuna.Trial] = {}
         self._reported: dict[int, int] = {}
@@ -159,9 +117,9 @@ class StudySearcher(Searcher):
         trial = self._running[trial_id] = self._sampling.ask(self._study)
         return {"number": trial.number, "params": trial.params}
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Note the objective after an epoch."""
-        self._report(self._running[trial_id], result)
+    def is_poor(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Report the objective after an epoch to the study; return whether the trial should end there."""
+        return self._report(self._running[trial_id], result) and not result["finished"]
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell a trial that reported to its end or was stopped; of a crash `tell_crash` hears more."""
@@ -175,7 +133,6 @@ class StudySearcher(Searcher):
             self._report(trial, found)
             complete(self._study, trial.number, [found[name] for name in self._objectives], dict(found["members"]))
         else:
-            self._report(trial, found)
             prune(self._study, trial.number, found["epoch"], dict(found["members"]))
         self._on_change()
 
@@ -194,14 +151,34 @@ class StudySearcher(Searcher):
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Save nothing."""
 
-    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> None:
-        """Note the objective once an epoch; Optuna takes no steps of several objectives."""
+    def _report(self, trial: optuna.Trial, result: dict[str, Any]) -> bool:
+        """Report the objective once per epoch and return whether it is poor; several objectives have no pruner.
+
+        A trial's last epoch is judged too, without effect on itself: Optuna notes it for the trials to come.
+        """
         if len(self._objectives) > 1 or "failure" in result:
-            return
+            return False
         epoch = int(result["epoch"])
-        if epoch > self._reported.get(trial.number, 0):
-            self._reported[trial.number] = epoch
-            trial.report(result[self._objectives[0]], epoch)
+        if epoch <= self._reported.get(trial.number, 0):
+            return False
+        self._reported[trial.number] = epoch
+        trial.report(result[self._objectives[0]], epoch)
+        return self._pruning.is_poor(self._study, trial.number)
+
+
+class StudyScheduler(FIFOScheduler):
+    """Stops a trial where the study's pruner finds it poor.
+
+    Tune asks a scheduler before the searcher hears of a result, so the result reaches the study from here.
+    """
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # ray leaves it untyped
+        self._searcher = searcher
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Return whether the trial goes on after an epoch."""
+        return self.STOP if self._searcher.is_poor(trial.trial_id, result) else self.CONTINUE
 
 
 class _CrashTeller(tune.Callback):

@@ -1,6 +1,7 @@
 """Optuna's samplers, seeded trial by trial, so that a study that was stopped goes on as it would have."""
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -74,22 +75,30 @@ class Sampling:
         return len(running)
 
     def _list_given(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any] | None:
-        """Return the values that a trial had or was to have, should the process have died while it was asked.
+        """Return the values that a trial had or was to have.
 
-        Other samplers fill in what lacks when the trial is asked again; a grid knows its points by the first asking
-        alone.
-        None: it was not yet given one, so the point is free.
+        A process may die while a trial is asked, before it has a value for each axis. A grid knows the missing ones by
+        the first asking alone. The seed of other samplers draws the whole trial again; beside values given in advance
+        it would draw others, since each draw moves its stream of random numbers on.
+
+        Returns:
+            None where the next trial that is asked has these values anyhow.
         """
         given: dict[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params
-        lacking = self._distributions.keys() - given.keys()
-        if self._sweep.sampler.kind != "grid" or not lacking:
+        missing = [name for name in self._list_axes(given) if name not in given]
+        if not missing:
             return given
         if "grid_id" not in trial.system_attrs:
             return None
         grid = self._build_sampler(0)
         return given | {
-            name: grid.sample_independent(study, trial, name, self._distributions[name]) for name in lacking
+            name: grid.sample_independent(study, trial, name, self._distributions[name]) for name in missing
         }
+
+    def _list_axes(self, params: Mapping[str, Any]) -> list[str]:
+        """Return the axes that exist under the values that are known, in the order in which they are asked."""
+        space = self._sweep.space.items()
+        return [name for name, axis in space if all(params.get(other) in axis.allows(other) for other in axis.when)]
 
     def _build_sampler(self, number: int) -> BaseSampler:
         section = self._sweep.sampler

@@ -167,7 +167,7 @@ def complete(study: optuna.Study, number: int, values: list[float], members: Map
 
 
 def prune(study: optuna.Study, number: int, epoch: int, members: Mapping[str, float]) -> None:
-    """Tell a trial that the scheduler stopped; its value is the one reported last."""
+    """Tell a trial that the pruner stopped; its value is the one reported last."""
     set_attribute(study, number, MEMBERS, dict(members))
     set_attribute(study, number, REASON, f"stopped by the scheduler after epoch {epoch}")
     study.tell(number, state=TrialState.PRUNED)
@@ -179,22 +179,21 @@ def set_attribute(study: optuna.Study, number: int, key: str, value: Any) -> Non
     study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Return whether a trial was lost with its process; its values are asked again."""
+    return bool(trial.user_attrs.get(REASON) == INTERRUPTED)
+
+
 def list_counted(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that count: all that ended by themselves or by the scheduler, not those interrupted."""
-    return [
-        trial
-        for trial in study.get_trials(deepcopy=False)
-        if trial.state.is_finished() and trial.user_attrs.get(REASON) != INTERRUPTED
-    ]
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state.is_finished() and not is_interrupted(trial)]
 
 
 def count_asked(study: optuna.Study) -> int:
     """Return how many trials were asked and not interrupted, which stopping and going on leaves as it was."""
-    waiting_or_lost = (
-        trial.state is TrialState.WAITING or trial.user_attrs.get(REASON) == INTERRUPTED
-        for trial in study.get_trials(deepcopy=False)
-    )
-    return sum(not lost for lost in waiting_or_lost)
+    trials = study.get_trials(deepcopy=False)
+    return sum(trial.state is not TrialState.WAITING and not is_interrupted(trial) for trial in trials)
 
 
 def count_states(study: optuna.Study) -> dict[str, int]:

@@ -55,11 +55,16 @@ class SamplerSection(Section):
 
 
 class SchedulerSection(Section):
-    """Ray Tune's scheduler, which stops a trial early by its objective beside the other trials' at the same epoch."""
+    """Optuna's pruner, which stops a trial early by its objective beside the other trials' at the same epoch."""
 
     kind: Literal["asha", "median", "none"] = "asha"
+    """`asha`: successive halving. `median`: a trial that never reached the median of the complete ones ends."""
     grace_epochs: Positive = 1
-    reduction: Annotated[float, Field(gt=1.0)] = 3.0
+    """No trial is stopped before this epoch."""
+    reduction: Annotated[float, Field(ge=2.0, multiple_of=1.0)] = 3.0
+    """Of `asha`: one trial in so many goes on at epochs `grace_epochs` x 1, `reduction`, `reduction`^2, ...
+
+    A whole number; a float, as earlier versions had it, so that hashes of sweeps stay."""
 
 
 class ResourcesSection(Section):

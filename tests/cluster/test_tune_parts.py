@@ -5,13 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import torch
 from messages import check_names
 
 from t2m_bench.recipe.typed_yaml import validate
-from t2m_bench.search.study import complete, open_study
+from t2m_bench.search.study import open_study
 from t2m_bench.search.sweep import Sweep
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # ray reads them when it is first imported; cluster/session.py too
@@ -25,44 +24,42 @@ def make_sweep(kind: str) -> Sweep:
     return validate(Sweep, raw | {"scheduler": {"kind": kind, "reduction": 2}}, "sweep", "test")
 
 
-def decide(scheduler: Any, name: str, values: list[float]) -> str:
-    """Return the decision on the last of a trial's values."""
-    scheduler.on_trial_add(None, _Trial(name))
-    decisions = [
-        scheduler.on_trial_result(None, _Trial(name), {"epoch": epoch, "val_dice": value})
-        for epoch, value in enumerate(values, start=1)
-    ]
-    return str(decisions[-1])
-
-
 class _Trial(str):
     @property
     def trial_id(self) -> str:
         return str(self)
 
 
-@pytest.mark.parametrize("kind", ["asha", "median"])
-def test_a_fresh_scheduler_is_told_what_earlier_trials_reached(tmp_path: Path, kind: str) -> None:
-    from t2m_bench.cluster.tune_parts import build_scheduler
+def test_tune_stops_what_the_study_finds_poor_and_never_a_finished_trial(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_parts import StudyScheduler, StudySearcher
 
-    sweep = make_sweep(kind)
+    sweep = make_sweep("asha")
     study = open_study(tmp_path, sweep, "s")
-    assert decide(build_scheduler(sweep, 4, study), "first", [0.1]) == "CONTINUE"
-    for place in range(5):
-        trial = study.ask()
-        trial.suggest_float(GATE, 0.1, 0.9)
-        for epoch in (1, 2):
-            trial.report(0.80 + 0.01 * place + 0.01 * epoch, epoch)
-        complete(study, trial.number, [0.82 + 0.01 * place], {})
-    assert decide(build_scheduler(sweep, 4, study), "poor", [0.5]) == "STOP"
-    assert decide(build_scheduler(sweep, 4, study), "good", [0.9]) == "CONTINUE"
+    searcher = StudySearcher(study, sweep, lambda: None, lambda: False)
+    scheduler: Any = StudyScheduler(searcher)
+
+    def decide(name: str, epoch: int, value: float) -> str:
+        result = {"val_dice": value, "epoch": epoch, "finished": epoch == 3, "members": []}
+        return str(scheduler.on_trial_result(None, _Trial(name), result))
+
+    for name in ("good", "poor", "ending"):
+        searcher.suggest(name)
+    assert [decide("good", epoch, 0.8) for epoch in (1, 2, 3)] == ["CONTINUE"] * 3
+    assert decide("poor", 1, 0.5) == "STOP"
+    assert decide("ending", 3, 0.4) == "CONTINUE"
+    assert [trial.intermediate_values for trial in study.trials] == [{1: 0.8, 2: 0.8, 3: 0.8}, {1: 0.5}, {3: 0.4}]
 
 
-def test_several_objectives_have_no_scheduler(tmp_path: Path) -> None:
-    from t2m_bench.cluster.tune_parts import build_scheduler
+def test_several_objectives_have_no_pruner(tmp_path: Path) -> None:
+    from t2m_bench.cluster.tune_parts import StudySearcher
 
-    sweep = make_sweep("none")
-    assert decide(build_scheduler(sweep, 4, optuna.create_study()), "any", [0.0]) == "CONTINUE"
+    raw = {"name": "trial", "recipe": "unread.yaml", "space": {GATE: {"low": 0.1, "high": 0.9}}}
+    raw |= {"scheduler": {"kind": "none"}, "objectives": {"val_dice": "maximize", "val_reliance": "minimize"}}
+    sweep = validate(Sweep, raw, "sweep", "test")
+    searcher = StudySearcher(open_study(tmp_path, sweep, "s"), sweep, lambda: None, lambda: False)
+    searcher.suggest("any")
+    result = {"val_dice": 0.0, "val_reliance": 1.0, "epoch": 1, "finished": False, "members": []}
+    assert not searcher.is_poor("any", result)
 
 
 @pytest.mark.parametrize(
@@ -98,21 +95,21 @@ def test_the_study_is_told_how_each_trial_ended(tmp_path: Path) -> None:
     def report(epoch: int, value: float, finished: bool) -> dict[str, Any]:
         return {"val_dice": value, "epoch": epoch, "finished": finished, "members": [["seed0-split0", value]]}
 
-    searcher.on_trial_result("whole", report(1, 0.7, False))
+    searcher.is_poor("whole", report(1, 0.7, False))
     searcher.on_trial_complete("whole", report(2, 0.8, True))
-    searcher.on_trial_result("stopped", report(1, 0.4, False))
-    searcher.on_trial_complete("stopped", report(2, 0.5, False))
+    assert searcher.is_poor("stopped", report(1, 0.4, False))
+    searcher.on_trial_complete("stopped", report(1, 0.4, False))
     searcher.on_trial_complete("bad", {**report(0, float("nan"), False), "failure": "UserError: nan"})
     searcher.on_trial_complete("killed", error=True)  # Tune tells its callbacks the reason after this
     searcher.tell_crash("killed", "ray.exceptions.ActorDiedError: gone")
     searcher.on_trial_complete("silent", {"training_iteration": 1})
     trials = study.trials
     assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
-    assert [trial.value for trial in trials] == [0.8, 0.5, None, None, None]
-    assert [trial.intermediate_values for trial in trials[:2]] == [{1: 0.7, 2: 0.8}, {1: 0.4, 2: 0.5}]
+    assert [trial.value for trial in trials] == [0.8, 0.4, None, None, None]
+    assert [trial.intermediate_values for trial in trials[:2]] == [{1: 0.7, 2: 0.8}, {1: 0.4}]
     assert trials[0].user_attrs == {"members": {"seed0-split0": 0.8}}
     reasons = [trial.user_attrs["reason"] for trial in trials[1:]]
-    check_names(reasons[0], "scheduler", "epoch 2")
+    check_names(reasons[0], "scheduler", "epoch 1")
     assert reasons[1:3] == ["UserError: nan", "ActorDiedError: gone"]
     check_names(reasons[3], "result")
     assert len(told) == 5

@@ -172,6 +172,33 @@ def test_a_grid_goes_on_wherever_in_the_asking_its_process_died(
     assert len(points) == len(set(points)) == 6
 
 
+@pytest.mark.parametrize("kind", ["tpe", "random", "nsga2"])
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_a_trial_whose_process_died_while_it_was_asked_has_the_values_that_it_would_have_had(
+    make_sweep: Callable[..., Sweep], tmp_path: Path, kind: str, given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its missing values must come from where they stand in the seed's stream, not from its start."""
+    space = {
+        "adapter.kind": {"choices": ["gated", "hierarchical"]},
+        GATE: {"low": 0.1, "high": 0.9, "when": {"adapter.kind": ["gated", "hierarchical"]}},
+        RATE: {"low": 1e-5, "high": 1e-1, "log": True},
+    }
+    sweep = make_sweep(space=space, sampler={"kind": kind, "startup_trials": 2})
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    whole = run(open_study(tmp_path / "a", sweep, "s"), sweep, 6)
+    study = open_study(tmp_path / "b", sweep, "s")
+    parts = run(study, sweep, 3)
+    with monkeypatch.context() as patch:
+        die_in(patch, "set_trial_param", after=given)
+        with contextlib.suppress(DiedError):
+            Sampling(sweep).ask(study)
+    study = open_study(tmp_path / "b", sweep, "s")
+    assert [len(trial.params) for trial in study.trials] == [3, 3, 3, given]
+    assert Sampling(sweep).settle_interrupted(study) == 1
+    assert parts + run(study, sweep, 3) == whole
+
+
 def test_what_became_of_a_trial_is_told_with_its_reason(make_sweep: Callable[..., Sweep], tmp_path: Path) -> None:
     sweep = make_sweep()
     study, sampling = open_study(tmp_path, sweep, "s"), Sampling(sweep)
