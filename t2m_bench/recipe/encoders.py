@@ -21,6 +21,9 @@ DEFAULT_ENCODER = "mini"
 MEDSAM_ENCODER = "vit_b"
 """The encoder of MedSAM's own size."""
 
+LITE_ENCODER = "lite_medsam"
+"""The encoder of MedSAM's own light model."""
+
 
 @dataclass(frozen=True)
 class ImageEncoder:
@@ -101,7 +104,7 @@ IMAGE_ENCODERS: Registry[ImageEncoder] = Registry(
             warning="Images were encoded by the shipped mini model, trained on phantoms; it is not MedSAM. {seen}",
         ),
         ImageEncoder(
-            name="lite_medsam",
+            name=LITE_ENCODER,
             build="t2m_bench.models.lite_medsam:build_lite_medsam",
             input_size=256,
             grid=64,

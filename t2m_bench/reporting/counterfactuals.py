@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from t2m_bench.recipe.conditions import CONDITIONS, RIGHT, ConditionEntry
+from t2m_bench.recipe.conditions import CONDITIONS, RIGHT, SWAP, ConditionEntry
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
@@ -221,7 +221,7 @@ def list_swaps(results: Results, arm: str) -> list[Swap]:
     swaps = []
     right = results.select(arm, RIGHT)
     for field, given in _list_swapped(results):
-        rows = results.select(arm, f"swap:{field}={given}")
+        rows = results.select(arm, f"{SWAP}:{field}={given}")
         if rows.empty:
             continue
         own = results.list_values(rows, field)
@@ -238,7 +238,8 @@ def list_swaps(results: Results, arm: str) -> list[Swap]:
 
 def _list_swapped(results: Results) -> list[tuple[str, str]]:
     """Return (field, class given) of every swap that was asked, fields and classes in their order."""
-    pairs = [name.removeprefix("swap:").split("=", 1) for name in results.conditions if name.startswith("swap:")]
+    prefix = f"{SWAP}:"
+    pairs = [name.removeprefix(prefix).split("=", 1) for name in results.conditions if name.startswith(prefix)]
     found = []
     for field in results.fields:
         given = [value for name, value in pairs if name == field]

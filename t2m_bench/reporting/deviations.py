@@ -74,7 +74,7 @@ class Deviations:
             for arm in self.arms:
                 found, reference = row.estimate(arm), clean[arm]
                 paired = None if row is self.rows[0] else row.compare(arm, self.rows[0])
-                record[f"{arm}_dice"] = found.mean if found else np.nan
+                record[f"{arm}_{DICE}"] = found.mean if found else np.nan
                 record[f"{arm}_low"] = found.low if found else np.nan
                 record[f"{arm}_high"] = found.high if found else np.nan
                 record[f"{arm}_worth"] = found.mean - reference.mean if found and reference else np.nan
@@ -96,7 +96,7 @@ class Deviations:
                     cells += ["failed", "-"]
                 else:
                     low, high = numbers[f"{arm}_low"], numbers[f"{arm}_high"]
-                    dice, interval = show_number(numbers[f"{arm}_dice"]), show_interval(low, high, signed=False)
+                    dice, interval = show_number(numbers[f"{arm}_{DICE}"]), show_interval(low, high, signed=False)
                     cells.append(" ".join([dice, interval][: 1 + (interval != ABSENT)]))
                     worth = show_change(numbers[f"{arm}_worth"])
                     interval = show_interval(numbers[f"{arm}_worth_low"], numbers[f"{arm}_worth_high"])

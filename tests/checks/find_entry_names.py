@@ -1,15 +1,18 @@
 """Find names of entries in the code: what asks for one entry by its name has to be changed for the next.
 
 Run by `make check`. A name is that of one of our data sets, image encoders, arms, conditions or measures. It is found
-where a string constant of the package equals it. Names may stand in the tables (t2m_bench/recipe/), and in the files
-whose code the entry names ("module:object"). All else reads the tables: roles, flags, labels, or a constant that a
-table gives a name to (RIGHT, DICE, REFERENCE_ARM). Recipes and tests are not searched.
+where a string constant of the package equals it, or a word of one without blanks (an f-string, a dotted key), and
+behind "key=" anywhere; not in sentences, nor in the name of a file that is called after an entry. Names may stand in
+the tables (t2m_bench/recipe/), and in the files whose code the entry names ("module:object"). All else reads the
+tables: roles, flags, labels, or a constant that a table gives a name to (RIGHT, DICE, REFERENCE_ARM). Recipes and tests
+are not searched.
 
 The check fails for a name without a reason in EXCEPTIONS, for an exception that excepts nothing, and for more than
 `ALLOWED` of them.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -24,6 +27,10 @@ from t2m_bench.recipe.measures import MEASURE_TABLE
 
 ALLOWED = 7
 
+GAP = "{}"
+
+FILE_SUFFIXES = (".json", ".pth", ".safetensors", ".yaml")
+
 TABLE_FILES = frozenset(f"recipe/{name}.py" for name in ("arms", "conditions", "datasets", "encoders", "measures"))
 
 
@@ -37,9 +44,17 @@ class Exempt:
 
 
 EXCEPTIONS = (
-    Exempt("gated", frozenset({"recipe/schema.py"}), "a level's section of `adapter`, which the arm is called after"),
+    Exempt(
+        "gated",
+        frozenset({"recipe/schema.py", "pipeline/sweep.py"}),
+        "a level's section of `adapter`, which the arm is called after",
+    ),
     Exempt("unknown", frozenset({"data/prompts.py"}), "the class of a text field that the source does not give"),
-    Exempt("random", frozenset({"search/sweep.py", "search/samplers.py"}), "a sampler of Optuna, as sweeps name it"),
+    Exempt(
+        "random",
+        frozenset({"search/sweep.py", "search/samplers.py", "pipeline/sweep_perf.py"}),
+        "a sampler of Optuna, as sweeps name it",
+    ),
     Exempt("predicted", frozenset({"runs/setup.py"}), "a field of probe.json: the classes that the probe predicts"),
     Exempt(
         "table",
@@ -48,7 +63,7 @@ EXCEPTIONS = (
     ),
     Exempt(
         "label",
-        frozenset({"recipe/schema.py", "data/datasets/table/guess.py"}),
+        frozenset({"recipe/schema.py", "data/datasets/table/guess.py", "data/datasets/table/reader.py"}),
         "a column of a user's own table: which value of a mask is meant",
     ),
     Exempt(
@@ -92,12 +107,39 @@ def find_names(package: Path, homes: Mapping[str, frozenset[str]]) -> Iterator[F
         file = path.relative_to(package).as_posix()
         if file in TABLE_FILES:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
-                continue
-            if node.value in homes and file not in homes[node.value]:
-                exempt = (item for item in EXCEPTIONS if item.name == node.value and file in item.files)
-                yield Found(file, node.lineno, node.value, next(exempt, None))
+        for line, text in _list_texts(ast.parse(path.read_text(encoding="utf-8"))):
+            for name in sorted(_list_words(text) & homes.keys()):
+                if file not in homes[name]:
+                    exempt = (item for item in EXCEPTIONS if item.name == name and file in item.files)
+                    yield Found(file, line, name, next(exempt, None))
+
+
+def _list_texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of every string but docstrings; GAP stands for each value inside an f-string."""
+    nodes = list(ast.walk(tree))
+    parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr):
+            yield (
+                node.lineno,
+                "".join(str(getattr(part, "value", "")) if _is_text(part) else GAP for part in node.values),
+            )
+        elif _is_text(node) and id(node) not in parts | docs:
+            yield getattr(node, "lineno", 0), str(getattr(node, "value", ""))
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _list_words(text: str) -> set[str]:
+    """Return what may be an entry's name: the words of a text without blanks, else the values of "key=value"."""
+    if any(character.isspace() for character in text):
+        return set(re.findall(r"\w=(\w+)", text))
+    if text.endswith(FILE_SUFFIXES) or "\\" in text:  # a file, or LaTeX
+        return {text}
+    return {word.strip("_") for word in re.findall(r"\w+", text)}
 
 
 def main(package: Path) -> int:

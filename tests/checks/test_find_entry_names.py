@@ -26,10 +26,16 @@ def write(folder: Path, file: str, code: str) -> Path:
         ("rows['dice']", "dice"),
         ("f'{rows[\"dice\"]}'", "dice"),
         ("match kind:\n    case 'mini': pass", "mini"),
+        ("match kind:\n    case {'arm': 'gated' | 'hierarchical'}: pass", "gated"),
+        ("f'{field}:wrong'", "wrong"),
+        ("f'gated-{seed}'", "gated"),
+        ("f'{arm}_dice'", "dice"),
+        ("f'run image_encoder.preset=vit_b with {folder}'", "vit_b"),
+        ("name.startswith('adapter.gated.')", "gated"),
     ],
 )
 def test_a_name_is_found(tmp_path: Path, code: str, name: str) -> None:
-    (found,) = find_names(write(tmp_path, "runs/any.py", code), list_homes())
+    found, *_ = find_names(write(tmp_path, "runs/any.py", code), list_homes())
     assert (found.file, found.name, found.exempt) == ("runs/any.py", name, None)
 
 
@@ -40,7 +46,8 @@ def test_a_name_is_found(tmp_path: Path, code: str, name: str) -> None:
         ("evaluation/conditions.py", "yield_ = 'wrong'"),
         ("metrics/measures.py", "A = 'surface_dice'"),
         ("data/datasets/nsclc/data_set.py", "A = 'nsclc'"),
-        ("runs/any.py", "A = 'wrong text'\nB = f'{x}:wrong'\n'a docstring of dice'\nwrong = gated = 1"),
+        ("runs/any.py", "A = 'wrong text'\n'a docstring of dice'\nwrong = gated = 1"),
+        ("runs/any.py", "B = f'{x}: the wrong text'\nC = f'\\\\label{{{x}}}'\nD = 'mini.json'\n'bench.arms=gated'"),
     ],
 )
 def test_tables_and_own_files_may_name_an_entry(tmp_path: Path, file: str, code: str) -> None:
