@@ -6,6 +6,7 @@ from pathlib import Path
 
 from t2m_bench.cli import app
 from t2m_bench.fetching.fetch import FETCHERS, MEDSAM_WEIGHTS
+from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.recipe.schema import load_recipe
 
@@ -27,6 +28,12 @@ def test_the_tree_names_every_module_and_no_other() -> None:
     patterns = ("t2m_bench/**/*.py", "launch/**/*.yaml", "launch/**/*.json", "sweeps/*.yaml", "slurm/*.sh")
     files = [path for pattern in patterns for path in REPOSITORY.glob(pattern) if path.name != "__init__.py"]
     assert named == {str(path.relative_to(REPOSITORY)) for path in files}
+
+
+def test_the_page_of_arms_has_a_row_for_each() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "arms.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted(ARMS.names)
 
 
 def list_commands() -> list[str]:

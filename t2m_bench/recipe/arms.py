@@ -14,6 +14,9 @@ LABEL_ARM = "label"
 IN_LOSS_ARM = "text_train_only"
 """The arm that controls for the contrastive loss: text in training, none at the input."""
 
+INPUT_ONLY_ARM = "text_input_only"
+"""The arm that says what the text itself does: text at the input, no contrastive loss."""
+
 DEFAULT_ARM = "hierarchical"
 """Arm of a recipe that names none."""
 
@@ -118,6 +121,13 @@ ARMS: Registry[ArmEntry] = Registry(
             reads_text=False,
             question="does text in the loss alone help?",
             contrasts=(ArmContrast("what does text at the input add to text in the loss?"),),
+        ),
+        ArmEntry(
+            name=INPUT_ONLY_ARM,
+            label="text_input_only (text at the input, no loss)",
+            has_text_loss=False,
+            question="what does text at the input add, without its loss?",
+            contrasts=(ArmContrast("what does the text's loss add to text at the input?"),),
         ),
         ArmEntry(
             name="shuffled",

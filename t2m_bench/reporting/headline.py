@@ -160,7 +160,8 @@ def _write_note(results: Results, floor: str | None) -> str:
         "Gains have the default interval (what it takes as random is said under the ladder); p is the primary "
         "contrast's own, Holm's in the family, and none else.",
         "Help is not of the text's content alone: arms with text also train with the contrastive loss (text_train_only "
-        "has it without text), and gated has one level where text_free and hierarchical have two.",
+        "has it without text, text_input_only has text without it), and gated has one level where text_free and "
+        "hierarchical have two.",
         "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "
         "shows reliance on the text, not help.",
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from t2m_bench.recipe.arms import ARMS, IN_LOSS_ARM, LABEL_ARM
+from t2m_bench.recipe.arms import ARMS, IN_LOSS_ARM, INPUT_ONLY_ARM, LABEL_ARM
 from t2m_bench.recipe.conditions import PARAPHRASE, RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
@@ -109,15 +109,19 @@ def _miss_primary(method: str) -> Verdict:
 def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[str]:
     """Return what the controls beside the primary contrast say, or that one was not trained."""
     said = []
-    in_loss = find_comparison(comparisons, f"{IN_LOSS_ARM} - {REFERENCE}")
-    if in_loss:
-        said.append(
-            f"Text in the training loss alone, none at the input ({IN_LOSS_ARM} - {REFERENCE}): "
-            f"{_tell(in_loss.contrast, with_p=False)}."
-        )
+    for arm, what in _CONTROLS.items():
+        control = find_comparison(comparisons, f"{arm} - {REFERENCE}")
+        if control:
+            said.append(f"{what} ({control.key}): {_tell(control.contrast, with_p=False)}.")
     if LABEL_ARM not in results.arms:
         said.append(f"No arm {LABEL_ARM} has results: what sentences add to the bare category is not known.")
     return said
+
+
+_CONTROLS = {
+    INPUT_ONLY_ARM: "Text at the input alone, trained without the contrastive loss",
+    IN_LOSS_ARM: "Text in the training loss alone, none at the input",
+}
 
 
 def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: float) -> list[str]:
@@ -169,7 +173,8 @@ def _describe_reference(method: str) -> str:
     """Return in what the reference differs from an arm with text, text itself aside."""
     entry = ARMS.get(method)
     levels = "two levels where it has one" if entry and len(entry.levels) == 1 else "the same levels"
-    return f"has {levels}, a learned constant for the text and no contrastive loss"
+    loss = " and no contrastive loss" if entry is None or entry.has_text_loss else ", trained with the same loss"
+    return f"has {levels}, a learned constant for the text{loss}"
 
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:

@@ -33,12 +33,13 @@ def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]
         yield from _explain_kinds(kinds, [kind for kind in kinds if not ARMS.find(kind).levels], "adapter")
     if name == "adapter.inner_width" and set(_find_values(sweep, raw, name, "adapter.preset")) == {"published"}:
         yield "the published preset has an inner width of its own"
-    textless = [kind for kind in kinds if not ARMS.find(kind).sees_text]
     if name in CONTRASTIVE:
-        yield from _explain_kinds(kinds, textless, "text, so no contrastive loss,")
+        without_loss = [kind for kind in kinds if not ARMS.find(kind).has_text_loss]
+        yield from _explain_kinds(kinds, without_loss, "contrastive loss with the text")
     if name == "loss.temperature" and set(_find_values(sweep, raw, name, "loss.contrastive_weight")) == {0}:
         yield "loss.contrastive_weight is 0, so there is no contrastive loss"
     if name == "prompts.text_dropout":
+        textless = [kind for kind in kinds if not ARMS.find(kind).sees_text]
         yield from _explain_kinds(kinds, textless, "text")
     if name == "optim.micro_batch_size":
         yield "the loss is that of the global batch however it is split"

@@ -220,6 +220,19 @@ def test_arms_with_a_constant_ignore_the_text_they_are_given(kind: str) -> None:
     assert adapter.has_text_loss == (kind == "text_train_only")
 
 
+def test_text_at_the_input_alone_is_the_method_without_its_loss() -> None:
+    """Same parameters from one seed, same embedding of one text; only the contrastive loss is gone."""
+    both, input_alone = (
+        build_adapter(adapter_section(kind=kind), 768, torch.Generator().manual_seed(0))
+        for kind in ("hierarchical", "text_input_only")
+    )
+    assert input_alone.uses_text
+    assert not input_alone.has_text_loss
+    input_alone.load_state_dict(both.state_dict())
+    image, text = torch.randn(2, 256, 4, 4), torch.randn(2, 768)
+    assert torch.equal(both(image, text).image_embedding, input_alone(image, text).image_embedding)
+
+
 def test_a_label_is_one_learned_vector_and_fields_are_averaged() -> None:
     adapter = build_adapter(AdapterSection(kind="label"), 768, torch.Generator().manual_seed(0), num_labels=5)
     image = torch.randn(1, 256, 4, 4)

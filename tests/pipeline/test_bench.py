@@ -152,7 +152,7 @@ def test_a_leak_in_a_later_fold_is_refused_before_anything_is_embedded(small_rec
         assert not list(tmp_path.glob("shards/*"))
 
 
-@pytest.mark.parametrize("arm", ["text_train_only", "label", "shuffled", "tuned_decoder", "unet"])
+@pytest.mark.parametrize("arm", ["text_train_only", "text_input_only", "label", "shuffled", "tuned_decoder", "unet"])
 def test_every_arm_trains_answers_and_is_read_back(
     small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, arm: str
 ) -> None:
@@ -162,7 +162,8 @@ def test_every_arm_trains_answers_and_is_read_back(
     (summary,) = suite.summaries
     folder = suite.experiment.folder / summary["run"]
     found = set(load_results(folder / "cases.parquet")["condition"])
-    expected = {"label": {"right", "wrong"}, "shuffled": {"right", "wrong", "paraphrase", "random"}}
+    asked = {"right", "wrong", "paraphrase", "random"}
+    expected = {"label": {"right", "wrong"}, "shuffled": asked, "text_input_only": asked}
     assert found == expected.get(arm, {"none"})
     before = load_results(folder / "cases.parquet")
     (folder / "cases.parquet").unlink()

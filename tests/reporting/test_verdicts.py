@@ -194,12 +194,19 @@ def test_what_the_interval_promises_hangs_on_the_training_runs(
 
 
 def test_the_text_is_compared_with_the_same_loss_without_its_content_too(tmp_path: Path) -> None:
-    suite = Suite(("baseline", "text_free", "text_train_only", "shuffled", "hierarchical"), patients=24, boxes=TIGHT)
-    comparisons = {item.key: item for item in make_comparisons(load_experiment(suite.write(tmp_path)))}
-    for control in ("text_train_only", "shuffled"):
-        found = comparisons[f"hierarchical - {control}"]
+    controls = ("text_train_only", "text_input_only", "shuffled")
+    suite = Suite(("baseline", "text_free", *controls, "hierarchical"), patients=24, boxes=TIGHT)
+    results = load_experiment(suite.write(tmp_path))
+    comparisons = {item.key: item for item in make_comparisons(results)}
+    pairs = [*(("hierarchical", control) for control in controls), ("text_input_only", "text_free")]
+    for one, other in pairs:
+        found = comparisons[f"{one} - {other}"]
         assert found.role not in {PRIMARY, FAMILY}
-        assert found.contrast.mean == pytest.approx(GAIN["hierarchical"] - GAIN[control], abs=0.004)
+        assert found.contrast.mean == pytest.approx(GAIN[one] - GAIN[other], abs=0.004)
+    shown = {row[0] for row in make_ladder_table(results, list(comparisons.values())).rows}
+    assert shown >= {f"{one} - {other}" for one, other in pairs}
+    said = " ".join(find(results)["help"].sentences)
+    check_names(said, "text_input_only - text_free", "text_train_only - text_free")
 
 
 def test_the_interval_s_promise_speaks_of_unequal_runs_as_such(tmp_path: Path) -> None:

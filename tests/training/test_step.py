@@ -45,6 +45,22 @@ def test_decoding_a_few_cases_at_a_time_changes_nothing(
     assert float((got["gradient"] - whole["gradient"]).norm() / whole["gradient"].norm()) < 1e-5
 
 
+def test_an_arm_that_reads_text_without_a_text_loss_trains_as_at_contrastive_weight_zero() -> None:
+    found = []
+    for kind, weight in (("text_input_only", 2.0), ("hierarchical", 0.0), ("hierarchical", 2.0)):
+        recipe = make_recipe().with_arm(kind, seed=0)
+        adapter, batches = make_adapter(recipe), make_batches(recipe)
+        loss = LossSection(contrastive_weight=weight)
+        made, count = list(batches.make(0, 0, 0, 1)), batches.count_cases(0)
+        losses = compute_gradients(adapter, make_segmenter(), made, count, loss, Ranks("no", use_gpu=False))
+        found.append((losses, torch.cat([parameter.grad.flatten() for parameter in adapter.parameters()])))
+    (losses, gradient), (weightless, without), (both, with_loss) = found
+    assert losses == weightless
+    assert losses.contrastive_loss == 0.0 < both.contrastive_loss
+    assert torch.equal(gradient, without)
+    assert not torch.equal(gradient, with_loss)
+
+
 def test_weights_of_the_loss_scale_their_terms() -> None:
     losses = StepLosses(dice_loss=0.5, bce_loss=0.25, contrastive_loss=0.125)
     assert losses.total(LossSection()) == 0.5 + 0.25 + 2 * 0.125
