@@ -57,6 +57,8 @@ class BuildContext:
         adapter: the recipe's section. text_width: E of the text encoder.
         num_labels: values of all text fields together, for arms that are given classes.
         generator: decides the first weights. segmenter: the frozen decoder, shared with other arms.
+        embedding_scale: standard deviation of the image embeddings of the training cases; 1 where the arm has no
+            levels, or does not start at the frozen model.
     """
 
     adapter: AdapterSection
@@ -64,6 +66,7 @@ class BuildContext:
     num_labels: int
     generator: torch.Generator
     segmenter: Segmenter
+    embedding_scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,14 @@ from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LevelSection
 BOTTLENECK = 64
 """Hidden width of the default text projection; keeps the hierarchical adapter below 500,000 parameters."""
 
+FROZEN_START = 0.001
+"""First weight of the norm where an adapter starts at the frozen model: the branch then changes no mask. At 0 neither
+gate nor attention would get a gradient."""
+
+NORM_SPEED = 30.0
+"""Factor on the norm's weight and bias where an adapter starts at the frozen model. A step of AdamW moves a parameter
+by the learning rate whatever its size: without this factor the branch stayed too small in the demo's six epochs."""
+
 
 class LowRankCrossAttention(nn.Module):
     """Multi-head attention of N image tokens over K text tokens, without projecting the image tokens.
@@ -70,11 +78,21 @@ class FusionLevel(nn.Module):
     """Text to K tokens, cross-attention, gate, residual.
 
     `branch` norm is the published figure, x + gate * LN(attention); `output` norm the published code,
-    LN(x + gate * attention).
+    LN(x + gate * attention). Where the adapter starts at the frozen model, the branch is scale * gate * LN(attention):
+    the gate is then a share of the embeddings' own spread, and the norm starts small.
+
+    Args:
+        embedding_scale: standard deviation of the image embeddings; 1 where the adapter does not start at the frozen
+            model.
     """
 
-    def __init__(self, text_width: int, adapter: AdapterSection, level: LevelSection) -> None:
+    scale: Tensor
+
+    def __init__(
+        self, text_width: int, adapter: AdapterSection, level: LevelSection, embedding_scale: float = 1.0
+    ) -> None:
         super().__init__()
+        starts_frozen = adapter.start == "frozen"
         published = adapter.preset == "published"
         hidden = IMAGE_WIDTH if published else BOTTLENECK
         self.norm_form = adapter.norm
@@ -87,6 +105,11 @@ class FusionLevel(nn.Module):
         inner_width = IMAGE_WIDTH if published else adapter.inner_width
         self.attention = LowRankCrossAttention(IMAGE_WIDTH, inner_width, level.heads)
         self.norm = nn.LayerNorm(IMAGE_WIDTH)
+        if starts_frozen:
+            nn.init.constant_(self.norm.weight, FROZEN_START / NORM_SPEED)
+        self.speed = NORM_SPEED if starts_frozen else 1.0
+        scale = torch.tensor([embedding_scale if starts_frozen else 1.0])
+        self.register_buffer("scale", scale, persistent=starts_frozen)
         # one element, not a scalar: DeepSpeed 0.19 cannot send parameters without a dimension
         self.gate_raw = nn.Parameter(torch.tensor([math.log(level.gate_init / (1.0 - level.gate_init))]))
 
@@ -94,6 +117,11 @@ class FusionLevel(nn.Module):
     def gate(self) -> Tensor:
         """The gate's opening in (0, 1)."""
         return torch.sigmoid(self.gate_raw)
+
+    @property
+    def share(self) -> Tensor:
+        """Factor on the normed branch: gate times spread of the embeddings, and the norm's speed."""
+        return self.speed * self.scale * self.gate
 
     def project(self, text_embedding: Tensor) -> Tensor:
         """Project text_embedding (B, E) to the text tokens (B, K, D)."""
@@ -105,8 +133,8 @@ class FusionLevel(nn.Module):
         text_tokens = self.project(text_embedding)
         attended = self.attention(image_tokens, text_tokens)
         if self.norm_form == "branch":
-            # the gate scales the norm's weight and bias, not all N tokens
-            weight, bias = ((self.gate * part).float() for part in (self.norm.weight, self.norm.bias))
+            # the share multiplies the norm's weight and bias, not all N tokens
+            weight, bias = ((self.share * part).float() for part in (self.norm.weight, self.norm.bias))
             # in fp32, as autocast does by itself on a GPU: summed in bf16 over N tokens, a gradient would be lost
             normed = functional.layer_norm(attended.float(), weight.shape, weight, bias, self.norm.eps)
             return image_tokens + normed.to(image_tokens.dtype), text_tokens
@@ -121,11 +149,15 @@ class FusionAdapter(Arm):
     vector a class: what it is given as text is the class, one-hot (averaged over fields), not a sentence.
     """
 
-    def __init__(self, text_width: int, adapter: AdapterSection, num_labels: int = 0) -> None:
+    def __init__(
+        self, text_width: int, adapter: AdapterSection, num_labels: int = 0, embedding_scale: float = 1.0
+    ) -> None:
         super().__init__()
         self.entry = ARMS.find(adapter.kind)
         sections: dict[str, LevelSection] = {name: getattr(adapter, name) for name in self.entry.levels}
-        self.levels = nn.ModuleDict({name: FusionLevel(text_width, adapter, level) for name, level in sections.items()})
+        self.levels = nn.ModuleDict(
+            {name: FusionLevel(text_width, adapter, level, embedding_scale) for name, level in sections.items()}
+        )
         self.constant_text = None if self.entry.reads_text else nn.Parameter(torch.randn(text_width) * 0.02)
         # drawn as wide as the layer-normed output of a BERT, which these vectors stand for
         has_labels = self.entry.texts == "labels"
@@ -168,21 +200,28 @@ class FusionAdapter(Arm):
 
 
 def build_adapter(
-    adapter: AdapterSection, text_width: int, generator: torch.Generator, num_labels: int = 0
+    adapter: AdapterSection,
+    text_width: int,
+    generator: torch.Generator,
+    num_labels: int = 0,
+    embedding_scale: float = 1.0,
 ) -> FusionAdapter:
     """Build an adapter whose start depends on the generator's seed alone.
 
     Args:
         text_width: E of the text encoder, 768 for PubMedBERT and the stand-in.
         num_labels: values of all text fields together, "unknown" among them; for `label` alone.
+        embedding_scale: standard deviation of the image embeddings.
     """
     with seeded(generator):
-        return FusionAdapter(text_width, adapter, num_labels)
+        return FusionAdapter(text_width, adapter, num_labels, embedding_scale)
 
 
 def build_fusion(context: BuildContext) -> Built:
     """Build an adapter before the frozen decoder."""
-    adapter = build_adapter(context.adapter, context.text_width, context.generator, context.num_labels)
+    adapter = build_adapter(
+        context.adapter, context.text_width, context.generator, context.num_labels, context.embedding_scale
+    )
     return Built(adapter, context.segmenter)
 
 

@@ -24,7 +24,7 @@ class PlainLevel(nn.Module):
         text_tokens = self.level.text_projection(text_embedding).unflatten(-1, (-1, width))
         attended, _ = self.attention(image_tokens, text_tokens, text_tokens, need_weights=False)
         # in fp32, as autocast does by itself on a GPU; on a CPU its gradient would be another one in bf16
-        return image_tokens + self.level.gate * self.level.norm(attended.float()), text_tokens
+        return image_tokens + self.level.share * self.level.norm(attended.float()), text_tokens
 
 
 def copy_attention(ours: LowRankCrossAttention) -> nn.MultiheadAttention:

@@ -56,7 +56,9 @@ def make_problem(device: torch.device, batch_size: int, grid: int) -> Problem:
     """
     generator = torch.Generator().manual_seed(0)
     # as wide inside as nn.MultiheadAttention always is, so that both ways compute the same numbers
-    adapter = build_adapter(AdapterSection(inner_width=IMAGE_WIDTH), TEXT_WIDTH, generator)
+    # an adapter that starts at the frozen model has gradients of nearly 0, of which none could be missed
+    section = AdapterSection(inner_width=IMAGE_WIDTH, start="unscaled")
+    adapter = build_adapter(section, TEXT_WIDTH, generator)
     box = torch.tensor([[0.2, 0.25, 0.7, 0.8]]).expand(batch_size, -1) * grid * TOKEN_PX
     batch = MicroBatch(
         positions=torch.arange(batch_size),

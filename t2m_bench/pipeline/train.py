@@ -26,7 +26,7 @@ from t2m_bench.pipeline.meanwhile import repeat_meanwhile
 from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare, prepare_folds
 from t2m_bench.pipeline.signals import StopRequest
-from t2m_bench.recipe.schema import TIGHT, Recipe, parse_recipe
+from t2m_bench.recipe.schema import TIGHT, Recipe, parse_noted_recipe
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.cell import train_in_process
 from t2m_bench.runs.finished import is_finished
@@ -323,7 +323,7 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
     noted = load_json(run / RUN_NAME, "Give a run's folder, as `t2m-bench train RECIPE` names it.")
     if "recipe" not in noted:
         raise RunFolderError(f"{run / RUN_NAME}: names no recipe. Train again with `t2m-bench train`.")
-    recipe = parse_recipe(noted.get("suite", noted["recipe"]), str(run / RUN_NAME))
+    recipe = parse_noted_recipe(noted.get("suite", noted["recipe"]), str(run / RUN_NAME))
     experiment = open_experiment(recipe, runs, terminal, to_train=False)
     job = experiment.make_job(str(noted["arm"]), int(noted["seed"]))
     write_reference_once(job, terminal)

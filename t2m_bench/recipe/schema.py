@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +33,8 @@ from t2m_bench.recipe.typed_yaml import (
 )
 
 Zero = Literal["zero1", "zero2"]
+Start = Literal["frozen", "unscaled"]
+FirstWeights = Literal["seed", "seed_and_fold"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -202,6 +205,7 @@ def _sigmoid(raw: float) -> float:
 
 PUBLISHED_ADAPTER: dict[str, Any] = {
     "norm": "output",
+    "start": "unscaled",
     "inner_width": IMAGE_WIDTH,
     "gated": {"tokens": 1, "heads": 1, "gate_init": _sigmoid(1.0)},
     "coarse": {"tokens": 1, "heads": 4, "gate_init": _sigmoid(0.5)},
@@ -225,6 +229,10 @@ class AdapterSection(Section):
     """An entry of the table of arms."""
     preset: Literal["default", "published"] = "default"
     norm: Literal["branch", "output"] = "branch"
+    start: Start = "frozen"
+    """`frozen` starts at the frozen model: the branch is a share of the embeddings' own spread, and small at first.
+    `unscaled` starts as published, from a branch of its own size; the norm form `output` always does.
+    """
     inner_width: Positive = IMAGE_WIDTH // 2
     gated: LevelSection = LevelSection(tokens=1, heads=1, gate_init=0.5)
     coarse: LevelSection = LevelSection(tokens=1, heads=4, gate_init=0.5)
@@ -238,6 +246,8 @@ class AdapterSection(Section):
             return raw
         published = raw.get("preset") == "published"
         filled = (PUBLISHED_ADAPTER if published else {}) | raw
+        if filled.get("norm") == "output":
+            filled = {"start": "unscaled"} | filled
         for name in [level for level in LEVELS if level in filled]:
             if isinstance(filled[name], dict):
                 default = cls.model_fields[name].get_default().model_dump()
@@ -246,12 +256,23 @@ class AdapterSection(Section):
 
     def list_said(self) -> dict[str, Any]:
         """Return the preset and what is said otherwise than it stands for, so that another may take its place."""
-        return {"preset": self.preset} | _subtract(self.model_dump(), AdapterSection(preset=self.preset).model_dump())
+        implied = AdapterSection(preset=self.preset, norm=self.norm).model_dump()
+        norm = {} if self.norm == AdapterSection(preset=self.preset).norm else {"norm": self.norm}
+        return {"preset": self.preset} | norm | _subtract(self.model_dump(), implied)
 
     @model_validator(mode="after")
     def _fits_its_table(self) -> "AdapterSection":
         if self.kind not in ARMS:
             raise ValueError(f"adapter.kind: {ARMS.describe_unknown(self.kind)}")
+        return self
+
+    @model_validator(mode="after")
+    def _output_norm_has_no_branch(self) -> "AdapterSection":
+        if self.norm == "output" and self.start == "frozen":
+            raise ValueError(
+                "adapter.start = frozen needs adapter.norm = branch: the output norm rewrites the embedding itself; "
+                "leave adapter.start out, or set it to unscaled"
+            )
         return self
 
     @model_validator(mode="after")
@@ -426,6 +447,10 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     seed: Seed = 0
+    first_weights: FirstWeights = "seed_and_fold"
+    """Source of the first weights. From the seed alone, all folds would start from the same ones, and an effect of
+    these would look like one of the arm.
+    """
     allow_leakage: bool = False
     dataset: DatasetSection
     prompts: PromptsSection = PromptsSection()
@@ -568,6 +593,23 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
         RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
     """
     return validate(Recipe, raw, "recipe", source)
+
+
+def parse_noted_recipe(raw: dict[str, Any], source: str) -> Recipe:
+    """Validate a whole recipe as a run noted it: a field that it lacks came later and counts as before.
+
+    Raises:
+        RecipeError: as `parse_recipe`.
+    """
+    whole, frozen = deepcopy(raw), load_defaults("recipe")
+    for field, value in frozen.neutral.items():
+        *parents, leaf = field.split(".")
+        section: Any = whole
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if value != frozen.current[field] and isinstance(section, dict) and leaf not in section:
+            section[leaf] = value
+    return parse_recipe(whole, source)
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,11 @@ from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.reporting.verdicts import CLAIM_SEEDS
 from t2m_bench.statistics.intervals import compute_patient_means
 
+FIRST_WEIGHTS = {
+    "seed": "the seed: runs of one seed start every fold from the same weights",
+    "seed_and_fold": "seed and fold",
+}
+
 FEW_PATIENTS = 10
 T_STAGE = "t_stage"
 CLASS_SHAPE = "floor_class_mask"
@@ -168,12 +173,22 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
         ("Suite", "; ".join(f"{part} {', '.join(map(str, values))}" for part, values in find_suite(results).items())),
         *_describe_encoder(experiment["models"]["image_encoder"]),
         ("Text encoder", f"{experiment['models']['text_encoder']}"),
+        ("Adapters start from", describe_start(experiment["recipe"].get("adapter", {}))),
+        ("First weights drawn from", FIRST_WEIGHTS[experiment["recipe"].get("first_weights", "seed")]),
         ("Margin", f"{results.margin:g} Dice"),
         *((f"sha256 of {name}", value) for name, value in experiment["hashes"].items()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in experiment["versions"].items())),
         ("Runs", ", ".join(run.name for run in results.runs) or "none"),
         ("Created", str(experiment["created"])),
     ]
+
+
+def describe_start(adapter: Mapping[str, Any]) -> str:
+    """Say what an untrained adapter computes, from a recipe's section; before the field came, all were unscaled."""
+    if adapter.get("start", "unscaled") == "frozen":
+        return "the frozen model: the branch is a share of the embeddings' own spread, and small at first"
+    norm = "the norm rewrites the embedding" if adapter.get("norm") == "output" else "the branch has its full size"
+    return f"random changes of the embedding, as published: {norm} before the first step"
 
 
 def _name_dataset(kind: str) -> str:

@@ -18,6 +18,7 @@ from t2m_bench.embedding.encode import check_weights
 from t2m_bench.embedding.image_source import ImageSource
 from t2m_bench.embedding.shards.reader import CaseSource, ShardReader
 from t2m_bench.embedding.shards.schema import Signature
+from t2m_bench.embedding.spread import measure_scale
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.conditions import Asking
@@ -37,6 +38,9 @@ PROBE_NAME = "probe.json"
 
 SHUFFLE_STREAM = 3
 """Tells the draw of shuffled texts from a seed's other draws."""
+
+WEIGHTS_STREAM = 4
+"""Tells the draw of the first weights from a seed's other draws."""
 
 
 @dataclass(frozen=True)
@@ -180,18 +184,28 @@ def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
 
 
 def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> Built:
-    """Build the arm, its start depending on the training seed alone, and what decodes for it."""
+    """Build the arm, its start depending on the recipe and the training data alone, and what decodes for it."""
+    entry = ARMS.find(job.recipe.adapter.kind)
+    is_scaled = job.recipe.adapter.start == "frozen" and bool(entry.levels)
     context = BuildContext(
         adapter=job.recipe.adapter,
         text_width=job.data.texts.embeddings.shape[1],
         num_labels=len(texts.embeddings),
-        generator=torch.Generator().manual_seed(job.recipe.seed),
+        generator=torch.Generator().manual_seed(choose_weight_seed(job.recipe)),
         segmenter=frozen.segmenter,
+        embedding_scale=measure_scale(frozen.source, job.data.splits.train) if is_scaled else 1.0,
     )
-    entry = ARMS.find(job.recipe.adapter.kind)
     built: Built = load_object(entry.build)(context)
     _check_agreement(entry, built.arm)
     return built
+
+
+def choose_weight_seed(recipe: Recipe) -> int:
+    """Return the seed of the first weights, of 64 bits where it is drawn from training seed and test fold."""
+    if recipe.first_weights == "seed":
+        return recipe.seed
+    sequence = np.random.SeedSequence([recipe.seed, recipe.dataset.test_fold, WEIGHTS_STREAM])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))  # torch takes seeds of 63 bits
 
 
 def _check_agreement(entry: ArmEntry, arm: Arm) -> None:

@@ -136,19 +136,19 @@ def _parse_progress(path: Path, note: dict[str, Any]) -> Progress:
 
 
 def save_adapter(folder: Path, module: nn.Module, note: dict[str, Any]) -> None:
-    """Write the adapter's parameters alone: the frozen parts are named by hash, not stored."""
-    save_tensors(folder / ADAPTER_NAME, dict(module.named_parameters()), note)
+    """Write the adapter's parameters and measured scale alone: the frozen parts are named by hash, not stored."""
+    save_tensors(folder / ADAPTER_NAME, module.state_dict(), note)
 
 
 def load_adapter(folder: Path, module: nn.Module) -> dict[str, Any]:
-    """Load an adapter's parameters and return its note.
+    """Load what `save_adapter` wrote and return its note.
 
     Raises:
         RunFolderError: the file holds another architecture; names the first difference.
     """
     path = folder / ADAPTER_NAME
     tensors, note = load_tensors(path)
-    expected = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     _compare_shapes(path, tensors, expected, "of another architecture")
     module.load_state_dict(tensors)
     return note

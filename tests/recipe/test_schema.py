@@ -7,7 +7,7 @@ from messages import raises_naming
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.models.fusion import build_adapter
-from t2m_bench.recipe.schema import Recipe, load_recipe, parse_recipe
+from t2m_bench.recipe.schema import Recipe, load_recipe, parse_noted_recipe, parse_recipe
 
 LARGEST_SEED = 2**63 - 1
 
@@ -160,6 +160,25 @@ def test_a_named_arm_of_the_published_preset_is_what_the_preset_says(recipe_file
     adapter = build_adapter(theirs.adapter, 768, torch.Generator())
     assert count_trainable_parameters(adapter) == 1_118_466  # Talk2MedSAM's code
     assert theirs.prompts.text_dropout == 0.1, "shared by all arms that do not say that they are tuned differently"
+
+
+def test_the_output_norm_starts_unscaled_and_a_change_of_norm_changes_the_start_too(recipe_file: Path) -> None:
+    output = load_recipe(recipe_file, ["adapter.norm=output"])
+    assert output.adapter.start == "unscaled"
+    assert output.with_values({"adapter.norm": "branch"}).adapter.start == "frozen"
+    assert output.with_values({"adapter.norm": "branch", "adapter.start": "unscaled"}).adapter.start == "unscaled"
+    assert load_recipe(recipe_file).with_values({"adapter.norm": "output"}).adapter == output.adapter
+    with raises_naming(RecipeError, "adapter.start", "adapter.norm"):
+        load_recipe(recipe_file, ["adapter.norm=output", "adapter.start=frozen"])
+
+
+def test_a_recipe_noted_before_a_field_came_counts_as_then(recipe_file: Path) -> None:
+    then = load_recipe(recipe_file, ["adapter.start=unscaled", "first_weights=seed"])
+    noted = then.model_dump(mode="json")
+    del noted["first_weights"], noted["adapter"]["start"]
+    assert parse_noted_recipe(noted, "run.json") == then
+    assert parse_recipe(noted, "a recipe") == load_recipe(recipe_file)
+    assert then.compute_run_hash() != load_recipe(recipe_file).compute_run_hash()
 
 
 def test_what_the_recipe_says_holds_for_a_named_arm_of_another_preset(recipe_file: Path) -> None:

@@ -1,8 +1,11 @@
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from fold_data import make_fold_data
 from messages import raises_naming
 from plugins import install
@@ -10,12 +13,15 @@ from torch import nn
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
+from t2m_bench.embedding.shards.reader import EmbeddedBatch
+from t2m_bench.embedding.spread import measure_scale
 from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import AdapterSection, parse_recipe
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Bench, Frozen, Job, set_up
+from t2m_bench.training.checkpoint import load_adapter, save_adapter
 from t2m_bench.training.process_group import Ranks
 
 
@@ -95,9 +101,52 @@ def make_job_of(arm: str, folder: Path) -> Job:
     return replace(job, recipe=job.recipe.model_copy(update={"adapter": AdapterSection(kind=arm)}))
 
 
+class Embeddings:
+    """Embeddings of cases, each all of one value, which is the number in its name."""
+
+    def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
+        values = np.array([float(name.rpartition("-")[2]) for name in case_ids], np.float16)
+        embedding = np.broadcast_to(values[:, None, None, None], (len(values), 256, 2, 2))
+        return EmbeddedBatch(embedding, np.zeros((len(values), 8, 8), np.uint8), np.zeros((len(values), 4), np.float32))
+
+
 def make_frozen() -> Frozen:
     sam = type("Sam", (), {"frame": None})()
-    return Frozen(sam, nn.Identity(), None)  # type: ignore[arg-type]  # nothing is decoded
+    return Frozen(sam, nn.Identity(), Embeddings())  # type: ignore[arg-type]  # nothing is decoded
+
+
+def test_an_adapter_is_scaled_by_the_training_cases_alone(tmp_path: Path) -> None:
+    job = make_job_of("hierarchical", tmp_path)
+    arm = set_up(job, Ranks("no", False), make_frozen()).arm
+    wanted = np.arange(8).std()  # the training cases
+    for level in ("coarse", "fine"):
+        assert float(arm.get_buffer(f"levels.{level}.scale")) == pytest.approx(wanted, rel=1e-6)
+    save_adapter(tmp_path, arm, {})
+    arm.get_buffer("levels.fine.scale").fill_(9.0)
+    load_adapter(tmp_path, arm)
+    assert float(arm.get_buffer("levels.fine.scale")) == pytest.approx(wanted, rel=1e-6), "the file holds it"
+
+
+def test_the_spread_of_many_cases_is_that_of_some_whatever_their_order() -> None:
+    names = [f"case-{number:03}" for number in range(500)]
+    found = measure_scale(Embeddings(), names)
+    assert found == measure_scale(Embeddings(), names[::-1]) == pytest.approx(np.arange(500).std(), rel=0.03)
+
+
+@pytest.mark.parametrize("first_weights", ["seed", "seed_and_fold"])
+def test_folds_start_from_weights_of_their_own(tmp_path: Path, first_weights: str) -> None:
+    job = make_job_of("hierarchical", tmp_path)
+    found = {}
+    for seed in (0, 1):
+        for fold in (1, 2):
+            update = {"seed": seed, "first_weights": first_weights}
+            recipe = job.recipe.with_fold(fold).model_copy(update=update)
+            arm = set_up(replace(job, recipe=recipe), Ranks("no", False), make_frozen()).arm
+            again = set_up(replace(job, recipe=recipe), Ranks("no", False), make_frozen()).arm
+            weight = arm.get_parameter("levels.fine.attention.out.weight")
+            assert torch.equal(weight, again.get_parameter("levels.fine.attention.out.weight"))
+            found[seed, fold] = float(weight.detach().sum())
+    assert len(set(found.values())) == (2 if first_weights == "seed" else 4)
 
 
 def test_what_cannot_be_asked_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
