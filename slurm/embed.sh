@@ -13,12 +13,9 @@
 #SBATCH --no-kill
 #SBATCH --open-mode=append
 #SBATCH --output=t2m-embed-%j.log
-set -uo pipefail
 
 script=$(scontrol show job "$SLURM_JOB_ID" | awk -F= '/^ *Command=/ {split($2, word, " "); print word[1]; exit}')
-T2M_HOME="${T2M_HOME:-$(cd "$(dirname "$script")/.." && pwd)}"
-export T2M_HOME
-. "$T2M_HOME/slurm/ray.sh"
+. "${T2M_HOME:=$(cd "$(dirname "$script")/.." && pwd)}/slurm/ray.sh"
 
 [ $# -gt 0 ] || { echo "t2m-bench: sbatch slurm/embed.sh RECIPE [OVERRIDES...]" >&2; exit 2; }
 recipe=$1

@@ -3,6 +3,9 @@
 # The job requeues itself when it was stopped on request (time limit, preemption; the work is saved) and when nodes or
 # workers were lost; after T2M_MAX_LOSSES losses in a row with nothing saved between them it gives up.
 
+set -uo pipefail
+export T2M_HOME # the folder above slurm/; the scripts find it, since Slurm runs a copy of them from a folder of its own
+
 readonly STOPPED=85 # the driver's code when it was asked to stop
 
 # What scontrol and squeue call this job. A task of an array is named by array and task: the number of one of them is the

@@ -16,13 +16,10 @@
 #SBATCH --no-kill
 #SBATCH --open-mode=append
 #SBATCH --output=t2m-train-%j.log
-set -uo pipefail
 
 # Slurm runs a copy of this file; T2M_HOME, the folder above slurm/, is found by the path that was submitted.
 script=$(scontrol show job "$SLURM_JOB_ID" | awk -F= '/^ *Command=/ {split($2, word, " "); print word[1]; exit}')
-T2M_HOME="${T2M_HOME:-$(cd "$(dirname "$script")/.." && pwd)}"
-export T2M_HOME
-. "$T2M_HOME/slurm/ray.sh"
+. "${T2M_HOME:=$(cd "$(dirname "$script")/.." && pwd)}/slurm/ray.sh"
 
 recipe="$T2M_HOME/launch/demo.yaml" runs=(--runs "runs/cluster-check-$SLURM_JOB_ID") # trained anew, not reused
 [ -f "$recipe" ] || recipe=demo
