@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from t2m_bench.errors import RecipeError
 from t2m_bench.models.arm import Arm
 from t2m_bench.training.process_group import Ranks
 
@@ -24,6 +25,9 @@ def compile_forward(
     Args:
         segmenter: a module. text_width: E. image_shape: (D, h, w) of what the adapter reads. num_cases: B, as training
             will have it.
+
+    Raises:
+        RecipeError: the compiler fails, and this torch has no way back.
     """
     modules = (adapter, segmenter)
     try:
@@ -31,9 +35,14 @@ def compile_forward(
             module.compile()
         _try_step(adapter, segmenter, text_width, image_shape, num_cases, ranks)
     except Exception as error:  # whatever a compiler, a driver or a missing header brings up
-        for module in modules:
-            module._compiled_call_impl = None  # what Module.compile set
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if not all(hasattr(module, "_compiled_call_impl") for module in modules):
+            raise RecipeError(
+                f"torch.compile fails here ({reason}), and what it did to the model cannot be undone with torch "
+                f"{torch.__version__}: set cluster.compile to false."
+            ) from error
+        for module in modules:
+            module._compiled_call_impl = None  # what Module.compile set; a private name, which a later torch may lack
         if ranks.is_first:
             print(f"t2m-bench: torch.compile fails here, training goes on without ({reason})", file=sys.stderr)
         return f"failed: {reason}"

@@ -173,9 +173,22 @@ def compile_once() -> None:
     """
     from deepspeed.comm.torch import build_shm_op
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
-    from torch.utils.cpp_extension import _get_build_directory
 
-    folder = Path(_get_build_directory(ShareMemCommBuilder.NAME, verbose=False))
+    folder = find_build_folder(ShareMemCommBuilder.NAME)
     with hold_lock(folder / ".t2m-bench.lock"):
         (folder / "lock").unlink(missing_ok=True)
         build_shm_op()
+
+
+def find_build_folder(name: str) -> Path:
+    """Return the folder in which PyTorch compiles an extension of this name, made where it is missing."""
+    from torch.utils import cpp_extension
+
+    find = getattr(cpp_extension, "_get_build_directory", None)
+    if find is not None:
+        return Path(find(name, verbose=False))
+    # a private name, which a later PyTorch may lack; this variable, which is public, then says where it compiles
+    ours = Path.home() / ".cache" / "t2m-bench" / f"torch_extensions-{torch.__version__}"
+    folder = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(ours))) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -76,10 +76,9 @@ PLANT = """
 import sys
 from pathlib import Path
 import deepspeed
-from torch.utils.cpp_extension import _get_build_directory
-from t2m_bench.training.process_group import compile_once
+from t2m_bench.training.process_group import compile_once, find_build_folder
 
-lock = Path(_get_build_directory("deepspeed_shm_comm", verbose=False)) / "lock"
+lock = find_build_folder("deepspeed_shm_comm") / "lock"
 lock.touch()
 sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: print("compiles", lock.exists())
 compile_once()
