@@ -33,7 +33,7 @@ TOLERANCES_MM = {"surface_dice": 1.0, "surface_dice_2": 2.0}
 
 def list_measured() -> tuple[str, ...]:
     """Return the measured columns of the results table, in their order."""
-    return (*MEASURE_TABLE.names, *EMPTINESS)
+    return (*(entry.name for entry in MEASURE_TABLE), *EMPTINESS)
 
 
 def list_always_measured() -> tuple[str, ...]:

@@ -68,12 +68,13 @@ def list_columns() -> dict[str, str]:
     taken = [name for name in MEASURE_TABLE.names if name in HEAD or name in EMPTINESS]
     if taken:
         raise RecipeError(f"a package adds a measure {taken[0]}, the name of another column of results; uninstall it")
-    return {**HEAD, **dict.fromkeys(MEASURE_TABLE.names, "float64"), **dict.fromkeys(EMPTINESS, "bool")}
+    measures = [entry.name for entry in MEASURE_TABLE]
+    return {**HEAD, **dict.fromkeys(measures, "float64"), **dict.fromkeys(EMPTINESS, "bool")}
 
 
 def list_optional() -> tuple[str, ...]:
     """Return the measures that a table may have no column of: it was written before they were added."""
-    return tuple(name for name in MEASURE_TABLE.names if name != DICE)
+    return tuple(entry.name for entry in MEASURE_TABLE if entry.name != DICE)
 
 
 def list_foreign(table: pd.DataFrame) -> tuple[str, ...]:

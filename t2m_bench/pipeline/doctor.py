@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from t2m_bench.cluster.doctor import Finding, Place
 from t2m_bench.cluster.doctor import examine as examine_cluster
@@ -11,7 +12,12 @@ from t2m_bench.embedding.encode import count_bytes_per_case
 from t2m_bench.embedding.shards.reader import verify_files
 from t2m_bench.embedding.shards.schema import INDEX_NAME, load_index
 from t2m_bench.errors import ClusterError, DatasetError, ShardError
+from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.conditions import CONDITIONS
+from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.measures import MEASURE_TABLE
+from t2m_bench.recipe.registry import Registry
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 from t2m_bench.training.process_group import find_device
@@ -26,7 +32,7 @@ def examine(recipe: Recipe, runs: Path) -> list[Finding]:
     data, num_cases = _look_at_data(recipe)
     root = recipe.dataset.root.resolve()
     place = Place(runs.resolve(), root if root.is_dir() else None)
-    return [data, *examine_cluster(recipe, place, count_bytes_to_write(recipe, runs, num_cases))]
+    return [data, look_at_packages(), *examine_cluster(recipe, place, count_bytes_to_write(recipe, runs, num_cases))]
 
 
 def check_before_work(recipe: Recipe, runs: Path, terminal: Terminal) -> None:
@@ -84,6 +90,17 @@ def count_bytes_to_write(recipe: Recipe, runs: Path, num_cases: int) -> int:
         ):
             return 0
     return num_cases * count_bytes_per_case(IMAGE_ENCODERS.find(preset).grid)
+
+
+def look_at_packages() -> Finding:
+    """Name the entries that other packages add to the tables, and those that cannot be imported.
+
+    These are no problem of a recipe that does not name them; one that does is refused before.
+    """
+    tables: tuple[Registry[Any], ...] = (DATA_SETS, IMAGE_ENCODERS, ARMS, CONDITIONS, MEASURE_TABLE)
+    found = [f"{table.what} {entry.name}" for table in tables for entry in table if entry not in table.own]
+    broken = [f"left out: {reason}" for table in tables for reason in table.broken.values()]
+    return Finding("entries of other packages", "; ".join([*found, *broken]) or "none")
 
 
 def _look_at_data(recipe: Recipe) -> tuple[Finding, int]:

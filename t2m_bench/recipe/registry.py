@@ -8,7 +8,8 @@ name is the entry's and whose value is the entry itself.
 import difflib
 import importlib
 import re
-from collections.abc import Collection, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, Protocol, TypeVar
@@ -45,6 +46,7 @@ class Registry(Generic[EntryT]):
         self.reserved = frozenset(reserved)
         self._own = {entry.name: entry for entry in entries}
         self._loaded: dict[str, EntryT] = {}
+        self._broken: dict[str, str] = {}
         if len(self._own) != len(entries):
             raise ValueError(f"two entries of the table of {what}s have one name")
 
@@ -57,6 +59,7 @@ class Registry(Generic[EntryT]):
         """Forget which packages are installed: a process that installs or removes one calls this."""
         self.__dict__.pop("_others", None)
         self._loaded.clear()
+        self._broken.clear()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +72,25 @@ class Registry(Generic[EntryT]):
         return tuple(self._own.values())
 
     def __iter__(self) -> Iterator[EntryT]:
-        return (self.find(name) for name in self.names)
+        """Yield ours, then those of other packages that can be imported; a line for each of the rest, once a process.
+
+        Only who finds an entry by its name needs it; nobody's broken package stops what does not name its entries.
+        """
+        yield from self.own
+        for name in self.names[len(self._own) :]:
+            if name not in self.broken:
+                yield self.find(name)
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Entries of other packages that cannot be imported -> why; says so where it finds them first."""
+        for name in sorted(set(self._others) - self._loaded.keys() - self._broken.keys()):
+            try:
+                self.find(name)
+            except RecipeError as error:
+                self._broken[name] = str(error)
+                print(f"t2m-bench: left out: {error}", file=sys.stderr)
+        return self._broken
 
     def __contains__(self, name: object) -> bool:
         return name in self._own or name in self._others

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from messages import raises_naming
+from messages import check_names, raises_naming
 
 from t2m_bench.errors import RecipeError
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
@@ -92,3 +92,18 @@ def test_our_own_entries_are_read_without_importing_others(tmp_path: Path, monke
     table = make_table()
     assert [entry.name for entry in table.own] == ["apple", "pear"]
     assert (table.get("pear"), table.get("plom"), table.names[-1]) == (Entry("pear", 2), None, "plum")
+
+
+def test_a_broken_entry_is_left_out_with_one_line_where_the_table_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(tmp_path, monkeypatch, "plum = added_things:PLUM", "raise RuntimeError('broken')")
+    table = make_table()
+    assert "plum" in table
+    assert [entry.name for entry in table] == [entry.name for entry in table.own]
+    assert list(table) == list(table.own)
+    (line,) = capsys.readouterr().err.splitlines()
+    check_names(line, "plum", "added_things:PLUM", "RuntimeError")
+    assert table.broken.keys() == {"plum"}
+    with raises_naming(RecipeError, "plum"):
+        table.find("plum")
