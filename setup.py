@@ -1,6 +1,7 @@
-"""Puts the folders of recipes, sweeps and job scripts into the wheel; everything else stands in pyproject.toml."""
+"""Puts recipes, sweeps, job scripts and the commit into the wheel; everything else stands in pyproject.toml."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 from setuptools import setup
@@ -21,6 +22,19 @@ class BuildWithFolders(build_py):
             target = Path(self.build_lib, PLACE, folder)
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns("__pycache__"))
+        Path(self.build_lib, PLACE, "commit.txt").write_text(find_commit() + "\n", encoding="utf-8")
+
+
+def find_commit() -> str:
+    """Return the commit of this checkout, with "+changes" where the package has some; empty outside a checkout."""
+    if not Path(".git").exists():
+        return ""
+    ask = ["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", "t2m_bench", *FOLDERS]
+    try:
+        commit, changes = (subprocess.run(of, capture_output=True, text=True, check=True).stdout.strip() for of in ask)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{commit}+changes" if changes else commit
 
 
 setup(cmdclass={"build_py": BuildWithFolders})

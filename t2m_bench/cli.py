@@ -511,6 +511,7 @@ def report(
     ] = None,
     formats: Annotated[str, typer.Option("--format", help="What to write: html,md,tex,csv.")] = "html,md,tex,csv",
     full: Annotated[bool, typer.Option("--full", help="Print every main table and all reasons.")] = False,
+    mixed: Annotated[bool, typer.Option("--mixed", help="Report runs of two commits of the code together.")] = False,
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
@@ -533,7 +534,7 @@ def report(
             if len(found) > 1:
                 _say("others: " + ", ".join(str(other) for other in found[1:]))
         chosen = tuple(name.strip() for name in formats.split(","))
-        summary = _report(folder / place if place else found[0], chosen, full)
+        summary = _report(folder / place if place else found[0], chosen, full, mixed)
     _end(as_json, summary)
 
 
@@ -638,7 +639,9 @@ def _shorten(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in summary.items() if key not in ("recipe", "suite")}
 
 
-def _report(folder: Path, formats: tuple[str, ...] | None = None, full: bool = False) -> dict[str, Any]:
+def _report(
+    folder: Path, formats: tuple[str, ...] | None = None, full: bool = False, mixed: bool = False
+) -> dict[str, Any]:
     from t2m_bench.reporting.console import print_report
     from t2m_bench.reporting.report import FORMATS, write_report
     from t2m_bench.reporting.results import load_experiment
@@ -649,7 +652,7 @@ def _report(folder: Path, formats: tuple[str, ...] | None = None, full: bool = F
         raise UserError(f"--format {foreign[0]}: not a format; choose among {', '.join(FORMATS)}, with commas between.")
     if has_study(folder):
         return _report_sweep(folder, formats or FORMATS, full)
-    written = write_report(load_experiment(folder), formats or FORMATS)
+    written = write_report(load_experiment(folder, mixed), formats or FORMATS)
     print_report(written, full)
     found = written.find_table("arms")
     arms = json.loads(found.numbers.to_json(orient="records")) if found else []

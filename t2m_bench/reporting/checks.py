@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from t2m_bench.commit import NO_COMMIT
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import KEY
 from t2m_bench.recipe.schema import UNDECIDING
@@ -114,6 +115,23 @@ def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, 
         if "recipe" in summary:
             first = first_of.setdefault(summary["arm"], name)
             _check_same_arm(folder, (first, summaries[first]["recipe"]), (name, summary["recipe"]), summary["arm"])
+
+
+def check_commits(folder: Path, summaries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse runs that were trained by two commits of the code, of which one may compute something else.
+
+    Raises:
+        RunFolderError: names a run of each and both commits.
+    """
+    first_of: dict[str, str] = {}
+    for name, summary in summaries.items():
+        first_of.setdefault(summary.get("commit", NO_COMMIT), name)
+    if len(first_of) > 1:
+        (one, run), (other, other_run), *_ = first_of.items()
+        raise RunFolderError(
+            f"{folder}: runs of {len(first_of)} commits: {run} of {one}, {other_run} of {other}. Train them with one, "
+            "or report them together with --mixed, which says so."
+        )
 
 
 def _check_same_arm(

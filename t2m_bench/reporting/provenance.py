@@ -1,8 +1,10 @@
 """States what a reader must know before the first number, the audit's findings, and the origin of the numbers."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from t2m_bench.commit import NO_COMMIT
 from t2m_bench.data.audit import describe_unknown_field
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.recipe.arms import ARMS
@@ -51,6 +53,10 @@ def list_warnings(results: Results) -> list[str]:
             "T is pathological (AJCC 7): found after surgery, not known when the image is taken, and partly defined by "
             f"size, which the box shows too{told}."
         )
+    commits = count_commits(results)
+    if len(commits) > 1:
+        told = ", ".join(f"{count} of {commit}" for commit, count in commits.items())
+        warnings.append(f"Runs of {len(commits)} commits of the code, which may not compute the same: {told}.")
     missing = list_missing(results)
     if missing:
         warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
@@ -74,6 +80,11 @@ def list_warnings(results: Results) -> list[str]:
             "cannot be told apart."
         )
     return warnings
+
+
+def count_commits(results: Results) -> dict[str, int]:
+    """Return commit -> number of runs that it trained."""
+    return dict(Counter(str(run.summary.get("commit", NO_COMMIT)) for run in results.runs))
 
 
 def _is_unknown(results: Results, name: str) -> bool:
@@ -178,6 +189,7 @@ def list_facts(results: Results) -> list[tuple[str, str]]:
         ("Margin", f"{results.margin:g} Dice"),
         *((f"sha256 of {name}", value) for name, value in experiment["hashes"].items()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in experiment["versions"].items())),
+        ("Commit", ", ".join(count_commits(results)) or "none"),
         ("Runs", ", ".join(run.name for run in results.runs) or "none"),
         ("Created", str(experiment["created"])),
     ]

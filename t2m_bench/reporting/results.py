@@ -16,7 +16,7 @@ from t2m_bench.files import EXPERIMENT_NAME
 from t2m_bench.metrics.results import RESULTS_NAME, list_foreign, load_results
 from t2m_bench.recipe.conditions import find_condition
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
-from t2m_bench.reporting.checks import check_counts, check_runs, check_table
+from t2m_bench.reporting.checks import check_commits, check_counts, check_runs, check_table
 from t2m_bench.search.study import find_studies, has_trials
 
 TIGHT = "tight"
@@ -223,12 +223,15 @@ def _is_reference(folder: Path) -> bool:
     return folder.name.startswith("reference-")
 
 
-def load_experiment(folder: Path) -> Results:
+def load_experiment(folder: Path, mixed: bool = False) -> Results:
     """Read an experiment's results.
+
+    Args:
+        mixed: take runs of two commits of the code together.
 
     Raises:
         RunFolderError: the folder holds none, a file is not what it must be, cases are missing or stand twice, or runs
-            are of different recipes.
+            are of different recipes, or commits.
     """
     experiment = _load_experiment_note(folder)
     finished = _find_finished(folder)
@@ -238,6 +241,8 @@ def load_experiment(folder: Path) -> Results:
         )
     runs = [_load_run(run) for run in finished if not _is_reference(run)]
     check_runs(folder, experiment["recipe"], {run.name: run.summary for run in runs})
+    if not mixed:
+        check_commits(folder, {run.name: run.summary for run in runs})
     tables = {run.name: load_results(run / RESULTS_NAME) for run in finished}
     table = pd.concat([part.assign(run=name) for name, part in tables.items()], ignore_index=True)
     check_table(folder, table)

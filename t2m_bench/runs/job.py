@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
+from t2m_bench.commit import NO_COMMIT
 from t2m_bench.data.boxes import Boxes
 from t2m_bench.evaluation.conditions import Exam, Question, ask_all, ask_right, ask_without_text
 from t2m_bench.evaluation.crops import find_shown, write_crops
@@ -158,6 +159,7 @@ def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], a
         "default_suite": list_default_suite(),
         "evaluation": asdict(answers.cost),
         "run_hash": progress.run_hash,
+        "commit": ", ".join(progress.commits) or NO_COMMIT,
         "recipe": recipe.model_dump(mode="json"),
         "suite": job.suite.model_dump(mode="json"),
     }

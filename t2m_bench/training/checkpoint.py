@@ -26,7 +26,8 @@ ADAM = ("step", "exp_avg", "exp_avg_sq")
 class Progress:
     """Progress of a run; with parameters and moments it is all that a resume needs.
 
-    `epoch` and `step` name the next step; `sums` are the losses of the epoch's steps so far, in order.
+    `epoch` and `step` name the next step; `sums` are the losses of the epoch's steps so far, in order; `commits` are
+    those of the code that trained it, more than one where it was resumed by another.
     """
 
     run_hash: str
@@ -39,6 +40,7 @@ class Progress:
     seconds: float = 0.0
     scaler: dict[str, Any] = field(default_factory=dict)
     finished: bool = False
+    commits: list[str] = field(default_factory=list)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], note: dict[str, Any]) -> None:

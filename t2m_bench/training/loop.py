@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from t2m_bench.commit import find_commit
 from t2m_bench.data.prefetch import make_ahead
 from t2m_bench.errors import UserError
 from t2m_bench.models.arm import Arm, Segmenter
@@ -83,6 +84,8 @@ class Trainer:
             tensors, progress = found
             check_state(self.folder, tensors, self.adapter)
             updater.set_state(tensors)
+        if not progress.finished and find_commit() not in progress.commits:
+            progress.commits.append(find_commit())
         if progress.scaler:
             self.ranks.scaler.load_state_dict(progress.scaler)
         self.ranks.wait()

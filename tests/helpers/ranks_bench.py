@@ -43,6 +43,7 @@ def make_recipe(**optim: object) -> Recipe:
     raw = {
         "name": "trial",
         "dataset": {"root": "nowhere"},
+        "adapter": {"start": "unscaled"},  # near the frozen model all gradients but the norm's would be next to nothing
         "optim": {"epochs": 3, "global_batch_size": 16, "micro_batch_size": 16, "warmup_steps": 2, **optim},
     }
     return parse_recipe(raw, "test")

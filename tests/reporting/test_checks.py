@@ -7,9 +7,10 @@ from pathlib import Path
 import pandas as pd
 from messages import is_named, raises_naming
 
+from t2m_bench.commit import NO_COMMIT
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
-from t2m_bench.reporting.provenance import list_warnings
+from t2m_bench.reporting.provenance import count_commits, list_warnings
 from t2m_bench.reporting.results import load_experiment
 
 RUN = "hierarchical-fold1-seed1-00000000"
@@ -138,3 +139,18 @@ def test_names_that_are_no_pseudonyms_are_refused_and_not_repeated(experiment: P
     with raises_naming(RunFolderError, experiment, "column patient", "pseudonyms") as caught:
         load_experiment(experiment)
     assert "R01-003" not in str(caught.value)
+
+
+def test_runs_of_two_commits_are_reported_together_on_demand_alone(experiment: Path) -> None:
+    others = [path for path in sorted(experiment.glob("*/run.json")) if path.parent.name != RUN]
+    for path in others:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "0123abc"}))
+    with raises_naming(RunFolderError, RUN, "0123abc", NO_COMMIT, "--mixed"):
+        load_experiment(experiment)
+    mixed = load_experiment(experiment, mixed=True)
+    assert count_commits(mixed) == {"0123abc": len(others), NO_COMMIT: 1}
+    assert any("0123abc" in warning for warning in list_warnings(mixed))
+    (experiment / RUN / "run.json").write_text(
+        json.dumps(json.loads((experiment / RUN / "run.json").read_text()) | {"commit": "0123abc"})
+    )
+    assert not any("0123abc" in warning for warning in list_warnings(load_experiment(experiment)))
