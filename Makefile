@@ -6,12 +6,14 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 FOR_DEVELOPERS = $(VENV)/.installed-for-developers
 RUNS ?= runs
+LOWEST = .venv-lowest
+QUICK_TESTS = $(addprefix tests/,recipe data metrics statistics models search training)
 # Processes that `make test` shares its tests among; tests that start clusters run one after another in one of them.
 JOBS ?= 2
 # Passed to pytest, such as TEST_OPTIONS=--last-failed.
 TEST_OPTIONS ?=
 
-.PHONY: demo test test-cluster check perf soak clean
+.PHONY: demo test test-cluster test-lowest check perf soak clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -52,9 +54,19 @@ perf: $(INSTALLED)
 	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[perf]'
 	$(BIN)/t2m-bench perf all --runs $(RUNS)
 
-# Long trials, kept out of `make test`: among them fifty kills, each told with its step.
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	touch $@
+
+# Tests that are quick and need no cluster, on the oldest versions that pyproject.toml allows.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -m 'not soak and not cluster' $(QUICK_TESTS)
+
+# Long trials, kept out of `make test`: among them fifty kills, each told with its step; then the oldest versions.
 soak: $(FOR_DEVELOPERS)
 	$(BIN)/python -m pytest -m soak
+	$(MAKE) test-lowest
 
 clean:
-	rm -rf $(VENV) .ci-venv
+	rm -rf $(VENV) $(LOWEST) .ci-venv

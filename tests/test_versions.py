@@ -6,6 +6,8 @@ PyTorch is not capped: its private names are looked up, and the code goes anothe
 import importlib
 import inspect
 import os
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ def is_keyword_of_ray(name: str) -> bool:
     return f'"{name}"' in inspect.getsource(ray.init)  # which takes such names out of its **kwargs
 
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+
 NAMES: dict[str, tuple[str, Callable[[], bool]]] = {
     "optuna Study._storage": ("search/study.py", lambda: hasattr(optuna.create_study(), "_storage")),
     "optuna Trial._trial_id": ("search/study.py", lambda: hasattr(optuna.create_study().ask(), "_trial_id")),
@@ -42,6 +46,21 @@ NAMES: dict[str, tuple[str, Callable[[], bool]]] = {
     ),
 }
 """What is used -> where in t2m_bench, and whether it is there."""
+
+
+def test_the_oldest_versions_that_are_tested_are_the_floors() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    floors = {
+        found[1]: found[2]
+        for requirement in (*project["dependencies"], *(item for extra in extras.values() for item in extra))
+        if (found := re.match(r"([a-z0-9-]+)(?:\[[a-z,]+\])?[>=]=([\d.]+)", requirement))
+    }
+    lines = (REPOSITORY / "constraints-lowest.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert pinned == {name: floors[name] for name in pinned}
+    needed = {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in project["dependencies"]}
+    assert needed <= pinned.keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
