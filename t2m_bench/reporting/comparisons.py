@@ -1,7 +1,7 @@
-"""Selects the differences to test: one primary contrast, one family of further tests, the rest as intervals."""
+"""Selects the differences to test: one primary contrast, two families of further tests, the rest as intervals."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,23 @@ from t2m_bench.reporting.arms import (
 )
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.suite import find_asked_method, list_asked_arms
-from t2m_bench.statistics.crossed import Contrast, FoldTable, average_seeds, estimate_crossed, make_fold_tables
-from t2m_bench.statistics.tests import adjust_family
+from t2m_bench.statistics.crossed import (
+    LEVEL,
+    Contrast,
+    FoldTable,
+    average_seeds,
+    count_unpaired_runs,
+    estimate_crossed,
+    estimate_given_models,
+    make_fold_tables,
+)
+from t2m_bench.statistics.decision import Decision, decide
+from t2m_bench.statistics.tests import adjust_claims
 
 PRIMARY, FAMILY, EXPLORATORY = "primary", "Holm family", "interval only"
+
+DECISION_SEED = 0
+"""Seed of the sign flips behind a decision, so that a report can be made again to the digit."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +44,15 @@ class Comparison:
 
     Attributes:
         key: a short name, unique in a report. question: what it answers, for a table.
-        role: PRIMARY (unadjusted), FAMILY (Holm) or EXPLORATORY.
+        role: PRIMARY (unadjusted), FAMILY (adjusted) or EXPLORATORY.
         p_adjusted: Holm's for the family, the plain p of the primary, NaN else.
         tables: patients x seeds, a fold each.
-        is_trained: whether one of the two was, so that training runs were counted.
         within_models: True for two answers of the same trained models: the patient is the unit, and tables have one
-            column, the mean over seeds.
+            column, the mean over seeds. Such differences are a family of their own.
+        is_trained: whether one of the two was, so that training runs were counted.
+        equivalence_p: of the test that the difference is within the margin, adjusted as p_adjusted is.
+        family_size: members of its family, awaited ones among them; 1 outside a family.
+        num_unpaired: training runs left out, because the other side has none of that fold and seed.
     """
 
     key: str
@@ -47,6 +63,19 @@ class Comparison:
     tables: tuple[FoldTable, ...]
     within_models: bool
     is_trained: bool = True
+    equivalence_p: float = float("nan")
+    family_size: int = 1
+    num_unpaired: int = 0
+
+    @property
+    def simultaneous_interval(self) -> tuple[float, float]:
+        """The interval at 1 - 5 % / members: those of a family hold together in 95 % of suites (Bonferroni)."""
+        return self.contrast.find_interval(1 - (1 - LEVEL) / self.family_size)
+
+    def decide(self, margin: float) -> Decision:
+        """Return what it allows to claim: a member of a family after adjustment, all others by their own intervals."""
+        adjusted = (self.p_adjusted, self.equivalence_p) if self.role == FAMILY else (None, None)
+        return decide(self.contrast, self.tables, margin, np.random.default_rng(DECISION_SEED), *adjusted)
 
     @property
     def patient_values(self) -> NDArray[np.float64]:
@@ -72,7 +101,7 @@ def compare_arms(results: Results, one: str, other: str, box: str = TIGHT, measu
 def compare_conditions(results: Results, arm: str, one: str, other: str, box: str = TIGHT) -> Contrast | None:
     """Return what an arm's Dice gains from one condition over another, given these trained models."""
     tables = make_fold_tables(results.select(arm, one, box), results.select(arm, other, box), DICE)
-    return estimate_crossed(average_seeds(tables)) if tables else None
+    return estimate_given_models(tables) if tables else None
 
 
 def find_best_floor(results: Results) -> str | None:
@@ -92,29 +121,48 @@ def find_loose_box(results: Results) -> str | None:
 def make_comparisons(results: Results) -> list[Comparison]:
     """Return every comparison that the results allow, the primary first.
 
-    Members of the family whose arms were asked and have no results yet count in Holm's adjustment all the same, so that
-    a half-finished suite does not call sure what the whole one would not.
+    Differences between arms and differences within trained models are two families: the first are about the method, the
+    second about the models at hand. Members of a family whose arms were asked and have no results yet count in the
+    adjustment all the same, so that a half-finished suite does not call sure what the whole one would not.
     """
     found = []
-    num_awaited = 0
+    num_awaited = {True: 0, False: 0}
     for wanted in _list_wanted(results):
-        tables = make_fold_tables(results.select(*wanted.one), results.select(*wanted.other), DICE)
-        if not tables:
-            num_awaited += wanted.role == FAMILY and _is_awaited(results, wanted)
-            continue
         within = wanted.one[0] == wanted.other[0]
-        used = average_seeds(tables) if within else tables
-        found.append((wanted, estimate_crossed(used), tuple(used), within))
-    family = [contrast.p for wanted, contrast, _, _ in found if wanted.role == FAMILY]
-    adjusted = iter(adjust_family([*family, *[1.0] * num_awaited]))
-    comparisons = []
-    for wanted, contrast, tables_found, within in found:
-        p = {PRIMARY: contrast.p, EXPLORATORY: float("nan")}.get(wanted.role)
-        p = next(adjusted) if p is None else p
-        trained = is_trained(wanted.one[0]) or is_trained(wanted.other[0])
-        named = (wanted.key, wanted.question, wanted.role)
-        comparisons.append(Comparison(*named, contrast, p, tables_found, within, trained))
-    return comparisons
+        comparison = _compare(results, wanted, within)
+        if comparison:
+            found.append(comparison)
+        else:
+            num_awaited[within] += wanted.role == FAMILY and _is_awaited(results, wanted)
+    return _adjust(found, results.margin, num_awaited)
+
+
+def _compare(results: Results, wanted: _Wanted, within: bool) -> Comparison | None:
+    one, other = results.select(*wanted.one), results.select(*wanted.other)
+    tables = make_fold_tables(one, other, DICE)
+    if not tables:
+        return None
+    contrast = estimate_given_models(tables) if within else estimate_crossed(tables)
+    return Comparison(
+        wanted.key, wanted.question, wanted.role, contrast,
+        contrast.p if wanted.role == PRIMARY else float("nan"),
+        tuple(average_seeds(tables) if within else tables), within,
+        is_trained(wanted.one[0]) or is_trained(wanted.other[0]),
+        num_unpaired=count_unpaired_runs(one, other),
+    )  # fmt: skip
+
+
+def _adjust(found: Sequence[Comparison], margin: float, num_awaited: Mapping[bool, int]) -> list[Comparison]:
+    """Return the comparisons with the p of each family adjusted."""
+    adjusted = {item.key: item for item in found}
+    for within, awaited in num_awaited.items():
+        family = [item for item in found if item.role == FAMILY and item.within_models == within]
+        differences = [item.contrast.p for item in family]
+        equivalences = [item.contrast.find_equivalence_p(margin) for item in family]
+        size = len(family) + awaited
+        for item, *of_item in zip(family, *adjust_claims(differences, equivalences, awaited), strict=True):
+            adjusted[item.key] = replace(item, p_adjusted=of_item[0], equivalence_p=of_item[1], family_size=size)
+    return list(adjusted.values())
 
 
 def _is_awaited(results: Results, wanted: _Wanted) -> bool:

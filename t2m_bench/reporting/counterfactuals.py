@@ -22,7 +22,7 @@ from t2m_bench.reporting.table import (
     show_p,
     show_percent,
 )
-from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.crossed import Contrast, estimate_crossed, estimate_given_models, make_fold_tables
 from t2m_bench.statistics.intervals import compute_patient_means
 
 FEWEST_FOR_P = 10
@@ -71,7 +71,7 @@ def make_counterfactual_table(results: Results) -> Table | None:
             tables = make_fold_tables(right, other, DICE)
             if not tables:
                 continue
-            contrast = estimate_crossed(average_seeds(tables))
+            contrast = estimate_given_models(tables)
             among = right[right["case"].isin(other["case"])]  # cases without a class have no other's text
             mean = float(compute_patient_means(among, DICE).mean())
             relative = contrast.mean / mean if mean else math.nan

@@ -9,7 +9,7 @@ import pandas as pd
 
 from t2m_bench.recipe.conditions import RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE, MEASURE_TABLE, MeasureEntry
-from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.arms import BASELINE, REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import (
     Comparison,
     compare_arms,
@@ -74,6 +74,16 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
         numbers.append({"arm": arm, "published": False, **measured, **flat})
     rows, numbers = _add_published(results, rows, numbers)
     return make_table("arms", "Arms", _write_note(results, floor), list_headline_columns(), rows, numbers)
+
+
+def tell_untrained(results: Results, method: str) -> str:
+    """Return one sentence with the best shape drawn without the image, the frozen model and the method; "" of none."""
+    floor = find_best_floor(results)
+    named = [(results.name_arm(arm), arm) for arm in (floor, BASELINE, method) if arm and arm in results.arms]
+    if len(named) < 2:
+        return ""
+    means = [f"{name} {compute_patient_means(results.select_main(arm), DICE).mean():.3f}" for name, arm in named]
+    return f"Mean Dice: {', '.join(means)}."
 
 
 def list_beside_dice() -> list[MeasureEntry]:

@@ -28,88 +28,94 @@ from t2m_bench.reporting.table import (
     show_p,
 )
 from t2m_bench.statistics import tests
+from t2m_bench.statistics.crossed import CLAIM_SEEDS, FEWEST_FOLDS
 from t2m_bench.statistics.intervals import compute_patient_means
 from t2m_bench.statistics.ranking import compute_rank_shares, compute_standardised_difference, compute_superiority
 
-FEWEST_RUNS = 3
-"""Training runs a fold below which drawing among them says nothing: of two runs, half of all draws hold but one."""
+METHOD_FAMILY, MODEL_FAMILY = "adjusted", "adjusted, given these models"
+"""Roles of the two families in the table: p of arms and p within trained models are never adjusted together."""
 
 
 def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Table:
     """Each step from the box alone to language: what it asks, how large it is, how sure."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
     rows, numbers = [], []
     for item in comparisons:
         contrast = item.contrast
-        low, high = tests.bootstrap_crossed(item.tables, rng) if _can_be_drawn(item) else (math.nan, math.nan)
+        family = item.simultaneous_interval if item.role == FAMILY else (math.nan, math.nan)
         rows.append(
             (
                 item.key,
                 item.question,
                 show_contrast(contrast),
+                show_interval(*family),
                 show_p(item.p_adjusted),
-                {PRIMARY: "primary", FAMILY: "Holm"}.get(item.role, ABSENT),
+                _show_role(item),
                 str(contrast.num_patients),
                 _show_seeds(item),
-                show_interval(low, high),
-                show_number(contrast.smallest_detectable),
+                ", ".join(show_change(mean) for mean in contrast.fold_means) if contrast.num_folds > 1 else ABSENT,
+                show_p(contrast.heterogeneity_p),
             )
         )
         numbers.append(
             {"comparison": item.key, "role": item.role, **flatten_contrast("difference", contrast, item.p_adjusted)}
             | {"patients": contrast.num_patients, "seeds": contrast.num_seeds if item.is_trained else math.nan}
-            | {"bootstrap_low": low, "bootstrap_high": high, "smallest_detectable": contrast.smallest_detectable}
+            | {"unpaired_runs": item.num_unpaired, **_flatten_intervals(item, family)}
         )
     note = (
-        "Dice. One primary contrast, not adjusted; one family adjusted by Holm; the rest are intervals only. Interval "
-        f"and p: {tell_what_is_random(comparisons)} (within a model, right minus wrong: patients alone). "
-        f"Bootstrap: both drawn within each fold, as a check, from {FEWEST_RUNS} runs on. Smallest detectable: the "
-        "difference that such a suite finds in 80 % of cases. Folds share training data, which no interval here "
-        f"accounts for. {BOXES_BUT_NAMED}"
+        "Dice, for these splits. One primary contrast, not adjusted; comparisons of arms and comparisons within "
+        "trained models are two families, each adjusted for all its claims, of difference and of equivalence (Holm "
+        "with Shaffer's count); the family's intervals hold together in 95 % of suites; the rest are intervals only. "
+        f"Interval and p: {tell_what_is_random(comparisons)} (within a model, right minus wrong: patients alone); of "
+        f"{FEWEST_FOLDS} folds or more the wider of that and an interval with folds random. Folds differ: F test of "
+        f"Cochran's Q. How often they miss the truth: docs/statistics.md. {BOXES_BUT_NAMED}"
     )
     return make_table("ladder", "Is the text needed? A ladder over the arms", note, _LADDER_COLUMNS, rows, numbers)
 
 
+def _flatten_intervals(item: Comparison, family: tuple[float, float]) -> dict[str, float]:
+    contrast = item.contrast
+    (low, high), (folds_low, folds_high) = contrast.find_default_interval(), contrast.find_folds_interval()
+    found = {"default_low": low, "default_high": high, "folds_low": folds_low, "folds_high": folds_high}
+    found |= {"simultaneous_low": family[0], "simultaneous_high": family[1], "equivalence_p": item.equivalence_p}
+    return found | {"folds_differ_p": contrast.heterogeneity_p}
+
+
 def tell_what_is_random(comparisons: Sequence[Comparison]) -> str:
-    """Return what the default interval takes as random with as many training runs as there are, and how sure it is."""
+    """Return what the default interval takes as random with as many training runs and folds as there are."""
     trained = [item for item in comparisons if item.is_trained and not item.within_models]
     counts = {table.shape[1] for item in trained for table in item.tables}
     if not counts:
         return "patients alone"
     if len(counts) > 1:
         return (
-            "patients and training runs both random where a fold has several runs (column Seeds: the fewest of any "
-            "fold), patients alone where none has; with fewer than three it misses the truth more often than it says"
+            "patients and training runs both random where a fold has several runs (column Runs: the fewest of any "
+            "fold), patients alone where none has"
         )
     if counts == {1}:
         return "patients alone, given these trained models: one training run a fold cannot tell how runs differ"
-    if min(counts) < FEWEST_RUNS:
-        return (
-            "patients and training runs both random, with two runs a fold, too few for the interval's 95 %: it misses "
-            "the truth more often"
-        )
-    return (
-        "patients and training runs both random; in simulation the interval misses the truth in 4 to 6 % of suites of "
-        "several folds or five runs, in up to 7 % of one fold with three runs"
-    )
+    random = "patients and training runs both random"
+    if min(counts) < CLAIM_SEEDS and max(item.contrast.num_folds for item in trained) == 1:
+        return f"{random}; {min(counts)} runs of one fold are too few for 95 %: it misses the truth more often"
+    return random
 
 
 _LADDER_COLUMNS = (
     "Comparison",
     "Question",
     "Difference [95 %]",
+    "All of the family",
     "p",
     "Role",
     "Patients",
-    "Seeds",
-    "Bootstrap check",
-    "Smallest detectable",
+    "Runs",
+    "By fold",
+    "Folds differ, p",
 )
 
 
-def _can_be_drawn(item: Comparison) -> bool:
-    has_runs = item.within_models or not item.is_trained or item.contrast.num_seeds >= FEWEST_RUNS
-    return has_runs and not math.isnan(item.contrast.low)
+def _show_role(item: Comparison) -> str:
+    family = MODEL_FAMILY if item.within_models else METHOD_FAMILY
+    return {PRIMARY: "primary", FAMILY: family}.get(item.role, ABSENT)
 
 
 def _show_seeds(item: Comparison) -> str:

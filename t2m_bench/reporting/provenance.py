@@ -17,7 +17,7 @@ from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_suite, list_missing
 from t2m_bench.reporting.table import Table, make_table
-from t2m_bench.reporting.verdicts import CLAIM_SEEDS
+from t2m_bench.statistics.crossed import CLAIM_SEEDS
 from t2m_bench.statistics.intervals import compute_patient_means
 
 FIRST_WEIGHTS = {
@@ -25,7 +25,6 @@ FIRST_WEIGHTS = {
     "seed_and_fold": "seed and fold",
 }
 
-FEW_PATIENTS = 10
 T_STAGE = "t_stage"
 CLASS_SHAPE = "floor_class_mask"
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from t2m_bench.recipe.arms import ARMS, IN_LOSS_ARM, INPUT_ONLY_ARM, LABEL_ARM
 from t2m_bench.recipe.conditions import PARAPHRASE, RIGHT, WRONG
@@ -11,60 +10,36 @@ from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
 from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
 from t2m_bench.reporting.counterfactuals import tell_wordings
+from t2m_bench.reporting.evidence import tell_evidence, tell_patients
+from t2m_bench.reporting.headline import tell_untrained
 from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.suite import find_asked_method
 from t2m_bench.reporting.table import show_change, show_interval, show_p
-from t2m_bench.statistics.crossed import FEWEST_PATIENTS, Contrast, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.crossed import CLAIM_SEEDS, Contrast, average_seeds, estimate_given_models, make_fold_tables
+from t2m_bench.statistics.decision import ALPHA, EQUIVALENCE_LEVEL, Decision, Outcome, Reason, Size, miss, withhold
 from t2m_bench.statistics.tests import find_equivalence
 
-EQUIVALENCE_LEVEL = 0.90
-"""The interval that lies within the margin exactly when two one-sided tests at 5 % both reject."""
-
-CLAIM_SEEDS = 5
-"""Training runs a fold below which nothing is claimed about the method (simulations of the default test)."""
-
-ALPHA = 0.05
+STAND_IN = "stand-in"
+"""The text encoder that is no language model."""
 
 LEAKAGE_MARK = "(Leakage was allowed: not from honest test figures.)"
 
 
-class Outcome(StrEnum):
-    """Conclusions that an interval allows about a difference."""
-
-    HELPS = "helps"
-    HURTS = "hurts"
-    NEGLIGIBLE = "negligible"
-    UNDECIDED = "undecided"
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """One answer. `question` and `headline` are short, `sentences` say why."""
+    """One answer. `question` and `headline` are short, `sentences` say why.
+
+    Attributes:
+        decision: the figures and the reason behind the outcome.
+    """
 
     key: str
     question: str
     outcome: Outcome
     headline: str
     sentences: tuple[str, ...]
-
-
-def judge(contrast: Contrast, margin: float, p_adjusted: float | None = None) -> Outcome:
-    """Return what a difference's intervals say of it.
-
-    helps: the 95 % interval is above 0; negligible: the 90 % interval is within the margin; hurts: the 95 % interval is
-    below 0; else undecided. So a small loss is negligible, whereas a small gain that is surely above 0 helps.
-
-    Args:
-        p_adjusted: of a family's member; where it is not below ALPHA, the contrast neither helps nor hurts.
-    """
-    is_sure = p_adjusted is None or p_adjusted < ALPHA
-    if contrast.low > 0 and is_sure:
-        return Outcome.HELPS
-    low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
-    if -margin < low and high < margin:
-        return Outcome.NEGLIGIBLE
-    return Outcome.HURTS if contrast.high < 0 and is_sure else Outcome.UNDECIDED
+    decision: Decision | None = None
 
 
 def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -82,17 +57,16 @@ def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verd
     if method is None:
         return []
     help_ = find_comparison(comparisons, f"{method} - {REFERENCE}")
-    verdicts = []
-    if method not in results.arms:
-        verdicts.append(_miss_primary(method))
     if help_:
         others = [*_list_controls(comparisons, results), *_list_others(comparisons, help_, results.margin)]
-        verdicts.append(_judge_help(help_, method, results.margin, others))
+        verdicts = [_judge_help(results, help_, method, others)]
+    else:
+        verdicts = [_miss_primary(results, method)]
     for reliance in (c for c in comparisons if c.key.startswith(f"{method}: {RIGHT} - ")):
         verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
     language = find_comparison(comparisons, f"{method} - {LABEL_ARM}")
     if language:
-        verdicts.append(_judge_language(language, results.margin))
+        verdicts.append(_judge_language(language, results))
     paraphrase = _compare_texts(results, method, RIGHT, PARAPHRASE)
     if paraphrase:
         effect = _compare_texts(results, method, RIGHT, WRONG) or help_
@@ -100,10 +74,30 @@ def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verd
     return verdicts
 
 
-def _miss_primary(method: str) -> Verdict:
-    why = f"The primary contrast is {method} - {REFERENCE}, and no run of {method} has finished."
-    headline = f"Not known yet: {method} has no results."
-    return Verdict("help", "Does the text help?", Outcome.UNDECIDED, headline, (why,))
+def _miss_primary(results: Results, method: str) -> Verdict:
+    """Say why the primary contrast has no figures."""
+    why = f"The primary contrast is {method} - {REFERENCE}, "
+    absent = [arm for arm in (method, REFERENCE) if arm not in results.arms]
+    if absent:
+        reason = Reason.NO_RESULTS
+        headline, why = f"Not known yet: {absent[0]} has no results.", f"{why}and no run of {absent[0]} has finished."
+    else:
+        reason = Reason.NO_SHARED_REPEATS
+        headline = f"Not known: {method} and {REFERENCE} share no training repeat."
+        why += "which compares runs of the same fold and seed: " + "; ".join(
+            f"{arm} has {_name_runs(results, arm)}" for arm in (method, REFERENCE)
+        )
+        why += ". Train the missing runs."
+    decision = miss(reason, results.margin)
+    return Verdict("help", HELP_QUESTION, decision.outcome, headline, (why,), decision)
+
+
+def _name_runs(results: Results, arm: str) -> str:
+    runs = results.select_main(arm)[["fold", "seed"]].drop_duplicates().sort_values(["fold", "seed"])
+    return ", ".join(f"fold {fold} seed {seed}" for fold, seed in runs.itertuples(index=False))
+
+
+HELP_QUESTION = "Does the text help?"
 
 
 def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[str]:
@@ -128,45 +122,56 @@ def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: f
     """Return a sentence for each other gain over text_free of the family that is one, or a loss."""
     said = []
     for item in comparisons:
-        outcome = judge(item.contrast, margin, item.p_adjusted)
         arm, _, rest = item.key.partition(f" - {REFERENCE}")
-        is_gain = item.role == FAMILY and REFERENCE in item.key and item is not help_
-        if not is_gain or outcome not in _OF_OTHERS:
+        if item.role != FAMILY or REFERENCE not in item.key or item is help_:
+            continue
+        decision = item.decide(margin)
+        if decision.outcome not in _OF_OTHERS:
             continue
         whose = f"{arm}, with the box {rest.strip(' ()')}" if rest else arm
-        told = f"{_tell(item.contrast)} (Holm p {show_p(item.p_adjusted)})"
-        said.append(f"{whose}: {_OF_OTHERS[outcome]}, {told}; {REFERENCE} {_describe_reference(arm)}.")
+        told = f"{_tell(item.contrast)} (adjusted p {show_p(item.p_adjusted)})"
+        found = f"{_OF_OTHERS[decision.outcome]}, {_tell_size(decision)}"
+        said.append(f"{whose}: {found}, {told}; {REFERENCE} {_describe_reference(arm)}.")
     return said
 
 
-_OF_OTHERS = {Outcome.HELPS: "the text helps", Outcome.HURTS: "the text makes it worse"}
+_OF_OTHERS = {Outcome.GAIN: "a gain", Outcome.LOSS: "a loss"}
 
 
-def _judge_help(comparison: Comparison, method: str, margin: float, others: Sequence[str]) -> Verdict:
+def _tell_size(decision: Decision) -> str:
+    """Return how a gain or loss compares with the margin, in words that name the margin."""
+    within = f"the margin of {decision.margin:g} Dice"
+    return {
+        Size.MORE: f"by more than {within}",
+        Size.LESS: f"by less than {within}",
+        Size.OPEN: f"and whether by more than {within} is open",
+    }[decision.size or Size.OPEN]
+
+
+def _judge_help(results: Results, comparison: Comparison, method: str, others: Sequence[str]) -> Verdict:
     contrast = comparison.contrast
-    outcome = judge(contrast, margin)
+    decision = comparison.decide(results.margin)
+    size, within = _tell_size(decision), f"the margin of {decision.margin:g} Dice"
     headline = {
-        Outcome.HELPS: "The text helps.",
-        Outcome.HURTS: "The text makes it worse.",
-        Outcome.NEGLIGIBLE: "The text makes no difference that matters.",
-        Outcome.UNDECIDED: "Undecided: these results can neither show nor rule out that the text helps.",
-    }[outcome]
-    if math.isnan(contrast.low):
-        headline = f"Not known: {tell_patients(contrast)}."
-    if outcome is Outcome.NEGLIGIBLE and contrast.high < 0:
-        headline = "The text makes it slightly worse, by less than the margin."
-    if contrast.num_seeds == 1:
-        headline = f"{headline} (For this trained model only.)"
+        Outcome.GAIN: f"Text-guided training gains over the same adapter trained without text, {size}",
+        Outcome.LOSS: f"Text-guided training loses against the same adapter trained without text, {size}",
+        Outcome.NO_DIFFERENCE: f"Text-guided training makes no difference that matters, which lies within {within}",
+        Outcome.UNDECIDED: f"Undecided: {decision.reason}",
+        Outcome.WITHHELD: f"Withheld: {decision.reason}",
+    }[decision.outcome]
+    if decision.reason is Reason.FEW_PATIENTS:
+        headline = f"Not known: {tell_patients(contrast)}"
+    limit = "(For this trained model only.)" if contrast.num_seeds == 1 else "(For these splits.)"
+    headline = " ".join(filter(None, (f"{headline}.", limit, tell_untrained(results, method))))
     differs = f"which {_describe_reference(method)}"
-    sentences = [f"{method} with its right text against {REFERENCE}, {differs}: {_tell(contrast)}."]
-    if outcome is Outcome.HELPS and contrast.mean < margin:
-        sentences.append(f"The gain is smaller than the margin of {margin:g} that was fixed as the least that matters.")
-    if outcome is Outcome.NEGLIGIBLE:
+    sentences = [f"{method} with its right text minus {REFERENCE}, {differs}: {_tell(contrast)}."]
+    if decision.outcome is Outcome.NO_DIFFERENCE and not contrast.no_test:
         low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
-        sentences.append(f"The 90 % interval {show_interval(low, high)} lies within the margin of {margin:g}.")
-    if outcome is Outcome.UNDECIDED and not math.isnan(contrast.smallest_detectable):
-        sentences.append(f"A gain of {contrast.smallest_detectable:.4f} would have been found in 80 % of such suites.")
-    return Verdict("help", "Does the text help?", outcome, headline, (*sentences, *_limit(contrast), *others))
+        sentences.append(f"The 90 % interval {show_interval(low, high)} lies within {within}.")
+    sentences += tell_evidence(results, comparison, decision, method)
+    return Verdict(
+        "help", HELP_QUESTION, decision.outcome, headline, (*sentences, *_limit(contrast), *others), decision
+    )
 
 
 def _describe_reference(method: str) -> str:
@@ -179,46 +184,52 @@ def _describe_reference(method: str) -> str:
 
 def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:
     contrast = comparison.contrast
-    outcome = judge(contrast, margin, comparison.p_adjusted)
+    decision = comparison.decide(margin)
     what = comparison.question.removeprefix("does it rely on ").rstrip("?")
     headline = {
-        Outcome.HELPS: f"The model relies on {what}: wrong text costs.",
-        Outcome.HURTS: f"Wrong text does better than right text ({what}).",
-        Outcome.NEGLIGIBLE: f"The model hardly looks at {what}: wrong text costs nothing that matters.",
-        Outcome.UNDECIDED: f"Undecided whether the model relies on {what}.",
-    }[outcome]
-    told = f"{_tell(contrast)} (Holm p {show_p(comparison.p_adjusted)}), given these trained models"
+        Outcome.GAIN: f"The model relies on {what}: wrong text costs Dice, {_tell_size(decision)}.",
+        Outcome.LOSS: f"Wrong text does better than right text ({what}), {_tell_size(decision)}.",
+        Outcome.NO_DIFFERENCE: f"The model hardly looks at {what}: wrong text costs nothing that matters.",
+        Outcome.UNDECIDED: f"Undecided whether the model relies on {what}: {decision.reason}.",
+        Outcome.WITHHELD: f"Withheld whether the model relies on {what}: {decision.reason}.",
+    }[decision.outcome]
+    told = f"{_tell(contrast)} (adjusted p {show_p(comparison.p_adjusted)}), given these trained models"
     sentences = [f"{method}, right minus wrong text: {told}."]
-    if outcome is Outcome.HELPS and help_ not in {None, Outcome.HELPS}:
+    if decision.outcome is Outcome.GAIN and help_ not in {None, Outcome.GAIN}:
         sentences.append(
             "Reliance without help: the model depends on the text without a shown benefit from it, a liability "
             "wherever a text can be wrong."
         )
-    sentences.append("A drop under wrong text alone never shows that the text helps.")
-    return Verdict("reliance", f"Does the model rely on {what}?", outcome, headline, tuple(sentences))
+    sentences.append("Depending on the text is not the same as gaining from it.")
+    question = f"Does the model rely on {what}?"
+    return Verdict("reliance", question, decision.outcome, headline, tuple(sentences), decision)
 
 
-def _judge_language(comparison: Comparison, margin: float) -> Verdict:
-    outcome = judge(comparison.contrast, margin, comparison.p_adjusted)
+def _judge_language(comparison: Comparison, results: Results) -> Verdict:
+    decision = comparison.decide(results.margin)
+    if results.experiment["models"]["text_encoder"] == STAND_IN:
+        decision = withhold(decision, Reason.NO_LANGUAGE_MODEL)
+    size = _tell_size(decision)
     headline = {
-        Outcome.HELPS: "Sentences help beyond the bare category.",
-        Outcome.HURTS: "A bare category does better than sentences.",
-        Outcome.NEGLIGIBLE: "Sentences add nothing that matters to the bare category.",
-        Outcome.UNDECIDED: "Undecided whether sentences add anything to the bare category.",
-    }[outcome]
+        Outcome.GAIN: f"Sentences gain over the bare category, {size}.",
+        Outcome.LOSS: f"Sentences lose against the bare category, {size}.",
+        Outcome.NO_DIFFERENCE: "Sentences add nothing that matters to the bare category.",
+        Outcome.UNDECIDED: f"Undecided whether sentences add anything to the bare category: {decision.reason}.",
+        Outcome.WITHHELD: f"Withheld: {decision.reason}.",
+    }[decision.outcome]
     if comparison.contrast.num_seeds == 1:
         headline = f"{headline} (For these trained models only.)"
     said = f"{comparison.key}, one learned vector a class in place of a language model: {_tell(comparison.contrast)}"
-    sentences = (f"{said} (Holm p {show_p(comparison.p_adjusted)}).", *_limit(comparison.contrast))
-    return Verdict("language", "Does language help beyond the label?", outcome, headline, sentences)
+    sentences = (f"{said} (adjusted p {show_p(comparison.p_adjusted)}).", *_limit(comparison.contrast))
+    return Verdict("language", "Does language help beyond the label?", decision.outcome, headline, sentences, decision)
 
 
 def _compare_texts(results: Results, method: str, one: str, other: str) -> Comparison | None:
     tables = make_fold_tables(results.select(method, one), results.select(method, other), DICE)
     if not tables:
         return None
-    contrast, key = estimate_crossed(average_seeds(tables)), f"{method}: {one} - {other}"
-    return Comparison(key, "", EXPLORATORY, contrast, float("nan"), tuple(tables), within_models=True)
+    contrast, key = estimate_given_models(tables), f"{method}: {one} - {other}"
+    return Comparison(key, "", EXPLORATORY, contrast, math.nan, tuple(average_seeds(tables)), within_models=True)
 
 
 def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin: float, homes: str) -> Verdict:
@@ -228,13 +239,14 @@ def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin:
     contrast = comparison.contrast
     told = f"{_tell(contrast)}, given these trained models; equivalence within {margin:g}: p {show_p(p)}"
     sentences = [f"Right minus held-out wording: {told}."]
-    outcome = Outcome.NEGLIGIBLE if p < ALPHA else judge(contrast, margin)
+    decision = comparison.decide(margin)
+    outcome = Outcome.NO_DIFFERENCE if p < ALPHA else decision.outcome
     headline = "Held-out wording is not shown equivalent."
     if effect and abs(effect.contrast.mean) < margin:
         outcome, headline = Outcome.UNDECIDED, "Uninformative here: the text effect is below the margin."
         is_ = f"{effect.key}, is {show_change(effect.contrast.mean)} Dice"
         sentences.append(f"The text effect, {is_}: wordings that do nothing are equivalent whatever they mean.")
-    elif outcome is Outcome.NEGLIGIBLE:
+    elif outcome is Outcome.NO_DIFFERENCE:
         headline = "Held-out wording of the same text is equivalent."
     if effect is None:
         sentences.append(
@@ -247,7 +259,7 @@ def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin:
         if homes
         else "Where the text encoder does not put wordings of a class together, this measures the encoder."
     )
-    return Verdict(PARAPHRASE, "Is it the meaning or the wording?", outcome, headline, tuple(sentences))
+    return Verdict(PARAPHRASE, "Is it the meaning or the wording?", outcome, headline, tuple(sentences), decision)
 
 
 def _tell(contrast: Contrast, with_p: bool = True) -> str:
@@ -258,23 +270,18 @@ def _tell(contrast: Contrast, with_p: bool = True) -> str:
     )
 
 
-def tell_patients(contrast: Contrast) -> str:
-    """Return over how many patients a difference is, and that there is no test where they are too few for one."""
-    if contrast.num_patients == 1:
-        return "one patient: no test"
-    number = f"{contrast.num_patients} patients"
-    if not math.isnan(contrast.low):
-        return number
-    return f"{number}, in a test fold fewer than {FEWEST_PATIENTS}: no test"
-
-
 def _limit(contrast: Contrast) -> tuple[str, ...]:
     """Return what the number of training runs forbids to claim."""
     if contrast.num_seeds == 1:
         return ("One training run a fold: this holds for this trained model only, not for the method.",)
-    if contrast.num_seeds < CLAIM_SEEDS:
+    if contrast.num_seeds >= CLAIM_SEEDS:
+        return ()
+    if contrast.num_folds == 1:
         return (
-            f"{contrast.num_seeds} training runs a fold; a claim about the method wants at least {CLAIM_SEEDS}, "
-            "so read this as for these trained models.",
+            f"{contrast.num_seeds} training runs of one fold: the interval takes runs as random, and with so few it "
+            f"misses the truth more often than it says; train at least {CLAIM_SEEDS}.",
         )
-    return ()
+    return (
+        f"{contrast.num_seeds} training runs a fold: the interval takes runs as random, over all "
+        f"{contrast.num_folds} folds together; a claim about the method should rest on at least {CLAIM_SEEDS}.",
+    )

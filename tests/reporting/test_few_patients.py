@@ -13,7 +13,8 @@ from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.deviations import Deviations, ProtocolRow
 from t2m_bench.reporting.report import FORMATS, write_report
 from t2m_bench.reporting.results import load_experiment
-from t2m_bench.reporting.verdicts import Outcome, make_verdicts
+from t2m_bench.reporting.verdicts import make_verdicts
+from t2m_bench.statistics.decision import Outcome
 from t2m_bench.statistics.intervals import estimate_mean
 from t2m_bench.statistics.tests import find_equivalence, flip_signs, rank_signs
 
@@ -61,7 +62,7 @@ def test_every_format_is_written_without_a_warning_or_a_bare_nan(name: str, tmp_
     assert "[nan" not in said
     help_ = written.verdicts[0]
     if len(SETTINGS[name]["folds"]) == 2 and SETTINGS[name].get("is_still"):
-        assert help_.outcome is Outcome.NEGLIGIBLE
+        assert help_.outcome is Outcome.NO_DIFFERENCE
     else:
         assert help_.outcome is Outcome.UNDECIDED
         check_names(help_.headline, "no test")

@@ -8,44 +8,15 @@ import pytest
 from messages import check_names, is_named
 from simulated_suite import GAIN, Suite
 
-from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, make_comparisons
+from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, find_comparison, make_comparisons
+from t2m_bench.reporting.evidence import find_shared_start
 from t2m_bench.reporting.ladder import make_ladder_table
 from t2m_bench.reporting.results import Results, load_experiment
-from t2m_bench.reporting.verdicts import Outcome, Verdict, judge, make_verdicts
-from t2m_bench.statistics.crossed import Contrast, estimate_crossed
+from t2m_bench.reporting.verdicts import Verdict, make_verdicts
+from t2m_bench.statistics.decision import Outcome, Reason, Size
 
 ARMS = ("baseline", "text_free", "label", "gated", "hierarchical")
 TIGHT = {"tight": 0.0}
-
-
-def contrast(mean: float, error: float) -> Contrast:
-    return Contrast(mean, error, 1000.0, 100, 5, 4)
-
-
-@pytest.mark.parametrize(
-    ("mean", "error", "outcome"),
-    [
-        (0.02, 0.005, Outcome.HELPS),
-        (0.003, 0.001, Outcome.HELPS),  # small, and surely above 0
-        (0.001, 0.002, Outcome.NEGLIGIBLE),
-        (-0.003, 0.001, Outcome.NEGLIGIBLE),
-        (-0.02, 0.005, Outcome.HURTS),
-        (0.003, 0.002, Outcome.UNDECIDED),
-        (-0.004, 0.005, Outcome.UNDECIDED),
-    ],
-)
-def test_the_three_outcomes_and_the_loss(mean: float, error: float, outcome: Outcome) -> None:
-    assert judge(contrast(mean, error), margin=0.005) is outcome
-
-
-def test_a_member_of_the_family_must_stand_after_adjustment() -> None:
-    assert judge(contrast(0.02, 0.008), 0.005, p_adjusted=0.03) is Outcome.HELPS
-    assert judge(contrast(0.02, 0.008), 0.005, p_adjusted=0.06) is Outcome.UNDECIDED
-    assert judge(contrast(-0.02, 0.008), 0.005, p_adjusted=0.06) is Outcome.UNDECIDED
-
-
-def test_without_an_interval_nothing_is_decided() -> None:
-    assert judge(estimate_crossed([np.zeros((2, 5))]), 0.005) is Outcome.UNDECIDED
 
 
 def load(folder: Path, **given: object) -> Results:
@@ -56,25 +27,101 @@ def find(results: Results) -> dict[str, Verdict]:
     return {verdict.key: verdict for verdict in make_verdicts(results, make_comparisons(results))}
 
 
-def test_a_planted_help_is_found_and_said(tmp_path: Path) -> None:
-    found = find(load(tmp_path, help_=0.03))
-    assert found["help"].outcome is Outcome.HELPS
-    check_names(found["help"].headline, "helps")
-    assert found["reliance"].outcome is Outcome.HELPS
-    assert found["paraphrase"].outcome is Outcome.NEGLIGIBLE
+@pytest.fixture(scope="module")
+def helped(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Results in which hierarchical gains 0.03 over text_free; nobody may change them."""
+    return load(tmp_path_factory.mktemp("helped"), help_=0.03)
+
+
+def name_language_model(results: Results) -> Results:
+    """Return the results as of a text encoder that is a language model."""
+    models = results.experiment["models"] | {"text_encoder": "weights/pubmedbert"}
+    return replace(results, experiment=results.experiment | {"models": models})
+
+
+def test_a_planted_help_is_found_and_said(helped: Results) -> None:
+    found = find(name_language_model(helped))
+    decision = found["help"].decision
+    assert decision is not None
+    assert (found["help"].outcome, decision.size) == (Outcome.GAIN, Size.MORE)
+    check_names(found["help"].headline, "0.005", "splits")
+    assert found["reliance"].outcome is Outcome.GAIN
+    assert found["paraphrase"].outcome is Outcome.NO_DIFFERENCE
     check_names(found["paraphrase"].headline, "equivalent")
     check_names(found["paraphrase"].sentences[0], "trained models")
-    assert len(found["paraphrase"].sentences) == 2
-    assert found["language"].outcome is Outcome.HELPS
+    assert found["language"].outcome is Outcome.GAIN
     assert not any("trained model" in sentence for sentence in found["help"].sentences), "five seeds allow the claim"
+
+
+def test_the_headline_names_the_best_shape_and_the_frozen_model(whole_suite: Path) -> None:
+    results = load_experiment(whole_suite)
+    headline = find(results)["help"].headline
+    for arm in ("floor_class_mask", "baseline", "hierarchical"):
+        mean = results.select_main(arm).groupby("case")["dice"].mean()
+        patients = results.table.drop_duplicates("case").set_index("case")["patient"]
+        check_names(headline, f"{mean.groupby(patients).mean().mean():.3f}")
+
+
+def test_a_stand_in_withholds_the_verdict_on_language(helped: Results) -> None:
+    found = find(helped)["language"]
+    assert found.outcome is Outcome.WITHHELD
+    assert found.decision is not None
+    assert found.decision.reason is Reason.NO_LANGUAGE_MODEL
+
+
+def test_each_fold_s_gain_is_told_with_a_test_of_their_difference(helped: Results) -> None:
+    comparison = find_comparison(make_comparisons(helped), "hierarchical - text_free")
+    assert comparison is not None
+    said = " ".join(find(helped)["help"].sentences)
+    check_names(said, *(f"{mean:+.4f}" for mean in comparison.contrast.fold_means))
+    check_names(said, f"{comparison.contrast.heterogeneity_p:.3f}")
+    assert len(comparison.contrast.fold_means) == 2
+
+
+def test_arms_without_a_shared_repeat_are_said_to_have_none(helped: Results) -> None:
+    results = helped
+    table = results.table
+    lacks = (table["arm"] == "text_free") & (table["seed"] > 1) | (table["arm"] == "hierarchical") & (table["seed"] < 2)
+    found = find(replace(results, table=table[~lacks]))["help"]
+    assert found.outcome is Outcome.UNDECIDED
+    assert found.decision is not None
+    assert found.decision.reason is Reason.NO_SHARED_REPEATS
+    check_names(" ".join(found.sentences), "hierarchical", "text_free", "fold 1 seed 0", "fold 1 seed 2")
+
+
+def test_runs_without_a_partner_are_told(helped: Results) -> None:
+    results = helped
+    lacks = (results.table["arm"] == "text_free") & (results.table["seed"] == 4)
+    (said,) = [
+        sentence
+        for sentence in find(replace(results, table=results.table[~lacks]))["help"].sentences
+        if is_named(sentence, "left out")
+    ]
+    check_names(said, 2)
+
+
+def test_what_runs_of_one_seed_share_is_tested_where_they_start_alike(helped: Results) -> None:
+    results = helped
+    table = results.table
+    shared = table["seed"].map({0: 0.01, 1: -0.01, 2: 0.02, 3: -0.02, 4: 0.0}).fillna(0)
+    moved = table.assign(dice=table["dice"] + shared.where(table["arm"] == "hierarchical", 0.0))
+    alike = replace(results, table=moved)
+    found = find_shared_start(alike, "hierarchical")
+    assert found is not None
+    assert found.p < 0.01
+    assert any(is_named(sentence, "too narrow") for sentence in find(alike)["help"].sentences)
+    apart = results.experiment["recipe"] | {"first_weights": "seed_and_fold"}
+    apart_results = replace(alike, experiment=alike.experiment | {"recipe": apart})
+    assert find_shared_start(apart_results, "hierarchical") is None
+    assert not any(is_named(sentence, "too narrow") for sentence in find(apart_results)["help"].sentences)
 
 
 def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
     found = find(load(tmp_path, help_=0.0, draw=1))
-    assert found["help"].outcome is Outcome.NEGLIGIBLE
-    assert found["reliance"].outcome is Outcome.HELPS
+    assert found["help"].outcome is Outcome.NO_DIFFERENCE
+    assert found["reliance"].outcome is Outcome.GAIN
     assert any("liability" in sentence for sentence in found["reliance"].sentences)
-    assert found["paraphrase"].outcome is Outcome.NEGLIGIBLE, "the model reads its text, so wordings could differ"
+    assert found["paraphrase"].outcome is Outcome.NO_DIFFERENCE, "the model reads its text, so wordings could differ"
 
 
 @pytest.mark.parametrize(("method", "levels"), [("gated", "two levels"), ("hierarchical", "same levels")])
@@ -84,16 +131,6 @@ def test_too_few_patients_and_what_else_differs_from_the_reference(tmp_path: Pat
     assert found.outcome is Outcome.UNDECIDED
     check_names(found.sentences[0], "text_free", levels, "contrastive")
     assert "nan" not in " ".join(found.sentences)
-
-
-def test_training_runs_are_drawn_among_three_or_more(tmp_path: Path) -> None:
-    suite = Suite(("floor_ellipse", "baseline", "text_free", "gated"), (1,), (0, 1), patients=8, boxes=TIGHT)
-    results = load_experiment(suite.write(tmp_path))
-    table = make_ladder_table(results, make_comparisons(results))
-    shown = {row[0]: row[table.columns.index("Bootstrap check")] for row in table.rows}
-    assert shown["gated - text_free"] == "-"
-    assert shown["gated: right - wrong"].startswith("[")
-    assert shown["baseline - floor_ellipse"].startswith("[")
 
 
 def test_without_a_reference_it_is_not_known_whether_wordings_could_differ(tmp_path: Path) -> None:
@@ -119,7 +156,7 @@ def test_the_primary_contrast_is_the_suite_s_not_of_what_has_finished(tmp_path: 
     part = replace(results, table=results.table[results.table["arm"] != "hierarchical"], runs=runs)
     (gated,) = [item for item in make_comparisons(part) if item.key == "gated - text_free"]
     assert gated.role == FAMILY
-    assert gated.p_adjusted == pytest.approx(min(4 * whole["gated - text_free"].contrast.p, 1.0)), "four members asked"
+    assert gated.p_adjusted == pytest.approx(min(3 * whole["gated - text_free"].contrast.p, 1.0)), "three members asked"
     verdict = find(part)["help"]
     assert verdict.outcome is Outcome.UNDECIDED
     check_names(verdict.headline, "hierarchical")
@@ -137,10 +174,11 @@ def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path:
     arms = results.table["arm"]
     worse = results.table.assign(dice=results.table["dice"].where(arms != "hierarchical", shift(results, -0.003)))
     found = find(replace(results, table=worse))["help"]
-    assert found.outcome is Outcome.NEGLIGIBLE
-    check_names(found.headline, "worse", "margin")
+    assert (found.outcome, getattr(found.decision, "size", None)) == (Outcome.LOSS, Size.LESS)
+    check_names(found.headline, "less", "0.005")
     better = results.table.assign(dice=results.table["dice"].where(arms != "hierarchical", shift(results, 0.003)))
-    assert find(replace(results, table=better))["help"].outcome is Outcome.HELPS
+    gained = find(replace(results, table=better))["help"]
+    assert (gained.outcome, getattr(gained.decision, "size", None)) == (Outcome.GAIN, Size.LESS)
 
 
 def shift(results: Results, by: float) -> pd.Series:
@@ -158,9 +196,9 @@ def test_the_verdict_names_what_the_rest_of_the_family_found(tmp_path: Path) -> 
     sentences = find(load_experiment(suite.write(tmp_path)))["help"].sentences
     (of_gated,) = [sentence for sentence in sentences if is_named(sentence, "gated")]
     (of_box,) = [sentence for sentence in sentences if is_named(sentence, "loose_20")]
-    check_names(of_gated, "worse")
+    check_names(of_gated, "loss")
     assert re.search(r"-0\.0\d+ Dice", of_gated)
-    check_names(of_box, "hierarchical", "helps")
+    check_names(of_box, "hierarchical", "gain")
     assert re.search(r"\+0\.0\d+ Dice", of_box)
     assert not any(is_named(sentence, "label") for sentence in sentences)
 
@@ -168,7 +206,7 @@ def test_the_verdict_names_what_the_rest_of_the_family_found(tmp_path: Path) -> 
 def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:
     """Nor can its wordings differ, even where the arm gains over its reference by something else than its text."""
     found = find(load(tmp_path, help_=0.03, cost=0.0, draw=1))
-    assert found["reliance"].outcome is Outcome.NEGLIGIBLE
+    assert found["reliance"].outcome is Outcome.NO_DIFFERENCE
     assert found["paraphrase"].outcome is Outcome.UNDECIDED
     check_names(found["paraphrase"].headline, "Uninformative", "margin")
     check_names(found["paraphrase"].sentences[1], "hierarchical", "right - wrong")
@@ -177,20 +215,22 @@ def test_text_that_is_not_looked_at_is_no_reliance(tmp_path: Path) -> None:
 def test_one_seed_speaks_for_this_trained_model_only(tmp_path: Path) -> None:
     found = find(load(tmp_path, help_=0.03, seeds=(0,)))
     assert any(is_named(sentence, "trained model") for sentence in found["help"].sentences)
-    check_names(found["help"].headline, "helps", "trained model")
+    check_names(found["help"].headline, "trained model")
     check_names(found["language"].headline, "trained models")
 
 
 @pytest.mark.parametrize(
-    ("seeds", "said"),
-    [((0,), "one training"), ((0, 1), "two runs"), ((0, 1, 2), "4 to 6 %")],
+    ("seeds", "folds", "said"),
+    [((0,), (1, 2), "one training"), ((0, 1), (1,), "2 runs"), ((0, 1, 2), (1,), "3 runs"), ((0, 1), (1, 2), "")],
 )
-def test_what_the_interval_promises_hangs_on_the_training_runs(
-    tmp_path: Path, seeds: tuple[int, ...], said: str
+def test_what_the_interval_promises_hangs_on_runs_and_folds(
+    tmp_path: Path, seeds: tuple[int, ...], folds: tuple[int, ...], said: str
 ) -> None:
-    results = load(tmp_path, seeds=seeds)
+    """Two runs are too few of one fold, and enough of several."""
+    results = load(tmp_path, seeds=seeds, folds=folds)
     note = make_ladder_table(results, make_comparisons(results)).note
-    assert [promise for promise in ("one training", "two runs", "4 to 6 %") if is_named(note, promise)] == [said]
+    promises = [promise for promise in ("one training", "2 runs", "3 runs") if is_named(note, promise)]
+    assert promises == ([said] if said else [])
 
 
 def test_the_text_is_compared_with_the_same_loss_without_its_content_too(tmp_path: Path) -> None:
@@ -239,3 +279,10 @@ def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
     within = comparisons["hierarchical: right - wrong"]
     assert within.within_models
     assert {table.shape[1] for table in within.tables} == {1}
+    assert (within.family_size, comparisons["gated - text_free"].family_size) == (1, 4), "two families"
+    assert within.p_adjusted == within.contrast.p
+    member = comparisons["gated - text_free"]
+    assert member.p_adjusted == pytest.approx(min(1.0, 4 * member.contrast.p))
+    low, high = member.simultaneous_interval
+    assert (low, high) == member.contrast.find_interval(1 - 0.05 / 4)
+    assert low < member.contrast.low

@@ -7,7 +7,16 @@ import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
-from t2m_bench.statistics.crossed import RAISE, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.crossed import (
+    RAISE,
+    NoTest,
+    average_seeds,
+    count_unpaired_runs,
+    estimate_crossed,
+    estimate_given_models,
+    find_shared_seeds,
+    make_fold_tables,
+)
 
 
 def test_a_table_worked_out_by_hand() -> None:
@@ -80,18 +89,114 @@ def test_no_variance_between_runs_costs_nothing() -> None:
 
 
 def test_few_patients_and_equal_values_give_no_false_precision() -> None:
-    assert np.isnan(estimate_crossed([np.zeros((2, 5))]).low)
-    flat = estimate_crossed([np.full((4, 2), 0.01)])
-    assert (flat.low, flat.mean, flat.high, flat.p) == (0.01, 0.01, 0.01, 0.0)
-    assert estimate_crossed([np.zeros((4, 2))]).p == 1.0
+    few = estimate_crossed([np.zeros((2, 5))])
+    assert few.no_test is NoTest.FEW_PATIENTS
+    assert np.isnan(few.low)
+    for value in (0.01, 0.0):
+        flat = estimate_crossed([np.full((3, 2), value)])
+        assert flat.mean == pytest.approx(value)
+        assert flat.no_test is NoTest.CONSTANT
+        assert np.isnan([flat.low, flat.high, flat.p, flat.find_equivalence_p(0.005)]).all()
 
 
-def test_the_smallest_detectable_difference_of_96_patients() -> None:
-    """SD 0.02 to 0.03 in 96 patients: 0.006 to 0.009."""
-    values = np.random.default_rng(0).normal(0, 1, 96)
-    values = (values - values.mean()) / values.std(ddof=1)
-    for spread, expected in ((0.02, 0.006), (0.03, 0.009)):
-        assert estimate_crossed([spread * values[:, None]]).smallest_detectable == pytest.approx(expected, abs=0.0005)
+def test_a_fold_of_one_or_two_patients_takes_the_spread_of_all_folds() -> None:
+    """Variances of patients 2 (df 2) and 8 (df 1), one fold of a single patient: pooled (2 x 2 + 8) / 3."""
+    tables = [np.array([[0.0], [2.0], [1.0 + 3**0.5], [1.0 - 3**0.5]]), np.array([[3.0], [7.0]]), np.array([[5.0]])]
+    first = float(tables[0].var(ddof=1))
+    pooled = (3 * first + 8) / 4
+    found = estimate_crossed(tables)
+    assert found.no_test is None
+    assert found.standard_error**2 == pytest.approx((4 * first + (2 + 1) * pooled) / 49)
+    assert found.fold_means == pytest.approx((1, 5, 5))
+    assert found.fold_patients == (4, 2, 1)
+
+
+def test_ten_folds_of_two_patients_are_not_silenced() -> None:
+    rng = np.random.default_rng(0)
+    found = estimate_crossed([0.05 + rng.normal(0, 0.01, (2, 5)) for _ in range(10)])
+    assert found.low > 0
+    assert found.p < 0.001
+
+
+def test_folds_of_one_patient_each_leave_the_spread_between_folds() -> None:
+    values = np.array([0.01, 0.03, 0.02, 0.04, 0.05])
+    found = estimate_crossed([np.full((1, 2), value) for value in values])
+    assert np.isnan(found.standard_error)
+    expected = stats.ttest_1samp(values, 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_of_many_folds_the_wider_interval_decides() -> None:
+    """Patients of one fold agree, folds do not: with folds random the interval is that of a t test over fold means."""
+    rng = np.random.default_rng(0)
+    shifts = np.array([0.0, 0.01, 0.02, 0.05])
+    noise = rng.normal(0, 0.001, (30, 1))
+    tables = [shift + noise - noise.mean() for shift in shifts]
+    found = estimate_crossed(tables)
+    expected = stats.ttest_1samp(shifts, 0)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.find_default_interval()[0] > 0 > found.find_folds_interval()[0]
+    assert found.heterogeneity_p < 0.001
+    three = estimate_crossed(tables[:3])
+    assert (three.low, three.high) == three.find_default_interval(), "three folds say too little of other splits"
+    assert not np.isnan(three.folds_error)
+    given = estimate_given_models(tables)
+    assert (given.low, given.high) == given.find_default_interval()
+    assert np.isnan(given.heterogeneity_p)
+
+
+def test_heterogeneity_is_cochran_s_q_over_its_degrees() -> None:
+    tables = [np.array([[0.0], [2.0], [4.0]]), np.array([[1.0], [5.0], [6.0]])]
+    pooled = (4 + 7) / 2
+    q = (4 - 2) ** 2 / (2 * pooled / 3)
+    found = estimate_crossed(tables)
+    assert found.heterogeneity_p == pytest.approx(stats.f.sf(q, 1, found.degrees))
+
+
+def test_equivalence_is_the_90_percent_interval_within_the_margin() -> None:
+    found = estimate_crossed([np.random.default_rng(0).normal(0.001, 0.01, (50, 1))])
+    low, high = found.find_interval(0.9)
+    assert found.find_equivalence_p(max(-low, high) * 1.001) < 0.05 < found.find_equivalence_p(max(-low, high) * 0.999)
+    values = np.random.default_rng(1).normal(0.001, 0.01, 50)
+    expected = max(
+        stats.ttest_1samp(values, -0.005, alternative="greater").pvalue,
+        stats.ttest_1samp(values, 0.005, alternative="less").pvalue,
+    )
+    assert estimate_crossed([values[:, None]]).find_equivalence_p(0.005) == pytest.approx(expected)
+
+
+def draw_runs(rng: np.random.Generator, shared: float, own: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return two arms of four folds, five seeds and 30 patients a fold, with effects of seed, and of seed and fold."""
+    of_seed = rng.normal(0, shared, 5)
+    rows = [
+        (f"{fold}-{patient}", f"{fold}-{patient}", seed, fold, of_seed[seed] + of_both[seed] + rng.normal(0, 0.005))
+        for fold in range(1, 5)
+        for of_both in [rng.normal(0, own, 5)]
+        for seed in range(5)
+        for patient in range(30)
+    ]
+    one = pd.DataFrame(rows, columns=["patient", "case", "seed", "fold", "dice"])
+    return one, one.assign(dice=0.0)
+
+
+def test_an_effect_that_runs_of_one_seed_share_over_folds_is_found() -> None:
+    rng = np.random.default_rng(3)
+    apart, together = find_shared_seeds(*draw_runs(rng, 0.0, 0.006), "dice"), find_shared_seeds(
+        *draw_runs(rng, 0.006, 0.001), "dice"
+    )  # fmt: skip
+    assert apart.p > 0.05
+    assert together.p < 0.001
+    assert together.share > 0.7
+    one, other = draw_runs(rng, 0.006, 0.001)
+    assert np.isnan(find_shared_seeds(one[one["fold"] == 1], other, "dice").p)
+
+
+def test_runs_without_a_partner_are_counted() -> None:
+    one, other = (make_rows(arm, seeds, {"a1": 0.8}) for arm, seeds in (("a", [0, 1, 2]), ("b", [2, 3])))
+    assert count_unpaired_runs(one, other) == 3
+    assert count_unpaired_runs(one, make_rows("floor", [-1], {"a1": 0.7})) == 0
 
 
 def make_rows(arm: str, seeds: list[int], values: dict[str, float], fold: int = 1) -> pd.DataFrame:

@@ -4,7 +4,6 @@ import pytest
 from scipy import stats
 
 from t2m_bench.statistics import tests
-from t2m_bench.statistics.crossed import estimate_crossed
 from t2m_bench.statistics.ranking import compute_rank_shares, compute_standardised_difference, compute_superiority
 
 
@@ -29,25 +28,31 @@ def test_equivalence_is_two_one_sided_t_tests() -> None:
     assert tests.find_equivalence(np.full(5, 0.01), 0.005) == 1.0
 
 
-def test_holm_by_hand() -> None:
-    """0.01 x 3; 0.02 x 2; the largest stays but not below the one before."""
-    assert tests.adjust_family([0.02, 0.01, 0.03]) == pytest.approx([0.04, 0.03, 0.04])
-    adjusted = tests.adjust_family([0.02, float("nan"), 0.5])
-    assert adjusted[0] == pytest.approx(0.04)
-    assert np.isnan(adjusted[1])
-    assert tests.adjust_family([]) == []
+def test_a_family_s_claims_are_adjusted_together() -> None:
+    """Two members: times 2 for the first three of four tests, then times 1, never below the one before."""
+    differences, equivalences = tests.adjust_claims([0.01, 0.9], [0.8, 0.02])
+    assert differences == pytest.approx([0.02, 1.0])
+    assert equivalences == pytest.approx([1.0, 0.04])
+    assert tests.adjust_claims([0.01], [0.6]) == ([0.01], [0.6])
+    awaited, _ = tests.adjust_claims([0.01], [0.6], num_awaited=3)
+    assert awaited == pytest.approx([0.04])
+    (tested, without), _ = tests.adjust_claims([0.02, float("nan")], [0.5, float("nan")])
+    assert tested == pytest.approx(0.02)
+    assert np.isnan(without)
+    assert tests.adjust_claims([], []) == ([], [])
 
 
-def test_the_bootstrap_over_patients_and_runs_agrees_with_the_default() -> None:
-    rng = np.random.default_rng(3)
-    tables = [
-        0.01 + rng.normal(0, 0.03, (80, 1)) + rng.normal(0, 0.004, (1, 6)) + rng.normal(0, 0.01, (80, 6))
-        for _ in range(4)
-    ]
-    low, high = tests.bootstrap_crossed(tables, rng)
-    found = estimate_crossed(tables)
-    assert low == pytest.approx(found.low, abs=0.0015)
-    assert high == pytest.approx(found.high, abs=0.0015)
+def test_a_family_at_the_margin_and_at_0_makes_few_false_claims() -> None:
+    """Half of the members have no difference, half one of the margin: in 5 % of families at most any claim is false."""
+    rng = np.random.default_rng(0)
+    draws, false = 2000, 0
+    for _ in range(draws):
+        z = rng.normal([0.0, 0.0, 3.0, 3.0], 1)
+        differences = list(2 * stats.norm.sf(abs(z)))
+        equivalences = list(stats.norm.sf(3.0 - abs(z)))
+        of_difference, of_equivalence = tests.adjust_claims(differences, equivalences)
+        false += min(*of_difference[:2], *of_equivalence[2:]) < 0.05
+    assert stats.binomtest(false, draws, 0.05, alternative="greater").pvalue > 1e-3
 
 
 def test_effect_sizes_by_hand() -> None:
