@@ -73,7 +73,7 @@ MEASURE_TABLE: Registry[MeasureEntry] = Registry(
             unit=DISTANCE,
             better="lower",
             high=INF,
-            show=f"{_SHOW}show_quartiles_and_p",
+            show=f"{_SHOW}show_quartiles_and_difference",
         ),
         MeasureEntry(
             "assd", f"{_OF}get_assd", "ASSD", unit=DISTANCE, better="lower", high=INF, show=f"{_SHOW}show_median"

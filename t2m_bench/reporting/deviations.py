@@ -96,7 +96,10 @@ class Deviations:
                     cells += ["failed", "-"]
                 else:
                     low, high = numbers[f"{arm}_low"], numbers[f"{arm}_high"]
-                    dice, interval = show_number(numbers[f"{arm}_{DICE}"]), show_interval(low, high, signed=False)
+                    dice, interval = (
+                        show_number(numbers[f"{arm}_{DICE}"]),
+                        show_interval(low, high, signed=False, digits=3),
+                    )
                     cells.append(" ".join([dice, interval][: 1 + (interval != ABSENT)]))
                     worth = show_change(numbers[f"{arm}_worth"])
                     interval = show_interval(numbers[f"{arm}_worth_low"], numbers[f"{arm}_worth_high"])
@@ -106,7 +109,8 @@ class Deviations:
         runs = min((row.count_runs() for row in self.rows if row.results), default=0)
         note = (
             f"{runs} training run(s) a protocol and arm. Dice with right text and tight boxes, mean over patients, "
-            "95 % bootstrap interval over patients, seeds averaged, given these trained models. Worth is the "
+            "95 % interval over patients (BCa bootstrap; fewer than 30: t; fewer than 10: none), seeds averaged, given "
+            "these trained models. Worth is the "
             "difference to the clean protocol; its interval takes patients and training runs as random (one run a "
             "fold: patients alone, given these trained models). Another split has other test cases: there it is no "
             f"paired difference and has no interval. {LEAKS}: images of test patients are trained on, or test cases "

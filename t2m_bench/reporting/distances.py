@@ -69,9 +69,9 @@ def _write_note(unit: str, entries: Sequence[MeasureEntry]) -> str:
     others = [entry for entry in entries if entry not in MEASURE_TABLE.own and entry.better]
     better = "".join(f" Of {entry.label or entry.name}, {entry.better} values are better." for entry in others)
     return (
-        f"{where} HD95 is the larger of the two directed 95th percentiles, on edge pixels (MONAI's definition). "
-        "Medians and "
-        "Wilcoxon's signed-rank p against text_free are over patients, given these trained models, not adjusted. "
+        f"{where} HD95 is the larger of the two directed 95th percentiles, on edge pixels (MONAI's definition). Its "
+        "paired difference to text_free is Hodges and Lehmann's, the median of the means of all pairs of patients' "
+        "differences, with the interval of Wilcoxon's signed ranks: given these trained models, not adjusted. "
         "An empty "
         "prediction counts with the image's diagonal; precision or recall without a denominator is undefined and "
         f"left out. Both are counted over cases and seeds.{better} "

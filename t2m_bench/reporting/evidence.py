@@ -9,6 +9,7 @@ from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import show_change, show_interval, show_p, show_percent
 from t2m_bench.statistics.crossed import FEWEST_FOLDS, Contrast, NoTest, SharedSeeds, find_shared_seeds
 from t2m_bench.statistics.decision import ALPHA, Decision
+from t2m_bench.statistics.outliers import FEWEST_VALUES
 
 FIRST_WEIGHTS, OF_SEED_ALONE = "first_weights", "seed"
 """The recipe's field that says from what runs draw their first weights, and its value in all older runs."""
@@ -54,13 +55,15 @@ def _tell_folds(contrast: Contrast) -> str:
 
 
 def _tell_outlying(decision: Decision) -> str:
+    if decision.contrast is None or decision.contrast.no_test:
+        return ""
     parts = [
         f"{what} {show_percent(share, signed=False)}"
         for what, share in (("patients", decision.outlying_patients), ("training runs", decision.outlying_runs))
         if not math.isnan(share)
     ]
-    if not parts:
-        return ""
+    if math.isnan(decision.outlying_runs):
+        parts.append(f"training runs not known (fewer than {FEWEST_VALUES}: one that collapsed would not be seen)")
     flipped = (
         "" if math.isnan(decision.sign_flip_p) else f"; sign flips over patients: p {show_p(decision.sign_flip_p)}"
     )

@@ -35,7 +35,7 @@ from t2m_bench.reporting.table import (
     show_percent,
 )
 from t2m_bench.statistics.crossed import Contrast
-from t2m_bench.statistics.intervals import compute_patient_means, estimate_mean
+from t2m_bench.statistics.intervals import FEWEST, FEWEST_FOR_BOOTSTRAP, compute_patient_means, estimate_mean
 
 Rows = list[tuple[str, ...]]
 Numbers = list[dict[str, Any]]
@@ -95,7 +95,7 @@ def list_headline_columns() -> tuple[str, ...]:
     """Return the headers of the headline."""
     return (
         "Arm",
-        "Seeds",
+        "Runs a fold",
         "Dice, mean ± SD [95 %]",
         *(f"{entry.name_column('')}, mean ± SD" for entry in list_beside_dice()),
         "Gain over baseline*",
@@ -121,7 +121,7 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
     }
     wrong = results.select(arm, WRONG)
     return {
-        "seeds": len(set(rows["seed"]) - {-1}),
+        "seeds": int(rows.groupby("fold")["seed"].nunique().min()) if trained else 0,
         DICE: estimate.mean,
         "dice_sd": float(dice.std()),
         "dice_low": estimate.low,
@@ -140,12 +140,21 @@ def _sum_up(name: str, means: pd.Series) -> dict[str, float]:
 
 
 def _show_range(found: Mapping[str, Any]) -> str:
-    interval = show_interval(found["dice_low"], found["dice_high"], signed=False)
+    interval = show_interval(found["dice_low"], found["dice_high"], signed=False, digits=3)
     return "" if interval == ABSENT else interval
 
 
 def _show_with_p(contrast: Contrast | None, p: float) -> str:
     return show_contrast(contrast) + ("" if math.isnan(p) else f", p {show_p(p)}")
+
+
+def _tell_mean_interval(results: Results) -> str:
+    """Return what the interval of a mean is with as many patients as there are."""
+    if results.num_patients < FEWEST:
+        return f"a mean of fewer than {FEWEST} patients has no interval"
+    if results.num_patients < FEWEST_FOR_BOOTSTRAP:
+        return f"the interval of a mean is a t interval over patients (fewer than {FEWEST_FOR_BOOTSTRAP})"
+    return "the interval of a mean is a BCa bootstrap over patients"
 
 
 def _add_published(results: Results, rows: Rows, numbers: Numbers) -> tuple[Rows, Numbers]:
@@ -165,10 +174,12 @@ def _find_published(results: Results) -> Mapping[str, float]:
 def _write_note(results: Results, floor: str | None) -> str:
     parts = [
         f"Mean over {results.num_patients} patients, images of a patient and seeds averaged first; SD between "
-        f"patients; the interval of a mean is a BCa bootstrap over patients, given these trained models. {BOXES}",
+        f"patients; {_tell_mean_interval(results)}, given these trained models. {BOXES}",
         "* Includes adaptation to the data set: no evidence about text.",
-        "Gains have the default interval (what it takes as random is said under the ladder); p is the primary "
-        "contrast's own, Holm's in the family, and none else.",
+        "Gains hold for these splits, with patients and training runs random; p is the primary contrast's own, "
+        "adjusted in a family, and none else.",
+        "Runs a fold: those of the fold that has fewest. A gain is over the runs of the same fold and seed that both "
+        "arms have, and over no others, so that it may differ from the difference of two means.",
         "Help is not of the text's content alone: arms with text also train with the contrastive loss (text_train_only "
         "has it without text, text_input_only has text without it), and gated has one level where text_free and "
         "hierarchical have two.",

@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from t2m_bench.recipe.measures import BOX_DIAGONAL, MeasureEntry
-from t2m_bench.reporting.table import ABSENT, show_number, show_p, show_percent
-from t2m_bench.statistics import tests
+from t2m_bench.reporting.table import ABSENT, show_change, show_interval, show_number, show_percent
 from t2m_bench.statistics.intervals import compute_patient_means
+from t2m_bench.statistics.paired_location import PairedLocation, estimate_location
 
 
 @dataclass(frozen=True)
@@ -47,26 +48,31 @@ def show_median(entry: MeasureEntry, arm: ArmRows) -> Columns:
     return Columns({f"{entry.name_column(arm.distance_unit)}: median": show_number(median, 2)}, {entry.name: median})
 
 
-def show_quartiles_and_p(entry: MeasureEntry, arm: ArmRows) -> Columns:
-    """Show median and quartiles of a distance, in pixels its share of the box's diagonal too, and Wilcoxon's p."""
+def show_quartiles_and_difference(entry: MeasureEntry, arm: ArmRows) -> Columns:
+    """Show median and quartiles of a distance, in pixels its share of the box's diagonal, and the paired difference."""
     name = entry.name
     values = compute_patient_means(arm.rows, name)
     share = compute_patient_means(arm.rows.assign(share=arm.rows[name] / arm.rows[BOX_DIAGONAL]), "share").median()
     q1, median, q3 = values.quantile([0.25, 0.5, 0.75])
-    p = _rank_against(arm.free, values, name)
+    paired = compare_location(arm, name)
     shown_share = f" ({show_percent(float(share), signed=False)})" if arm.distance_unit == "px" else ""
     shown = ABSENT if math.isnan(median) else f"{median:.2f} [{q1:.2f}, {q3:.2f}]{shown_share}"
-    cells = {f"{entry.name_column(arm.distance_unit)}: median [quartiles]": shown, "p": show_p(p)}
-    numbers = {name: float(median), f"{name}_q1": float(q1), f"{name}_q3": float(q3)}
-    return Columns(cells, {**numbers, f"{name}_share": float(share), f"{name}_p": p})
+    interval = show_interval(paired.low, paired.high, digits=2)
+    difference = show_change(paired.difference, 2) + ("" if interval == ABSENT else f" {interval}")
+    header = entry.name_column(arm.distance_unit)
+    cells = {f"{header}: median [quartiles]": shown, f"{header}: paired difference to text_free [95 %]": difference}
+    numbers = {name: float(median), f"{name}_q1": float(q1), f"{name}_q3": float(q3), f"{name}_share": float(share)}
+    numbers |= {f"{name}_difference": paired.difference, f"{name}_difference_low": paired.low}
+    return Columns(cells, {**numbers, f"{name}_difference_high": paired.high})
 
 
-def _rank_against(free: pd.DataFrame | None, values: pd.Series, name: str) -> float:
-    """Return Wilcoxon's p over the patients that both have; NaN where nothing is compared."""
-    if free is None or free.empty:
-        return math.nan
-    paired = pd.concat([values, compute_patient_means(free, name)], axis=1, join="inner").dropna()
-    return tests.rank_signs(paired.iloc[:, 0].to_numpy() - paired.iloc[:, 1].to_numpy()) if len(paired) else math.nan
+def compare_location(arm: ArmRows, name: str) -> PairedLocation:
+    """Return the paired difference to text_free over the patients that both have; NaN where nothing is compared."""
+    if arm.free is None or arm.free.empty:
+        return estimate_location(np.empty(0))
+    both = [compute_patient_means(rows, name) for rows in (arm.rows, arm.free)]
+    paired = pd.concat(both, axis=1, join="inner").dropna().to_numpy()
+    return estimate_location(paired[:, 0] - paired[:, 1])
 
 
 def show_signed_and_absolute(entry: MeasureEntry, arm: ArmRows) -> Columns:

@@ -140,8 +140,9 @@ def make_class_table(results: Results, field: str) -> Table:
 
 
 def make_harm_table(results: Results) -> Table | None:
-    """Table of the cases that text makes worse by more than HARM; None where no arm reads text."""
+    """Table of the cases that lose by text: at all, beyond the margin, beyond HARM; None where no arm reads text."""
     rows, numbers = [], []
+    least = {"at_all": 0.0, "margin": results.margin, "harmed": HARM}
     for arm in list_text_arms(results):
         right = _case_dice(results.select(arm, RIGHT))
         wrong = _case_dice(results.select(arm, WRONG))
@@ -150,27 +151,34 @@ def make_harm_table(results: Results) -> Table | None:
         shown = [arm]
         for name, other in (("wrong_text", right - wrong), ("right_text", free - right)):
             lost = other.dropna()
-            harmed, worst = int((lost > HARM).sum()), float(lost.max()) if len(lost) else math.nan
-            share = harmed / len(lost) if len(lost) else math.nan
-            found |= {f"{name}_harmed": harmed, f"{name}_cases": len(lost), f"{name}_worst": worst}
-            shown += [f"{harmed} of {len(lost)} ({show_percent(share, signed=False)})", show_number(worst)]
+            worst = float(lost.max()) if len(lost) else math.nan
+            counts = {part: int((lost > by).sum()) for part, by in least.items()}
+            found |= {f"{name}_{part}": count for part, count in counts.items()}
+            found |= {f"{name}_cases": len(lost), f"{name}_worst": worst}
+            shown += [_show_losses(list(counts.values()), len(lost)), show_number(worst)]
         rows.append(tuple(shown))
         numbers.append(found)
     if not rows:
         return None
+    sizes = f"at all / more than {results.margin:g} / more than {HARM:g} Dice"
     note = (
-        f"Cases that lose more than {HARM:g} Dice, seeds averaged: by wrong text against right text, and by "
-        "right text "
-        f"against {REFERENCE}. {BOXES}"
+        f"Cases that lose {sizes}, seeds averaged: with wrong text against right text, and with right text against "
+        f"{REFERENCE}. An arm that is worse on average may have no case that loses more than {HARM:g}. {BOXES}"
     )
     columns = (
         "Arm",
-        "Harmed by wrong text",
+        f"Lose by wrong text: {sizes}",
         "Largest loss by it",
-        "Worse than without text",
+        f"Lose against no text: {sizes}",
         "Largest loss against none",
     )
     return make_table("harm", "Harm", note, columns, rows, numbers)
+
+
+def _show_losses(counts: Sequence[int], cases: int) -> str:
+    """Return the counts of growing losses of all cases, with the share of the largest."""
+    share = counts[-1] / cases if cases else math.nan
+    return f"{' / '.join(map(str, counts))} of {cases} ({show_percent(share, signed=False)})"
 
 
 def _case_dice(rows: pd.DataFrame) -> pd.Series:

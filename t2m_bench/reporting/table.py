@@ -51,7 +51,7 @@ def make_table(
     return Table(name, title, note, tuple(columns), tuple(tuple(row) for row in rows), pd.DataFrame(list(numbers)))
 
 
-def show_number(value: float, digits: int = 4) -> str:
+def show_number(value: float, digits: int = 3) -> str:
     """Return a number, or a dash where it is not defined."""
     return ABSENT if math.isnan(value) else f"{value:.{digits}f}"
 
@@ -68,11 +68,12 @@ def show_percent(value: float, digits: int = 1, signed: bool = True) -> str:
     return f"{100 * value:+.{digits}f} %" if signed else f"{100 * value:.{digits}f} %"
 
 
-def show_interval(low: float, high: float, signed: bool = True) -> str:
+def show_interval(low: float, high: float, signed: bool = True, digits: int = 4) -> str:
     """Return [low, high], or a dash where it is not defined."""
     if math.isnan(low):
         return ABSENT
-    return f"[{low:+.4f}, {high:+.4f}]" if signed else f"[{low:.4f}, {high:.4f}]"
+    sign = "+" if signed else ""
+    return f"[{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def show_p(p: float) -> str:
@@ -90,12 +91,12 @@ def show_contrast(contrast: Contrast | None) -> str:
     return show_change(contrast.mean) + ("" if interval == ABSENT else f" {interval}")
 
 
-def show_estimate(estimate: Estimate | None) -> str:
-    """Return a mean with its interval."""
+def show_estimate(estimate: Estimate | None, digits: int = 3) -> str:
+    """Return a mean with its interval; its further decimals are chance of the bootstrap."""
     if estimate is None:
         return ABSENT
-    interval = show_interval(estimate.low, estimate.high, signed=False)
-    return show_number(estimate.mean) + ("" if interval == ABSENT else f" {interval}")
+    interval = show_interval(estimate.low, estimate.high, signed=False, digits=digits)
+    return show_number(estimate.mean, digits) + ("" if interval == ABSENT else f" {interval}")
 
 
 def flatten_contrast(name: str, contrast: Contrast | None, p: float | None = None) -> dict[str, float]:

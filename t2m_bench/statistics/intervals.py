@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 LEVEL = 0.95
-RESAMPLES = 2000
-FEWEST = 3
-"""Below this many patients a bootstrap says nothing."""
+RESAMPLES = 10_000
+FEWEST = 10
+"""Below this many patients a mean has no interval: in simulation any misses the truth far more often than it says."""
+
+FEWEST_FOR_BOOTSTRAP = 30
+"""Below this many patients a t interval stands in for the BCa bootstrap, which misses 8 % of means of 12 patients."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Estimate:
     high: float
     num_patients: int
 
+    @property
+    def why_no_interval(self) -> str:
+        """Why there is no interval; empty where there is one."""
+        return f"no interval below {FEWEST} patients" if 0 < self.num_patients < FEWEST else ""
+
 
 def compute_patient_means(table: pd.DataFrame, column: str) -> pd.Series:
     """Return patient -> the mean over the patient's cases of each case's mean over seeds and folds."""
@@ -30,7 +38,7 @@ def compute_patient_means(table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def estimate_mean(patient_means: pd.Series, rng: np.random.Generator) -> Estimate:
-    """Return the mean and its bootstrap interval over patients (BCa, Efron 1987, by scipy).
+    """Return the mean and its interval over patients: BCa (Efron 1987, by scipy), of few patients a t interval.
 
     Training is random too; this interval is for the trained models at hand and no claim about the method.
     """
@@ -40,7 +48,10 @@ def estimate_mean(patient_means: pd.Series, rng: np.random.Generator) -> Estimat
         return Estimate(mean, float("nan"), float("nan"), len(values))
     if np.ptp(values) == 0:  # BCa divides by the spread
         return Estimate(mean, mean, mean, len(values))
+    if len(values) < FEWEST_FOR_BOOTSTRAP:
+        low, high = stats.t.interval(LEVEL, len(values) - 1, mean, stats.sem(values))
+        return Estimate(mean, float(low), float(high), len(values))
     found = stats.bootstrap(
-        (values,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, method="BCa", rng=rng
+        (values,), np.mean, confidence_level=LEVEL, n_resamples=RESAMPLES, method="BCa", rng=rng, batch=RESAMPLES // 10
     ).confidence_interval
     return Estimate(mean, float(found.low), float(found.high), len(values))

@@ -168,6 +168,8 @@ def test_harm_is_counted(experiment: Path) -> None:
     assert numbers.loc["hierarchical", "wrong_text_harmed"] == 2  # one a fold
     assert numbers.loc["hierarchical", "wrong_text_worst"] > 0.6
     assert numbers.loc["gated", "wrong_text_harmed"] == 0
+    assert numbers.loc["gated", "wrong_text_margin"] == numbers.loc["gated", "wrong_text_cases"], "all lose some 0.06"
+    assert numbers.loc["hierarchical", "right_text_at_all"] >= numbers.loc["hierarchical", "right_text_margin"]
 
 
 def test_pictures_show_the_worst_and_the_best_of_the_pictured(parts: dict[str, Part], whole_suite: Path) -> None:
