@@ -2,7 +2,7 @@
 
 Two arms are separately trained networks, so a difference between them varies with the patients *and* with the training
 runs. A test over patients alone, seeds averaged, finds up to half of differences that do not exist where runs differ
-much; docs/statistics.md has the table, which tests/statistics/verdict_table.py writes.
+much; docs/statistics.md has the table, which tests/helpers/verdict_table.py writes.
 
 A fold's training set is fixed and shared by its runs and patients, so the default interval says nothing about other
 splits. Beside it stands an interval with folds random; with FEWEST_FOLDS folds or more the wider of both decides.

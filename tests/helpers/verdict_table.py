@@ -17,7 +17,7 @@ from t2m_bench.statistics.crossed import average_seeds, estimate_crossed
 from t2m_bench.statistics.decision import Outcome, decide
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
-BEGIN, END = "<!-- written by tests/statistics/verdict_table.py: begin -->", "<!-- end -->"
+BEGIN, END = "<!-- written by tests/helpers/verdict_table.py: begin -->", "<!-- end -->"
 DRAWS = 1000
 SEED = 20
 MARGIN = 0.005
@@ -92,7 +92,7 @@ def write_table(found: Mapping[str, Mapping[str, Rates]], draws: int, seed: int)
         "False loss", "Withheld", "Folds differ",
     )  # fmt: skip
     lines = [
-        f"Written by `python tests/statistics/verdict_table.py --draws {draws} --seed {seed}`; per cent of {draws} "
+        f"Written by `python tests/helpers/verdict_table.py --draws {draws} --seed {seed}`; per cent of {draws} "
         f"suites a setting, each without any true difference (1.96 Monte Carlo standard errors of 3 %: "
         f"{100 * 1.96 * np.sqrt(0.03 * 0.97 / draws):.1f}; of 5 %: {100 * 1.96 * np.sqrt(0.05 * 0.95 / draws):.1f}).",
         "",
