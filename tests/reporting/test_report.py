@@ -273,8 +273,8 @@ def test_the_verb_writes_what_it_is_asked_for_and_needs_no_torch(experiment: Pat
     assert set(summary["written"]) == {"csv", "tex"}
     assert {row["arm"] for row in summary["arms"]} == set(load_experiment(experiment).arms)
     help_ = summary["verdicts"][0]
-    assert (help_["about"], help_["outcome"]) == ("help", "helps")
-    check_names(help_["says"], "helps")
+    assert (help_["about"], help_["outcome"]) == ("help", "gain")
+    check_names(help_["says"], "gains")
     refused = run_verb(str(experiment), "--format", "pdf")
     assert refused.returncode == 2
     check_names(refused.stderr, "--format pdf", "csv")
