@@ -176,7 +176,7 @@ FAMILIES: Mapping[str, Mapping[str, Setting]] = {
     "one-sided patients": ONE_SIDED,
     "collapsing runs": COLLAPSING,
     "few patients": FEW_PATIENTS,
-    "two and three runs": FEW_RUNS,
+    "few runs": FEW_RUNS,
     "shared seeds": SHARED_SEEDS,
     "cross-validation": CROSS_VALIDATED,
 }

@@ -17,7 +17,7 @@ from t2m_bench.statistics.crossed import average_seeds, estimate_crossed
 from t2m_bench.statistics.decision import Outcome, decide
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
-BEGIN, END = "<!-- written by tests/helpers/verdict_table.py: begin -->", "<!-- end -->"
+BEGIN, END = "<!-- verdict-table -->", "<!-- verdict-table-end -->"
 DRAWS = 1000
 SEED = 20
 MARGIN = 0.005

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from recomputed import check_report
 
+from t2m_bench.statistics.decision import Outcome
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -25,9 +27,9 @@ def test_text_that_decides_helps_and_wrong_text_costs(tmp_path: Path) -> None:
     summary, printed = run_demo(tmp_path, "dataset.phantom.cases=360", *suite)
     arms = summary["arms"]
     assert {found["about"]: found["outcome"] for found in summary["verdicts"]} == {
-        "help": "gain",
-        "reliance": "gain",  # wrong text costs
-        "paraphrase": "no difference that matters",
+        "help": Outcome.GAIN,
+        "reliance": Outcome.GAIN,  # wrong text costs
+        "paraphrase": Outcome.NO_DIFFERENCE,
     }
     assert arms["hierarchical"]["help"] >= 0.03
     assert arms["hierarchical"]["cost_of_wrong"] >= 0.05
@@ -68,4 +70,4 @@ def test_of_forty_suites_without_an_effect_five_at_most_claim_help(tmp_path: Pat
         (found,) = [found for found in summary["verdicts"] if found["about"] == "help"]
         outcomes.append(found["outcome"])
         print(f"suite {seed}: {found['outcome']}, help {summary['arms']['hierarchical']['help']:+.4f}", flush=True)
-    assert outcomes.count("gain") <= 5
+    assert outcomes.count(Outcome.GAIN) <= 5
