@@ -55,7 +55,7 @@ def test_what_is_neither_is_refused_and_the_shipped_ones_are_named(
 def test_files_for_other_programs_are_no_recipes() -> None:
     assert {"demo", "bus_bra", "nsclc"} <= set(list_names("launch"))
     assert not {"kuberay", "ray-cluster"} & set(list_names("launch"))
-    assert {"demo", "bus_bra", "nsclc"} == set(list_names("sweeps"))
+    assert {"demo", "bus_bra", "bus_bra_lite", "nsclc"} == set(list_names("sweeps"))
 
 
 def test_a_sweep_of_ones_own_names_a_shipped_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,16 +48,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 #   changelog that runs of before are not continued.
 SHIPPED = {
     "launch/bus_bra.yaml": ("22275a64", "9891a8c3"),
+    "launch/bus_bra_lite.yaml": ("1bbd5ac3", "97a587fc"),
     "launch/demo.yaml": ("66183e49", "86b9810d"),
     "launch/nsclc.yaml": ("51ed9659", "303907fc"),
     "launch/published_bus_bra.yaml": ("4d3d3d79", "6e543f7b"),
     "sweeps/bus_bra.yaml": ("b529fd30", "12b097df"),
+    "sweeps/bus_bra_lite.yaml": ("491259e6", "beae6f8b"),
     "sweeps/demo.yaml": ("8f385b5e", "29069115"),
     "sweeps/nsclc.yaml": ("51ed9659", "303907fc"),
 }
 """Recipe -> hash of its run, and of its experiment on the data `data`."""
 
-SWEEPS = {"bus_bra": "562d7b8a", "demo": "00a54b3b", "nsclc": "dbc902f6"}
+SWEEPS = {"bus_bra_lite": "3325ae2c", "bus_bra": "562d7b8a", "demo": "00a54b3b", "nsclc": "dbc902f6"}
 """Sweep -> hash of what its trials must share; another one cannot be continued."""
 
 CASE = Case(
