@@ -17,21 +17,26 @@ class TunedDecoder(Arm):
 
     def __init__(self, segmenter: BoxSegmenter) -> None:
         super().__init__()
-        decoder = segmenter.mask_decoder
-        self.parts = nn.ModuleDict(
-            {
-                "iou_token": decoder.iou_token,
-                "mask_tokens": decoder.mask_tokens,
-                "transformer": decoder.transformer,
-                "output_upscaling": decoder.output_upscaling,
-                "hypernetwork": decoder.output_hypernetworks_mlps[MULTIMASK_OFF],
-            }
-        )
-        self.parts.requires_grad_(True)
+        self.parts = free_decoder(segmenter)
 
     def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
         """Return image_embedding (B, D, h, w) as it is; no text is read."""
         return Fused(image_embedding, image_embedding.new_zeros(image_embedding.shape[:2]))
+
+
+def free_decoder(segmenter: BoxSegmenter) -> nn.ModuleDict:
+    """Return the parts of a segmenter's mask decoder that its decode uses, made trainable in place."""
+    decoder = segmenter.mask_decoder
+    parts = nn.ModuleDict(
+        {
+            "iou_token": decoder.iou_token,
+            "mask_tokens": decoder.mask_tokens,
+            "transformer": decoder.transformer,
+            "output_upscaling": decoder.output_upscaling,
+            "hypernetwork": decoder.output_hypernetworks_mlps[MULTIMASK_OFF],
+        }
+    )
+    return parts.requires_grad_(True)
 
 
 def build_tuned_decoder(context: BuildContext) -> Built:

@@ -17,6 +17,12 @@ IN_LOSS_ARM = "text_train_only"
 INPUT_ONLY_ARM = "text_input_only"
 """The arm that says what the text itself does: text at the input, no contrastive loss."""
 
+ONE_LEVEL_REFERENCE = "text_free_one_level"
+"""The counterpart without text of the arm with one level: text_free has two."""
+
+STRONG_ARM, STRONG_REFERENCE = "tuned_hierarchical", "tuned_text_free"
+"""Arms that train the mask decoder too, with text and without: whether text helps where the base is strong."""
+
 DEFAULT_ARM = "hierarchical"
 """Arm of a recipe that names none."""
 
@@ -116,6 +122,14 @@ ARMS: Registry[ArmEntry] = Registry(
         ),
         ArmEntry(name=REFERENCE_ARM, label="text_free (adapter, no text)", reads_text=False, has_text_loss=False),
         ArmEntry(
+            name=ONE_LEVEL_REFERENCE,
+            label="text_free_one_level (one level, no text)",
+            levels=("gated",),
+            reads_text=False,
+            has_text_loss=False,
+            question="is one level enough without text?",
+        ),
+        ArmEntry(
             name=IN_LOSS_ARM,
             label="text_train_only (text in the loss alone)",
             reads_text=False,
@@ -147,7 +161,8 @@ ARMS: Registry[ArmEntry] = Registry(
             name="gated",
             label="gated",
             levels=("gated",),
-            contrasts=(ArmContrast("does it help with one level?", REFERENCE_ARM, in_family=True),),
+            question="does one level with text gain over two without? (levels differ)",
+            contrasts=(ArmContrast("does the text help with one level?", ONE_LEVEL_REFERENCE, in_family=True),),
             method_rank=2,
         ),
         ArmEntry(
@@ -155,6 +170,20 @@ ARMS: Registry[ArmEntry] = Registry(
             label="hierarchical",
             contrasts=(ArmContrast("is a second level worth it?", "gated", in_family=True),),
             method_rank=1,
+        ),
+        ArmEntry(
+            name=STRONG_REFERENCE,
+            label="tuned_text_free (adapter and decoder, no text)",
+            build="t2m_bench.models.tuned_fusion:build_tuned_fusion",
+            reads_text=False,
+            has_text_loss=False,
+            question="what does training the mask decoder too add, without text?",
+        ),
+        ArmEntry(
+            name=STRONG_ARM,
+            label="tuned_hierarchical (adapter and decoder)",
+            build="t2m_bench.models.tuned_fusion:build_tuned_fusion",
+            contrasts=(ArmContrast("does the text help on the strong base?", STRONG_REFERENCE),),
         ),
     ),
     reserved=UNTRAINED_ARMS,

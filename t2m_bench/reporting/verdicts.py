@@ -4,7 +4,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from t2m_bench.recipe.arms import ARMS, IN_LOSS_ARM, INPUT_ONLY_ARM, LABEL_ARM
+from t2m_bench.recipe.arms import (
+    ARMS,
+    IN_LOSS_ARM,
+    INPUT_ONLY_ARM,
+    LABEL_ARM,
+    ONE_LEVEL_REFERENCE,
+    STRONG_ARM,
+    STRONG_REFERENCE,
+)
 from t2m_bench.recipe.conditions import PARAPHRASE, RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
@@ -103,8 +111,8 @@ HELP_QUESTION = "Does the text help?"
 def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[str]:
     """Return what the controls beside the primary contrast say, or that one was not trained."""
     said = []
-    for arm, what in _CONTROLS.items():
-        control = find_comparison(comparisons, f"{arm} - {REFERENCE}")
+    for key, what in _CONTROLS.items():
+        control = find_comparison(comparisons, key)
         if control:
             said.append(f"{what} ({control.key}): {_tell(control.contrast, with_p=False)}.")
     if LABEL_ARM not in results.arms:
@@ -113,8 +121,9 @@ def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[
 
 
 _CONTROLS = {
-    INPUT_ONLY_ARM: "Text at the input alone, trained without the contrastive loss",
-    IN_LOSS_ARM: "Text in the training loss alone, none at the input",
+    f"{STRONG_ARM} - {STRONG_REFERENCE}": "On the strong base, adapter and mask decoder trained together",
+    f"{INPUT_ONLY_ARM} - {REFERENCE}": "Text at the input alone, trained without the contrastive loss",
+    f"{IN_LOSS_ARM} - {REFERENCE}": "Text in the training loss alone, none at the input",
 }
 
 
@@ -122,8 +131,9 @@ def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: f
     """Return a sentence for each other gain over text_free of the family that is one, or a loss."""
     said = []
     for item in comparisons:
-        arm, _, rest = item.key.partition(f" - {REFERENCE}")
-        if item.role != FAMILY or REFERENCE not in item.key or item is help_:
+        arm, _, other = item.key.partition(" - ")
+        reference, _, rest = other.partition(" ")
+        if item.role != FAMILY or reference not in _TEXTLESS or item is help_:
             continue
         decision = item.decide(margin)
         if decision.outcome not in _OF_OTHERS:
@@ -131,10 +141,11 @@ def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: f
         whose = f"{arm}, with the box {rest.strip(' ()')}" if rest else arm
         told = f"{_tell(item.contrast)} (adjusted p {show_p(item.p_adjusted)})"
         found = f"{_OF_OTHERS[decision.outcome]}, {_tell_size(decision)}"
-        said.append(f"{whose}: {found}, {told}; {REFERENCE} {_describe_reference(arm)}.")
+        said.append(f"{whose}: {found}, {told}; {reference} {_describe_reference(arm, reference)}.")
     return said
 
 
+_TEXTLESS = (REFERENCE, ONE_LEVEL_REFERENCE)
 _OF_OTHERS = {Outcome.GAIN: "a gain", Outcome.LOSS: "a loss"}
 
 
@@ -174,10 +185,10 @@ def _judge_help(results: Results, comparison: Comparison, method: str, others: S
     )
 
 
-def _describe_reference(method: str) -> str:
-    """Return in what the reference differs from an arm with text, text itself aside."""
-    entry = ARMS.get(method)
-    levels = "two levels where it has one" if entry and len(entry.levels) == 1 else "the same levels"
+def _describe_reference(method: str, reference: str = REFERENCE) -> str:
+    """Return in what a reference differs from an arm with text, text itself aside."""
+    entry, same = ARMS.get(method), ARMS.find(reference)
+    levels = "two levels where it has one" if entry and len(entry.levels) < len(same.levels) else "the same levels"
     loss = " and no contrastive loss" if entry is None or entry.has_text_loss else ", trained with the same loss"
     return f"has {levels}, a learned constant for the text{loss}"
 
