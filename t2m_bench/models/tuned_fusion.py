@@ -45,5 +45,7 @@ class TunedFusion(Arm):
 def build_tuned_fusion(context: BuildContext) -> Built:
     """Build an adapter before a decoder of this arm's own: other runs of this process need the frozen one."""
     own: Any = deepcopy(context.segmenter)
-    adapter = build_adapter(context.adapter, context.text_width, context.generator, context.num_labels)
+    adapter = build_adapter(
+        context.adapter, context.text_width, context.generator, context.num_labels, context.embedding_scale
+    )
     return Built(TunedFusion(adapter, own), own)

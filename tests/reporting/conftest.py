@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from simulated_suite import Suite
 
-ARMS = ("floor_ellipse", "floor_class_mask", "baseline", "text_free", "label", "gated", "hierarchical")
+TRAINED = ("text_free", "text_free_one_level", "label", "gated", "hierarchical")
+ARMS = ("floor_ellipse", "floor_class_mask", "baseline", *TRAINED)
 
 
 @pytest.fixture(scope="session")

@@ -105,14 +105,14 @@ def test_one_rule_of_p_in_every_table(parts: dict[str, Part], whole_suite: Path)
     assert ladder["difference_p"].notna().tolist() == (ladder["role"] != "interval only").tolist()
     assert np.isnan(ladder.loc["baseline - floor_class_mask", "seeds"]), "neither is trained"
     arms, boxes = find_table(parts, "arms").set_index("arm"), find_table(parts, "boxes").set_index("box")
-    assert arms.loc["gated", "help_p"].iloc[0] == ladder.loc["gated - text_free", "difference_p"]
-    assert np.isnan(arms.loc["label", "help_p"])
+    assert arms.loc["hierarchical", "help_p"].iloc[0] == ladder.loc["hierarchical - text_free", "difference_p"]
+    assert arms.loc[["label", "gated"], "help_p"].isna().all(), "gated has one level, text_free two"
     assert arms[["over_floor_p", "over_baseline_p"]].isna().all(axis=None)
     assert boxes.loc["loose_20", "help_p"] == ladder.loc["hierarchical - text_free (loose_20)", "difference_p"]
     assert boxes.loc["tight", "cost_of_wrong_p"] == ladder.loc["hierarchical: right - wrong", "difference_p"]
     assert np.isnan(boxes.loc["loose_20", "cost_of_wrong_p"])
     (table,) = [table for table in parts["headline"].tables if table.name == "arms"]
-    assert [row[0] for row in table.rows if ", p " in row[5]] == ["gated", "hierarchical"]
+    assert [row[0] for row in table.rows if ", p " in row[5]] == ["hierarchical"]
     assert not any(", p " in row[6] for row in table.rows)
 
 

@@ -15,7 +15,7 @@ from t2m_bench.reporting.results import Results, load_experiment
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 from t2m_bench.statistics.decision import Outcome, Reason, Size
 
-ARMS = ("baseline", "text_free", "label", "gated", "hierarchical")
+ARMS = ("baseline", "text_free", "text_free_one_level", "label", "gated", "hierarchical")
 TIGHT = {"tight": 0.0}
 
 
@@ -149,24 +149,32 @@ def test_one_patient_shows_no_equivalence(tmp_path: Path) -> None:
 
 def test_the_primary_contrast_is_the_suite_s_not_of_what_has_finished(tmp_path: Path) -> None:
     results = load(tmp_path, help_=0.03)
-    asked = {"arms": ["text_free", "label", "gated", "hierarchical"], "folds": [1, 2], "seeds": [0, 1, 2, 3, 4]}
+    asked = {
+        "arms": ["text_free", "text_free_one_level", "label", "gated", "hierarchical"],
+        "folds": [1, 2],
+        "seeds": [0, 1, 2, 3, 4],
+    }
     results = replace(results, experiment=results.experiment | {"suite": asked})
     whole = {item.key: item for item in make_comparisons(results)}
     runs = tuple(run for run in results.runs if run.arm != "hierarchical")
     part = replace(results, table=results.table[results.table["arm"] != "hierarchical"], runs=runs)
-    (gated,) = [item for item in make_comparisons(part) if item.key == "gated - text_free"]
+    (gated,) = [item for item in make_comparisons(part) if item.key == "gated - text_free_one_level"]
     assert gated.role == FAMILY
-    assert gated.p_adjusted == pytest.approx(min(3 * whole["gated - text_free"].contrast.p, 1.0)), "three members asked"
+    plain = whole["gated - text_free_one_level"].contrast.p
+    assert gated.p_adjusted == pytest.approx(min(3 * plain, 1.0)), "three members asked"
     verdict = find(part)["help"]
     assert verdict.outcome is Outcome.UNDECIDED
     check_names(verdict.headline, "hierarchical")
 
 
 def test_a_second_arm_is_told_with_what_differs_and_controls_with_what_they_are(tmp_path: Path) -> None:
-    suite = Suite(("baseline", "text_free", "text_train_only", "gated", "hierarchical"), patients=24, boxes=TIGHT)
-    suite.gain = suite.gain | {"gated": suite.gain["text_free"] - 0.03}
+    strong = ("tuned_text_free", "tuned_hierarchical")
+    arms = ("baseline", "text_free", "text_free_one_level", "text_train_only", "gated", "hierarchical", *strong)
+    suite = Suite(arms, patients=24, boxes=TIGHT)
+    suite.gain = suite.gain | {"gated": suite.gain["text_free_one_level"] - 0.03}
     said = " ".join(find(load_experiment(suite.write(tmp_path)))["help"].sentences)
-    check_names(said, "two levels", "text_train_only - text_free", "arm label")
+    check_names(said, "text_free_one_level", "text_train_only - text_free", "arm label")
+    check_names(said, "tuned_hierarchical - tuned_text_free")
 
 
 def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path: Path) -> None:
@@ -264,7 +272,7 @@ def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
     assert [key for key, item in comparisons.items() if item.role == PRIMARY] == ["hierarchical - text_free"]
     # phrase: keys of comparisons, by which the spreadsheet is read
     assert {key for key, item in comparisons.items() if item.role == FAMILY} == {
-        "gated - text_free",
+        "gated - text_free_one_level",
         "hierarchical - gated",
         "hierarchical - label",
         "hierarchical: right - wrong",
