@@ -152,7 +152,13 @@ def test_a_leak_in_a_later_fold_is_refused_before_anything_is_embedded(small_rec
         assert not list(tmp_path.glob("shards/*"))
 
 
-@pytest.mark.parametrize("arm", ["text_train_only", "text_input_only", "label", "shuffled", "tuned_decoder", "unet"])
+EVERY_ARM = (
+    *("text_free_one_level", "text_train_only", "text_input_only", "label", "shuffled"),
+    *("tuned_decoder", "tuned_hierarchical", "unet"),
+)
+
+
+@pytest.mark.parametrize("arm", EVERY_ARM)
 def test_every_arm_trains_answers_and_is_read_back(
     small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, arm: str
 ) -> None:
