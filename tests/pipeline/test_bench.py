@@ -169,7 +169,9 @@ def test_every_arm_trains_answers_and_is_read_back(
     folder = suite.experiment.folder / summary["run"]
     found = set(load_results(folder / "cases.parquet")["condition"])
     asked = {"right", "wrong", "paraphrase", "random"}
-    expected = {"label": {"right", "wrong"}, "shuffled": asked, "text_input_only": asked}
+    expected = {"label": {"right", "wrong"}} | dict.fromkeys(
+        ("shuffled", "text_input_only", "tuned_hierarchical"), asked
+    )
     assert found == expected.get(arm, {"none"})
     before = load_results(folder / "cases.parquet")
     (folder / "cases.parquet").unlink()
