@@ -345,7 +345,7 @@ class BenchSection(Section):
     named: dict[str, NamedArm] = Field(default_factory=dict)
     seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
-    """Dice within which a difference counts as negligible; fix it before looking at results."""
+    """Dice within which a difference does not matter; fix it before looking at results."""
     folds: Annotated[tuple[Annotated[int, Field(ge=1, le=10)], ...], NO_REPEATS] = ()
     """Test folds in turn; none means dataset.test_fold alone."""
     conditions: Annotated[tuple[str, ...], NO_REPEATS] = DEFAULT_CONDITIONS

@@ -24,7 +24,7 @@ TIGHT = "tight"
 RUN_NAME, LOCK_NAME = "run.json", ".lock"
 
 DEFAULT_MARGIN = 0.005
-"""Dice within which a difference counts as negligible, for experiments made before `bench.margin`."""
+"""Dice within which a difference does not matter, for experiments made before `bench.margin`."""
 
 EXPERIMENT_KEYS = ("name", "created", "dataset", "models", "audit", "allow_leakage", "hashes", "versions", "recipe")
 
@@ -94,7 +94,7 @@ class Results:
 
     @property
     def margin(self) -> float:
-        """Dice within which a difference is negligible, as the recipe fixed it beforehand."""
+        """Dice within which a difference does not matter, as the recipe fixed it beforehand."""
         return float(self.experiment["recipe"].get("bench", {}).get("margin", DEFAULT_MARGIN))
 
     @property

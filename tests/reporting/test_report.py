@@ -186,7 +186,8 @@ def test_a_report_fits_a_log(written: Report, capsys: pytest.CaptureFixture[str]
     print_report(written)
     printed = capsys.readouterr().out
     help_ = written.verdicts[0]
-    assert all(part in printed for part in (help_.question, help_.headline.split(" (")[0]))
+    unwrapped = " ".join(printed.split())
+    assert all(part in unwrapped for part in (help_.question, help_.headline.split(" (")[0]))
     assert "report.md" in printed
     assert max(map(len, printed.splitlines()[:20])) <= 190
 
