@@ -19,7 +19,7 @@ from t2m_bench.data.prefetch import make_ahead
 from t2m_bench.embedding.shards.schema import ShardEntry, Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, ShardPlan, write_shard
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenSam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenDecoder, FrozenSam, encode_images, load_sam, preprocess_image
 from t2m_bench.recipe.encoders import InputRange
 
 PIXELS_AT_ONCE = 2**20
@@ -68,7 +68,7 @@ def _load_once(preset: str, checkpoint: Path | None, device: str) -> FrozenSam:
     return sam
 
 
-def check_weights(sam: FrozenSam, signature: Signature) -> None:
+def check_weights(sam: FrozenDecoder, signature: Signature) -> None:
     """See that a process has the weights which the embeddings are signed with; hosts may have other files.
 
     Raises:

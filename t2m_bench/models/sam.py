@@ -9,6 +9,7 @@ import hashlib
 import json
 import pickle
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -32,6 +33,8 @@ from t2m_bench.recipe.registry import load_object
 EMBEDDING_WIDTH = 256
 """D of every preset: adapters count the same parameters whichever encoder stands behind them."""
 
+DECODER_PARTS = ("prompt_encoder", "mask_decoder")
+
 PATCH_PX = 16
 MINI_IMAGE_SIZE = 256
 MINI_ENCODER_WIDTH = 192
@@ -54,22 +57,28 @@ UNREADABLE = (
 
 
 @dataclass(frozen=True)
-class FrozenSam:
-    """SAM in evaluation mode, no parameter of which takes a gradient.
+class FrozenDecoder:
+    """The half of a SAM behind its embeddings, in evaluation mode; no parameter takes a gradient.
 
     Attributes:
         entry: its row in the table of image encoders.
         frame: how images, boxes and masks get into its input and back; embeddings are (D, g, g), logits (4g, 4g).
         weights_sha256: of the weights file.
-        image_encoder, prompt_encoder, mask_decoder: modules with segment_anything's interfaces, fp32 on the CPU.
+        prompt_encoder, mask_decoder: modules with segment_anything's interfaces, fp32 on the CPU.
     """
 
     entry: ImageEncoder
     frame: Frame
     weights_sha256: str
-    image_encoder: nn.Module
     prompt_encoder: nn.Module
     mask_decoder: nn.Module
+
+
+@dataclass(frozen=True)
+class FrozenSam(FrozenDecoder):
+    """A whole SAM: also its image_encoder."""
+
+    image_encoder: nn.Module
 
 
 def load_sam(preset: str, checkpoint: Path | None = None) -> FrozenSam:
@@ -103,13 +112,66 @@ def load_sam(preset: str, checkpoint: Path | None = None) -> FrozenSam:
     )
 
 
+@dataclass(frozen=True)
+class FileStamp:
+    """What a file looked like when its sha256 was computed: size in bytes, time of its last change."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> "FileStamp":
+        """Return the stamp of a file."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
+
+
+def load_decoder(
+    preset: str, checkpoint: Path | None = None, known: tuple[FileStamp, str] | None = None
+) -> FrozenDecoder:
+    """Load what training and evaluation need of a SAM; the weights of its image encoder stay on disk.
+
+    Args:
+        preset, checkpoint: as of `load_sam`.
+        known: stamp and sha256 of the weights file, as another process found them; the file is hashed where its stamp
+            is another here.
+
+    Raises:
+        RecipeError, WeightsError: as `load_sam`.
+    """
+    entry = IMAGE_ENCODERS.find(preset)
+    path = find_weights(preset, checkpoint)
+    is_known = known is not None and known[0] == FileStamp.of(path)
+    weights_sha256 = known[1] if known is not None and is_known else compute_weights_sha256(preset, checkpoint)
+    with torch.device("meta"):
+        model = build_sam(preset)
+    state = _read_renamed(entry, path, mapped=True)
+    _check_architecture(model, state, path, preset)
+    parts = {name: model[name] for name in DECODER_PARTS}
+    if any(_has_computed_buffers(part) for part in parts.values()):
+        whole = build_sam(preset)
+        parts = {name: whole[name] for name in DECODER_PARTS}
+    for name, part in parts.items():
+        # copied: a tensor of a mapped file would keep the whole file mapped
+        own = {
+            key.removeprefix(f"{name}."): value.clone() for key, value in state.items() if key.startswith(f"{name}.")
+        }
+        part.load_state_dict(own, assign=True)
+        part.eval().requires_grad_(False)
+    return FrozenDecoder(entry, Frame.of(entry), weights_sha256, parts["prompt_encoder"], parts["mask_decoder"])
+
+
+def _has_computed_buffers(module: nn.Module) -> bool:
+    """Return whether a constructor makes values that no checkpoint holds."""
+    stored = module.state_dict().keys()
+    return any(name not in stored for name, _ in module.named_buffers())
+
+
 def _build_empty(preset: str) -> nn.ModuleDict:
     """Build a preset's modules without memory for what the checkpoint holds: random numbers would take time."""
     with torch.device("meta"):
         model = build_sam(preset)
-    stored = model.state_dict().keys()
-    computed = [name for name, _ in model.named_buffers() if name not in stored]
-    return build_sam(preset) if computed else model  # the values of such buffers are made by the constructors
+    return build_sam(preset) if _has_computed_buffers(model) else model
 
 
 def build_sam(preset: str) -> nn.ModuleDict:
@@ -336,19 +398,20 @@ def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
     _check_architecture(model, _read_renamed(IMAGE_ENCODERS.find(preset), path, "meta"), path, preset)
 
 
-def _read_renamed(entry: ImageEncoder, path: Path, location: str = "cpu") -> dict[str, Tensor]:
-    """Read a checkpoint under the names that the entry's modules have."""
-    state = _read_state_dict(path, location)
+def _read_renamed(entry: ImageEncoder, path: Path, location: str = "cpu", mapped: bool = False) -> dict[str, Tensor]:
+    """Read a checkpoint under the names that the entry's modules have; a mapped one is read where it is used."""
+    state = _read_state_dict(path, location, mapped)
     return load_object(entry.rename)(state) if entry.rename else state
 
 
-def _read_state_dict(path: Path, location: str = "cpu") -> dict[str, Tensor]:
+def _read_state_dict(path: Path, location: str = "cpu", mapped: bool = False) -> dict[str, Tensor]:
     """Read tensors by name, as fp32; nothing in the file is executed."""
     try:
         if path.suffix == ".safetensors":
             state: object = load_file(path)
         else:
-            state = torch.load(path, map_location=location, weights_only=True)
+            can_map = mapped and zipfile.is_zipfile(path)  # torch's older format is read whole
+            state = torch.load(path, map_location=location, weights_only=True, mmap=can_map or None)
     except pickle.UnpicklingError:  # torch's message advises to load it all the same
         raise WeightsError(
             f"{path} is refused: it holds more than tensors or is no checkpoint, and loading it could run code; save "

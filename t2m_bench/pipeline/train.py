@@ -20,6 +20,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
 from t2m_bench.locks import hold_lock
+from t2m_bench.models.sam import FileStamp
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
 from t2m_bench.pipeline.meanwhile import repeat_meanwhile
@@ -112,6 +113,7 @@ class Experiment:
                 places={case.case_id: place for place, case in enumerate(cases)},
             ),
             reference=(self.folder / f"reference-fold{self.fold}").resolve(),
+            checkpoint_stamp=FileStamp.of(checkpoint) if checkpoint else None,
         )
 
     def _find_rows(self, use: Use) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -25,7 +25,7 @@ from t2m_bench.evaluation.conditions import Asking
 from t2m_bench.evaluation.evaluate import Evaluator
 from t2m_bench.files import load_json
 from t2m_bench.models.arm import Arm, BuildContext, Built
-from t2m_bench.models.sam import FrozenSam, load_sam
+from t2m_bench.models.sam import FileStamp, FrozenDecoder, load_decoder
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.recipe.arms import ARMS, ArmEntry, Texts
 from t2m_bench.recipe.registry import load_object
@@ -52,6 +52,7 @@ class FoldData:
         cases: under pseudonyms. fields: text fields in the order of the prompt file; they tell results apart.
         asking: the questions to an arm, without the probe's predictions, which lie in the reference folder.
         reference: folder of the fold's boxes, probe, floors and baseline.
+        checkpoint_stamp: of the checkpoint whose sha256 the signature has, so that no process hashes it again.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class FoldData:
     fields: tuple[str, ...]
     asking: Asking
     reference: Path
+    checkpoint_stamp: FileStamp | None = None
 
     def select(self, case_ids: Sequence[str]) -> list[Case]:
         """Return the cases of a split."""
@@ -128,7 +130,7 @@ class Job:
 class Frozen:
     """The parts that no run trains, on this rank's device, and where embeddings come from."""
 
-    sam: FrozenSam
+    sam: FrozenDecoder
     segmenter: BoxSegmenter
     source: ShardReader
 
@@ -153,14 +155,16 @@ class Bench:
 
 
 @lru_cache(maxsize=1)
-def _load_once(preset: str, checkpoint: Path | None) -> FrozenSam:
+def _load_once(preset: str, checkpoint: Path | None, known: tuple[FileStamp, str] | None) -> FrozenDecoder:
     """Load once a process: the runs of a benchmark follow one another in it."""
-    return load_sam(preset, checkpoint)
+    return load_decoder(preset, checkpoint, known)
 
 
 def load_frozen(job: Job, ranks: Ranks) -> Frozen:
     """Load the frozen parts and open the shards."""
-    sam = _load_once(job.recipe.image_encoder.preset, job.data.checkpoint)
+    stamp = job.data.checkpoint_stamp
+    known = (stamp, job.data.signature.weights_sha256) if stamp else None
+    sam = _load_once(job.recipe.image_encoder.preset, job.data.checkpoint, known)
     check_weights(sam, job.data.signature)
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder).to(ranks.device)
     return Frozen(sam, segmenter, ShardReader(job.data.shards, job.data.signature))

@@ -14,10 +14,12 @@ from plugins import install
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import WeightsError
 from t2m_bench.models.sam import (
+    FileStamp,
     build_sam,
     compute_weights_sha256,
     encode_images,
     find_weights,
+    load_decoder,
     load_sam,
     preprocess_image,
 )
@@ -185,3 +187,22 @@ def test_another_package_may_ship_its_weights(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").touch()
     with install(tmp_path, "theirs", SHIPS, {"t2m_bench.image_encoders": "theirs = theirs:ENCODER"}):
         assert find_weights("theirs", None) == tmp_path / "weights.safetensors"
+
+
+@pytest.mark.parametrize("preset", ["mini", "vit_b"])
+def test_the_decoder_alone_is_that_of_the_whole(preset: str, vit_b_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = vit_b_file if preset == "vit_b" else None
+    whole = load_sam(preset, checkpoint)
+    found = load_decoder(preset, checkpoint)
+    assert (found.frame, found.weights_sha256) == (whole.frame, whole.weights_sha256)
+    for name in ("prompt_encoder", "mask_decoder"):
+        one, other = (getattr(sam, name).state_dict() for sam in (found, whole))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+        assert not any(parameter.requires_grad for parameter in getattr(found, name).parameters())
+    path = find_weights(preset, checkpoint)
+    monkeypatch.setattr("t2m_bench.models.sam.compute_weights_sha256", lambda *_: "hashed again")
+    stamp = FileStamp.of(path)
+    assert load_decoder(preset, checkpoint, (stamp, "known")).weights_sha256 == "known"
+    other = FileStamp(stamp.size, stamp.mtime_ns + 1)
+    assert load_decoder(preset, checkpoint, (other, "known")).weights_sha256 == "hashed again"
