@@ -64,14 +64,14 @@ def test_every_long_verb_goes_on_where_nobody_reads(tmp_path: Path) -> None:
     write_recipe(tmp_path)
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(SWEEP))
     assert run_until_line(tmp_path, "bench", "mini.yaml", with_error=True)[0] == 0
-    (report,) = tmp_path.glob("runs/mini-*/report.html")
+    (report,) = tmp_path.glob("runs/mini-*/report/report.html")
     runs = [json.loads(path.read_text()) for path in tmp_path.glob("runs/mini-*/*/run.json")]
     assert sorted(run["arm"] for run in runs) == ["gated", "text_free"]
     report.unlink()
     assert run_until_line(tmp_path, "report", with_error=True)[0] == 0
     assert report.is_file()
     assert run_until_line(tmp_path, "sweep", "s.yaml", with_error=True)[0] == 0
-    assert list(tmp_path.glob("runs/sweeps/*/report.html"))
+    assert list(tmp_path.glob("runs/sweeps/*/report/report.html"))
     for verb in ("embed", "inspect", "train", "doctor"):
         assert run_until_line(tmp_path, verb, "mini.yaml", with_error=True)[0] == 0
 

@@ -26,20 +26,24 @@ MOST_AT_EXTREME = 0.60
 WIDENED = 0.5
 """The box is widened by this share of its size, half of it on each side."""
 
+LEAST_FILLED = 0.5
+"""Share of the area within its outline that a mask fills; a lesion has no hole as large as itself."""
+
 FLAGGED_SHARE = 0.05
 """Share of flagged cases above which a verdict says so."""
 
 FEW_VALUES, AT_EXTREME = "few_values", "at_one_extreme"
-MASK_VALUES, MASK_BORDERS, MASK_PARTS = "mask_values", "mask_borders", "mask_parts"
+MASK_VALUES, MASK_BORDERS, MASK_HOLLOW, MASK_PARTS = "mask_values", "mask_borders", "mask_hollow", "mask_parts"
 
 COUNTS = {
     FEW_VALUES: f"images with fewer than {FEWEST_VALUES} distinct values",
     AT_EXTREME: f"images with more than {MOST_AT_EXTREME:.0%} of the pixels in and around the box at one extreme",
     MASK_VALUES: "masks with other than two values",
     MASK_BORDERS: "masks that touch all four borders of the image",
+    MASK_HOLLOW: f"masks that fill less than {LEAST_FILLED:.0%} of their outline",
     MASK_PARTS: "masks of several components",
 }
-FLAGS = (FEW_VALUES, AT_EXTREME, MASK_VALUES, MASK_BORDERS)
+FLAGS = (FEW_VALUES, AT_EXTREME, MASK_VALUES, MASK_BORDERS, MASK_HOLLOW)
 """Counts that flag a case; a lesion of several components is common."""
 
 
@@ -69,6 +73,7 @@ class ImageFinding:
         stored: before windowing. shown: as encoders see it, 8-bit.
         mask_values: distinct ones. mask_borders: sides of the image, of four, that the mask touches.
         mask_parts: components, joined by corners too.
+        mask_filled: share of the area within the outline that belongs to the mask; 1 in audits that did not look.
     """
 
     case_id: str
@@ -80,6 +85,7 @@ class ImageFinding:
     mask_values: int
     mask_borders: int
     mask_parts: int
+    mask_filled: float = 1.0
 
     def list_counts(self) -> list[str]:
         """Return the counts that this case belongs to."""
@@ -88,6 +94,7 @@ class ImageFinding:
             AT_EXTREME: self.stored.extreme_share > MOST_AT_EXTREME,
             MASK_VALUES: self.mask_values != 2,
             MASK_BORDERS: self.mask_borders == 4,
+            MASK_HOLLOW: self.mask_filled < LEAST_FILLED,
             MASK_PARTS: self.mask_parts > 1,
         }
         return [name for name in COUNTS if found[name]]
@@ -151,6 +158,7 @@ def _audit_case(root: Path, stored: Mapping[str, PixelValues], case: Case) -> Im
         mask_values=file.num_values,
         mask_borders=sum(bool(side.any()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1])),
         mask_parts=_count_parts(mask),
+        mask_filled=_find_filled_share(mask),
     )
 
 
@@ -160,6 +168,15 @@ def _count_parts(mask: NDArray[np.bool_]) -> int:
         return 0
     x0, y0, x1, y1 = compute_tight_box(mask)
     return int(ndimage.label(mask[y0:y1, x0:x1], structure=np.ones((3, 3)))[1])
+
+
+def _find_filled_share(mask: NDArray[np.bool_]) -> float:
+    """Return the share of the area within a mask's outline that it fills; 1 of an empty one."""
+    if not mask.any():
+        return 1.0
+    x0, y0, x1, y1 = compute_tight_box(mask)
+    cut = mask[y0:y1, x0:x1]
+    return round(float(cut.sum() / ndimage.binary_fill_holes(cut).sum()), 4)
 
 
 def write_image_audit(folder: Path, findings: Sequence[ImageFinding]) -> None:

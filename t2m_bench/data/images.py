@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ TURNS = {
     7: "mirrored along the other diagonal",
     8: "turned by 90 degrees counterclockwise",
 }
+NO_IMAGES = {
+    b"": "the file is empty). Unpack the data set again.",
+    b"version https://git-lfs": "it is a pointer of Git LFS). Fetch the files themselves with `git lfs pull`.",
+    **dict.fromkeys((b"<!doctype html", b"<html"), "it is a web page, perhaps a login). Download the data set again."),
+}
+"""First bytes of files in place of images -> the rest of the message; an empty file has no more."""
+
 FEWEST_OF_EDGES = 4
 """Values of a mask with smoothed edges; three are rather background and two labels."""
 
@@ -178,10 +185,11 @@ def load_mask_file(path: Path) -> MaskFile:
         DatasetError: as `load_grey_file`; or the values do not say which pixels are the lesion.
     """
     with _open(path) as image:
+        if image.mode not in DEEP:
+            _check_opaque(path, image)
         if image.mode in {"1", "L"} | DEEP:
             values, is_grey = np.asarray(image), True
         else:
-            _check_opaque(path, image)
             values, is_grey = _merge_colours(np.asarray(image.convert("RGB")))
         mask, num_values = cut_mask(path, values, is_grey)
         return MaskFile(mask, image.mode, num_values)
@@ -202,9 +210,20 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError:
         raise DatasetError(f"{path}: absent. Unpack the data set again, or prepare it again.") from None
+    except Image.DecompressionBombError as error:
+        raise DatasetError(f"{path}: is too large ({error}). Cut it to the part around the lesion.") from None
     except Exception as error:  # damaged bytes fail in as many ways as there are chunks and codecs
-        reason = str(error) or type(error).__name__
-        raise DatasetError(f"{path}: cannot be read as an image ({reason}). Unpack the data set again.") from None
+        raise DatasetError(f"{path}: cannot be read as an image ({_find_reason(path, error)}") from None
+
+
+def _find_reason(path: Path, error: Exception) -> str:
+    """Return why a file is no image, and the way out."""
+    with suppress(OSError), path.open("rb") as stream:
+        head = stream.read(64).lstrip().lower()
+        for beginning, reason in NO_IMAGES.items():
+            if head == beginning or (beginning and head.startswith(beginning)):
+                return reason
+    return f"{str(error) or type(error).__name__}). Unpack the data set again."
 
 
 def _check_frames(path: Path, image: Image.Image) -> None:
@@ -232,7 +251,7 @@ def _check_form(path: Path, image: Image.Image, stored: str, orientation: Any) -
 
 
 def _check_opaque(path: Path, image: Image.Image) -> None:
-    if image.mode in {"LA", "PA", "RGBA"} or (image.mode == "P" and "transparency" in image.info):
+    if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:  # one value or colour of any mode
         alpha = np.asarray(image.convert("RGBA"))[:, :, 3]
         if alpha.min() < 255:
             share = float((alpha < 255).mean())

@@ -24,8 +24,17 @@ LONGEST_HEADER = 400
 HEADER_BYTES = 1 << 16
 """Characters of a file that are read to find its columns."""
 
+DELIMITER_LINE = re.compile(r"sep=[,;\t](?=[\r\n])")
+"""Line by which Excel is told the delimiter, before the header."""
+
 WHOLE = re.compile(r"([0-9]+)(\.0+)?")
 
+
+NOBODY = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "unknown", "#ref!", "#value!", "#name?", "?", "-"})
+"""Cells of a patient that name nobody, as spreadsheets and databases write them."""
+
+SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+")
+"""Pattern of a long number as a spreadsheet stores it in CSV, with most of its digits lost."""
 
 Column = str | tuple[str, ...]
 """A column's name, or names of which one must be there."""
@@ -80,7 +89,7 @@ def read_columns(path: Path) -> list[set[str]]:
             raw = stream.read(HEADER_BYTES)
     except OSError:
         return []
-    text = raw.decode(_find_encoding(raw), errors="replace")
+    text = _blank_delimiter_line(raw.decode(_find_encoding(raw), errors="replace"))
     return [set(_read_header(text, delimiter)) for delimiter in DELIMITERS]
 
 
@@ -94,6 +103,20 @@ def trim_whole(text: str) -> str:
     """Return 3 for 3.0, so that one number written in two ways is one; anything else without spaces around it."""
     found = WHOLE.fullmatch(text.strip())
     return found[1] if found else text.strip().removesuffix(".0")
+
+
+def find_patient_problem(cell: str) -> str:
+    """Return why a cell cannot say which patient a row is of, and the way out; empty where it can."""
+    if not cell.strip():
+        return "is empty; it says which patient the row is of. Fill it in or remove the row."
+    if cell.strip().lower() in NOBODY:
+        return f"is {cell.strip()!r}, which names no patient. Fill it in or remove the row."
+    if SHORTENED.fullmatch(cell.strip()):
+        return (
+            "is a long number that a spreadsheet shortened, so that several patients may have become one. Export the "
+            "table again with that column as text."
+        )
+    return ""
 
 
 def _show(names: Sequence[str]) -> str:
@@ -123,7 +146,12 @@ def _decode(path: Path) -> str:
         raise DatasetError(f"{path}, row {line}: cannot be read as CSV ({found}). {way_out}") from None
     if "\0" in text:
         raise DatasetError(f"{path}: cannot be read as CSV (it holds zero bytes). {way_out}")
-    return text
+    return _blank_delimiter_line(text)
+
+
+def _blank_delimiter_line(text: str) -> str:
+    """Return the text with an empty line for that of the delimiter, so that rows keep their numbers."""
+    return text[found.end() :] if (found := DELIMITER_LINE.match(text)) else text
 
 
 def _find_delimiter(text: str, columns: Sequence[Column]) -> str:

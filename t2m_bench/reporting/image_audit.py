@@ -12,6 +12,7 @@ MEANINGS = {
     "at_one_extreme": "The lesion and what is around it are hardly seen: saturated, black or padded.",
     "mask_values": "More than two values were cut at half of the largest; one value marks the whole image.",
     "mask_borders": "Background and lesion are perhaps exchanged: such a box is the whole image.",
+    "mask_hollow": "The outline is drawn and not filled: Dice and box area are of a thin line.",
     "mask_parts": "One box is drawn around all components; no flag by itself.",
 }
 
@@ -39,11 +40,12 @@ def make_image_table(results: Results) -> Table | None:
     if images is None:
         return None
     counts: Mapping[str, int] = images["counts"]
+    names = [name for name in COUNTS if name in counts]  # an earlier version counted fewer
     rows = [("Images and masks", str(images["cases"]), f"{describe_storage(images)}.")]
-    rows += [(_capitalise(COUNTS[name]), str(counts[name]), MEANINGS[name]) for name in COUNTS]
+    rows += [(_capitalise(COUNTS[name]), str(counts[name]), MEANINGS[name]) for name in names]
     rows.append(("Flagged cases", str(images["flagged"]), _tell_splits(results)))
     numbers: list[dict[str, Any]] = [{"what": "cases", "count": images["cases"], "flags": False}]
-    numbers += [{"what": name, "count": counts[name], "flags": name in FLAGS} for name in COUNTS]
+    numbers += [{"what": name, "count": counts[name], "flags": name in FLAGS} for name in names]
     numbers.append({"what": "flagged", "count": images["flagged"], "flags": True})
     note = (
         f"A case is flagged by any count but the last; more than {FLAGGED_SHARE:.0%} flagged cases are said beside the "

@@ -55,6 +55,8 @@ def findings(tmp_path: Path) -> list[ImageFinding]:
     two[30:35, 40:45], edges[12:24, 15:30] = True, False
     soft = (mask * 255).astype(np.uint8)
     soft[12, 15:30], soft[23, 15:30], soft[12:24, 15] = 100, 200, 30
+    outline, thick = mask.copy(), mask.copy()
+    outline[13:23, 16:29], thick[16:20, 19:26] = False, False
     white = plain.copy()
     white[5:32, 5:40] = 255
     drawn = {
@@ -66,6 +68,8 @@ def findings(tmp_path: Path) -> list[ImageFinding]:
         "inverted": (plain, edges),
         "whole": (plain, np.ones_like(mask)),
         "parts": (plain, two),
+        "outline": (plain, outline),
+        "a hole": (plain, thick),
         "16 bits": (plain.astype(np.uint16) * 257, mask),
     }
     cases = [draw_case(tmp_path, name, image, stored) for name, (image, stored) in drawn.items()]
@@ -82,17 +86,19 @@ def test_each_kind_is_counted_and_what_is_sound_is_not(findings: list[ImageFindi
         "inverted": ["mask_borders"],
         "whole": ["mask_values", "mask_borders"],
         "parts": ["mask_parts"],
+        "outline": ["mask_hollow"],
+        "a hole": [],
         "16 bits": [],
     }
     names = [finding.case_id for finding in findings]
     summary = summarise_images(findings, Splits(tuple(names[:3]), tuple(names[3:5]), tuple(names[5:])))
-    of_images, of_masks = {"few_values": 2, "at_one_extreme": 2}, {"mask_values": 2, "mask_borders": 2, "mask_parts": 1}
-    assert summary["counts"] == of_images | of_masks
-    assert (summary["flagged"], summary["flagged_by_split"]) == (6, {"train": 2, "val": 2, "test": 2})
-    assert summary["bits"] == {"16": 1, "8": 8}
-    assert summary["modes"] == {"I;16": 1, "L": 8}
+    of_masks = {"mask_values": 2, "mask_borders": 2, "mask_hollow": 1, "mask_parts": 1}
+    assert summary["counts"] == {"few_values": 2, "at_one_extreme": 2} | of_masks
+    assert (summary["flagged"], summary["flagged_by_split"]) == (7, {"train": 2, "val": 2, "test": 3})
+    assert summary["bits"] == {"16": 1, "8": 10}
+    assert summary["modes"] == {"I;16": 1, "L": 10}
     assert not any(name in str(summary) for name in ("inverted", "clipped", "p-")), "no identifiers"
-    check_names(" ".join(describe_images(summary)), "I;16 (1)", "6 of 9", "50 x 40")
+    check_names(" ".join(describe_images(summary)), "I;16 (1)", "7 of 11", "50 x 40")
 
 
 def test_strict_refuses_what_is_flagged_and_names_the_file_of_it(findings: list[ImageFinding], tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def encode_wide_colour() -> bytes:
 
 
 PALETTE = make_palette(MASK.astype(np.uint8), [0, 0, 0, 200, 30, 0])
+TURNED = Image.fromarray(GREY[::-1].copy()).convert("RGB")
 TWICE = {"save_all": True, "append_images": [Image.fromarray(GREY[::-1].copy())]}
 REFUSED = {
     "12 bits": (Image.fromarray(GREY.astype(np.uint16) * 16 + 3), "PNG", {}, {"I;16", 4083}),
@@ -99,7 +100,12 @@ REFUSED = {
     "LAB": (Image.fromarray(np.stack([GREY] * 3, axis=-1), "LAB"), "TIFF", {}, {"LAB"}),
     "transparent": (make_transparent(), "PNG", {}, {"RGBA"}),
     "transparent palette": (PALETTE, "PNG", {"transparency": 0}, {"P"}),
+    "a transparent grey": (Image.fromarray(GREY), "PNG", {"transparency": 0}, {"L"}),
+    "a transparent colour": (Image.fromarray(np.stack([GREY] * 3, -1)), "PNG", {"transparency": (0, 0, 0)}, {"RGB"}),
     "two frames of PNG": (Image.fromarray(GREY), "PNG", TWICE, {2}),
+    "two frames of WebP": (TURNED, "WEBP", {"save_all": True, "append_images": [TURNED.rotate(180)]}, {2}),
+    "two frames of GIF": (Image.fromarray(GREY), "GIF", TWICE, {2}),
+    "inks of JPEG": (Image.fromarray(GREY).convert("CMYK"), "JPEG", {}, {"CMYK"}),
     "two pages of TIFF": (Image.fromarray(GREY), "TIFF", TWICE, {2}),
 }  # fmt: skip
 
@@ -120,6 +126,30 @@ def test_16_bits_a_colour_are_refused(tmp_path: Path, load: Callable[[Path], obj
     path.write_bytes(encode_wide_colour())
     with raises_naming(DatasetError, path, 16):
         load(path)
+
+
+NO_IMAGES = {
+    "empty": (b"", {"empty"}),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", {"git lfs pull"}),
+    "a page": (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", {"web page"}),
+    "noise": (b"\x89PNG and no more", {"Unpack"}),
+}
+
+
+@pytest.mark.parametrize("load", [load_grey, load_mask_file])
+@pytest.mark.parametrize("name", NO_IMAGES)
+def test_what_is_no_image_is_named(tmp_path: Path, name: str, load: Callable[[Path], object]) -> None:
+    raw, named = NO_IMAGES[name]
+    path = tmp_path / "image.png"
+    path.write_bytes(raw)
+    with raises_naming(DatasetError, path, *named):
+        load(path)
+
+
+def test_an_image_beyond_all_measure_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path, Image.new("1", (20000, 10000)))
+    with raises_naming(DatasetError, path, 200000000, "large"):
+        load_grey(path)
 
 
 @pytest.mark.parametrize("load", [load_grey, load_mask_file])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from messages import is_named, raises_naming
 
-from t2m_bench.data.tables import check_unique, read_columns, read_table, read_whole, trim_whole
+from t2m_bench.data.tables import check_unique, find_patient_problem, read_columns, read_table, read_whole, trim_whole
 from t2m_bench.errors import DatasetError
 
 PLAIN = b'ID,Case,BBOX\nbus_1,1,"[1,2,3,4]"\nbus_2,2,"[5,6,7,8]"\n'
@@ -30,6 +30,8 @@ READABLE = {
     "blank rows at the start": b"\n,,\n" + PLAIN,
     "semicolons": b"ID;Case;BBOX\nbus_1;1;[1,2,3,4]\nbus_2;2;[5,6,7,8]\n",
     "tabs": b"ID\tCase\tBBOX\nbus_1\t1\t[1,2,3,4]\nbus_2\t2\t[5,6,7,8]\n",
+    "a delimiter in the first line": b"sep=;\r\nID;Case;BBOX\r\nbus_1;1;[1,2,3,4]\r\nbus_2;2;[5,6,7,8]\r\n",
+    "lines of old": PLAIN.replace(b"\n", b"\r"),
     "spaces": b'ID ,Case, BBOX\nbus_1 ,1, "[1,2,3,4]"\n bus_2,2 ,"[5,6,7,8]"\n',
     "commas at the end of every row": PLAIN.replace(b"\n", b",,\n"),
 }
@@ -56,6 +58,7 @@ REFUSED = {
     "zero bytes": (PLAIN.decode().encode("utf-16-le"), {"UTF-8"}),
     "nothing": (b"", {"ID"}),
     "blank rows alone": (b",,\n\n", {"ID"}),
+    "a row cut short below a line of the delimiter": (b"sep=,\n" + PLAIN + b"bus_3,3\n", {"row 5", 2, 3}),
     "another delimiter": (PLAIN.replace(b",", b"|"), {"ID"}),
     "a column twice": (PLAIN.replace(b"Case", b"ID"), {"ID", 2}),
     "no column of two names": (PLAIN.replace(b"Case", b"case"), {"Patient", "Case", "BBOX"}),
@@ -104,3 +107,13 @@ def test_an_absent_file_says_so(tmp_path: Path) -> None:
 )
 def test_whole_numbers_of_cells(text: str, whole: int | None, trimmed: str) -> None:
     assert (read_whole(text), trim_whole(text)) == (whole, trimmed)
+
+
+@pytest.mark.parametrize("cell", ["", " ", "NaN", "#N/A", "NULL", "unknown", "#REF!", "1.23E+11", "1,23e+05", "4E+10"])
+def test_cells_that_name_no_patient(cell: str) -> None:
+    assert find_patient_problem(cell)
+
+
+@pytest.mark.parametrize("cell", ["1", "012", "P-7", "1e3", "E+11", "123456789012", "None-7"])
+def test_cells_that_name_a_patient(cell: str) -> None:
+    assert find_patient_problem(cell) == ""

@@ -17,13 +17,14 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion
 from t2m_bench.data.images import MaskFile, compute_image_sha256, compute_tight_box, load_grey, load_mask_file
 from t2m_bench.data.prompts import UNKNOWN
-from t2m_bench.data.tables import check_unique, read_table, read_whole, trim_whole
+from t2m_bench.data.tables import check_unique, find_patient_problem, read_table, read_whole, trim_whole
 from t2m_bench.errors import DatasetError
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.terminal import Terminal
 
 BIRADS = ("2", "3", "4", "5")
 TABLE, FOLDS = "bus_data.csv", "5-fold-cv.csv"
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp"})
 SPECK_PIXELS = 2
 BOX_TOLERANCE_PIXELS = 2
 
@@ -89,10 +90,9 @@ def _read_table(root: Path) -> pd.DataFrame:
             "empty."
         )
     patients = table["Case"].map(trim_whole)  # one patient as 1 and as 1.0 would be split in two
-    blank = table[patients.str.lower().isin(["", "nan", "na"])]
-    if len(blank):
-        what = f"{root / TABLE}, row {blank.index[0]}: Case of {blank.iloc[0]['ID']} is empty"
-        raise DatasetError(f"{what}; it says which patient it is of.")
+    for line, case_id, patient in table[["ID", "Case"]].itertuples():
+        if problem := find_patient_problem(str(patient)):
+            raise DatasetError(f"{root / TABLE}, row {line}: Case of {case_id} {problem}")
     return table.assign(BIRADS=birads.where(~unset, UNKNOWN), Case=patients)
 
 
@@ -125,7 +125,19 @@ def _check_files(root: Path, table: pd.DataFrame) -> None:
     for stems, found, way_out in problems:
         if stems:
             stem = min(stems)
+            _check_endings(root)
             raise DatasetError(f"{root}: {found.format(stem)} ({len(stems)} such). {way_out.format(stem)}")
+
+
+def _check_endings(root: Path) -> None:
+    """Refuse images and masks under other endings than the one that is read."""
+    paths = (path for folder in ("Images", "Masks") for path in (root / folder).glob("*.*"))
+    others = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.suffix != ".png"]
+    if others:
+        raise DatasetError(
+            f"{min(others)}: ends in {min(others).suffix} ({len(others)} such files), and only files that end in .png "
+            "are read. Save them as PNG under that ending."
+        )
 
 
 def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:

@@ -88,6 +88,18 @@ BROKEN = {
         {"bus_data.csv", "ID", "bus_0002-l"},
     ),
     "no patient": (lambda root: edit(root / "bus_data.csv", Case=" "), {"bus_data.csv", "Case", "bus_0001-l", "empty"}),
+    "patients of a database": (
+        lambda root: edit(root / "bus_data.csv", Case="NULL"),
+        {"bus_data.csv", "row 2", "Case", "bus_0001-l", "NULL"},
+    ),
+    "a shortened patient": (
+        lambda root: edit(root / "bus_data.csv", Case="1.23E+11"),
+        {"bus_data.csv", "row 2", "Case", "bus_0001-l"},
+    ),
+    "an image of another ending": (
+        lambda root: (root / "Images/bus_0001-l.png").rename(root / "Images/bus_0001-l.JPG"),
+        {"bus_0001-l.JPG", ".JPG", ".png"},
+    ),
     "no folds file": (lambda root: (root / "5-fold-cv.csv").unlink(), {"5-fold-cv.csv", "absent"}),
     "no fold of a case": (
         lambda root: edit(root / "5-fold-cv.csv", ID="bus_9999-l"),

@@ -19,7 +19,7 @@ from t2m_bench.data.datasets.table.cells import (
 )
 from t2m_bench.data.datasets.table.places import Place, PlaceError, parse_place
 from t2m_bench.data.prompts import UNKNOWN
-from t2m_bench.data.tables import check_unique, trim_whole
+from t2m_bench.data.tables import check_unique, find_patient_problem, trim_whole
 from t2m_bench.errors import DatasetError
 from t2m_bench.recipe.schema import ColumnsSection, DatasetSection
 
@@ -160,7 +160,7 @@ def _make_row(cells: _Cells, root: Path, number: int, text: dict[str, str]) -> R
         number=number,
         image=cells.locate(root, number, columns.image),
         mask=cells.locate(root, number, columns.mask),
-        patient_id=trim_whole(cells.require(number, columns.patient)),
+        patient_id=_read_patient(cells, number),
         case=cells.get(number, columns.case),
         fold=cells.read(number, columns.fold, read_fold, None),
         spacing_mm=_read_spacing(cells, number),
@@ -169,6 +169,13 @@ def _make_row(cells: _Cells, root: Path, number: int, text: dict[str, str]) -> R
         text_fields={field: _read_value(cells.get(number, column)) for field, column in text.items()},
         strata={name: _read_value(cells.get(number, name)) for name in columns.strata},
     )
+
+
+def _read_patient(cells: _Cells, number: int) -> str:
+    cell = cells.require(number, cells.columns.patient)
+    if problem := find_patient_problem(cell):
+        cells.refuse(number, cells.columns.patient, problem)
+    return trim_whole(cell)
 
 
 def _read_value(cell: str) -> str:
