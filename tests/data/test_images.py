@@ -130,7 +130,7 @@ def test_16_bits_a_colour_are_refused(tmp_path: Path, load: Callable[[Path], obj
 
 NO_IMAGES = {
     "empty": (b"", {"empty"}),
-    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", {"git lfs pull"}),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", {"Git", "LFS"}),
     "a page": (b"\n<!DOCTYPE html><html><title>Sign in</title></html>", {"web page"}),
     "noise": (b"\x89PNG and no more", {"Unpack"}),
 }
