@@ -10,6 +10,7 @@ from textwrap import shorten
 
 import pandas as pd
 
+from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.errors import DatasetError
 
 DELIMITERS = (",", ";", "\t")
@@ -30,7 +31,7 @@ DELIMITER_LINE = re.compile(r"sep=[,;\t](?=[\r\n])")
 WHOLE = re.compile(r"([0-9]+)(\.0+)?")
 
 
-NOBODY = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", "unknown", "#ref!", "#value!", "#name?", "?", "-"})
+NOBODY = frozenset({"nan", "na", "n/a", "#n/a", "null", "none", UNKNOWN, "#ref!", "#value!", "#name?", "?", "-"})
 """Cells of a patient that name nobody, as spreadsheets and databases write them."""
 
 SHORTENED = re.compile(r"[0-9]([.,][0-9]+)?[eE]\+[0-9]+")
