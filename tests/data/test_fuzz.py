@@ -1,7 +1,7 @@
 """Damaged and odd tables, images and headers: each is read, counted or refused by one message, and nothing hangs.
 
-`make test` draws for some seconds with a new seed, which is printed; `make soak` for five minutes a kind. T2M_FUZZ_SEED draws the
-same again.
+`make test` draws for some seconds with a new seed, which is printed; `make soak` for five minutes a kind.
+T2M_FUZZ_SEED draws the same again.
 """
 
 import io
