@@ -109,7 +109,7 @@ MIRRORS = Path("runs", "mirrors")
 AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
 
 
-OF_PHANTOMS = "|".join(entry.verb_name for entry in DATA_SETS.own if entry.phantom)
+PHANTOM_KINDS = "|".join(entry.verb_name for entry in DATA_SETS.own if entry.phantom)
 FETCHABLE = "|".join(
     [*(entry.verb_name for entry in DATA_SETS.own if entry.fetch), "medsam", "lite-medsam", "pubmedbert", "minilm"]
 )
@@ -202,7 +202,7 @@ def init(
 def phantom(
     kind: Annotated[
         str,
-        typer.Argument(help="Whose layout the phantoms take, or a data set of another package.", metavar=OF_PHANTOMS),
+        typer.Argument(help="Whose layout the phantoms take, or a data set of another package.", metavar=PHANTOM_KINDS),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT", parser=_read_path)],
     cases: Annotated[
@@ -220,7 +220,7 @@ def phantom(
     start = time.monotonic()
     entry = DATA_SETS.find(kind.replace("-", "_"))
     if not entry.phantom:
-        raise UserError(f"phantom {kind}: {entry.label} has no phantoms; choose among {OF_PHANTOMS}.")
+        raise UserError(f"phantom {kind}: {entry.label} has no phantoms; choose among {PHANTOM_KINDS}.")
     number = entry.phantom_cases if cases is None else cases
     write = load_object(entry.phantom)
     write(out, num_cases=number, seed=seed, text_effect=text_effect, text_visible=text_visible)

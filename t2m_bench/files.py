@@ -129,7 +129,7 @@ def _name_user(number: int) -> str:
         return f"user {number}"
 
 
-def tell_saved() -> None:
+def touch_saved_marker() -> None:
     """Touch the job's file, by which its script knows a loss after saved work; work never fails for it."""
     if path := os.environ.get(SAVED_VARIABLE):
         with suppress(OSError):

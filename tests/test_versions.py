@@ -22,7 +22,7 @@ from torch.utils import cpp_extension
 
 from t2m_bench.errors import RecipeError
 from t2m_bench.training.compiling import compile_forward
-from t2m_bench.training.process_group import Ranks, find_build_folder
+from t2m_bench.training.process_group import ProcessGroup, find_build_folder
 
 
 def is_keyword_of_ray(name: str) -> bool:
@@ -96,5 +96,5 @@ class Uncompilable:
 def test_a_failed_compilation_that_cannot_be_undone_names_the_switch() -> None:
     module: Any = Uncompilable()
     with raises_naming(RecipeError, "cluster.compile", "no compiler"):
-        compile_forward(module, module, 4, (4, 2, 2), 1, Ranks("no", use_gpu=False))
+        compile_forward(module, module, 4, (4, 2, 2), 1, ProcessGroup("no", use_gpu=False))
     assert hasattr(torch.nn.Identity(), "_compiled_call_impl"), "torch undoes it otherwise: mend training/compiling.py"

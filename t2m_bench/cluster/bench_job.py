@@ -10,7 +10,7 @@ from t2m_bench.cluster.session import ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
 from t2m_bench.errors import find_first_line
 from t2m_bench.recipe.schema import ClusterSection
-from t2m_bench.runs.cell import attempt, train_in_process
+from t2m_bench.runs.cell import run_cell, train_in_process
 from t2m_bench.runs.setup import Job
 
 POLL_SECONDS = 1.0
@@ -73,4 +73,4 @@ def _run(job: Job, flag: Any, cpus: float) -> str | None:
     """Return why the cell failed, or None; Ray neither wraps nor retries what the cell itself met."""
     torch.set_num_threads(max(1, int(cpus)))
     with poll_stop_flag(flag) as should_stop:
-        return attempt(job, lambda: train_in_process(job, should_stop))
+        return run_cell(job, lambda: train_in_process(job, should_stop))

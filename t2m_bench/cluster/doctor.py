@@ -22,7 +22,7 @@ from t2m_bench.models.sam import compute_weights_sha256
 from t2m_bench.models.text import compute_text_sha256
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.launcher_variables import list_launched
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 PACKAGES = ("t2m-bench", "torch", "ray", "accelerate", "transformers", "segment-anything", "h5py", "numpy")
 SECONDS = 60.0
@@ -72,7 +72,7 @@ class NodeView:
     errors: list[str] = field(default_factory=list)
 
 
-def examine(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
+def examine_cluster(recipe: Recipe, place: Place, needed_bytes: int) -> list[Finding]:
     """Return a finding for each thing looked at, on every node of the Ray that the recipe would use.
 
     Args:
@@ -282,7 +282,7 @@ def _check_ranks(recipe: Recipe, runs: Path, workers: int) -> Finding:
 
 
 def _add_up(config: dict[str, Any]) -> None:
-    ranks = Ranks("no", config["use_gpu"])
+    ranks = ProcessGroup("no", config["use_gpu"])
     total = float(ranks.sum(torch.ones(1, device=ranks.device)))
     if total != config["expected"]:
         raise RuntimeError(f"{config['expected']} ranks add up to {total:g}")

@@ -22,9 +22,9 @@ from t2m_bench.recipe.schema import ClusterSection
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.setup import Job
 from t2m_bench.training.launcher_variables import forget_launchers
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
-LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+PERMANENT_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """A full disk, a folder that cannot be written."""
 
 POLL_SECONDS = 1.0
@@ -184,7 +184,7 @@ def _work(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(job.recipe.cluster.cpus_per_worker)))
     try:
         optim, cluster = job.recipe.optim, job.recipe.cluster
-        ranks = Ranks(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
+        ranks = ProcessGroup(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
         with poll_stop_flag(flag) as should_stop:
             run_job.train(job, ranks, should_stop)
     except (UserError, OSError) as error:
@@ -197,7 +197,7 @@ def find_lasting_failure(error: UserError | OSError) -> tuple[str, str] | None:
     """Return kind and message of a failure that another start of the workers would meet again; None of another."""
     if isinstance(error, UserError):
         return type(error).__name__, str(error)
-    if error.errno in LASTING:
+    if error.errno in PERMANENT_ERRNOS:
         return (
             UserError.__name__,
             f"{explain(error)}. The last checkpoint is kept; mend the cause and run the same command.",

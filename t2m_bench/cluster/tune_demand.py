@@ -24,7 +24,7 @@ class Demand:
     workers: int
 
     @property
-    def is_wide(self) -> bool:
+    def has_workers(self) -> bool:
         """Return whether a trial is a group of workers."""
         return self.workers > 0
 

@@ -16,7 +16,7 @@ from t2m_bench.cluster.session import list_node_resources, ray_session
 from t2m_bench.cluster.train_job import LOST_SECONDS, POLL_SECONDS
 from t2m_bench.cluster.tune_demand import Demand, IsSet, OnChange, find_demand
 from t2m_bench.errors import WorkersLostError, find_first_line
-from t2m_bench.files import tell_saved
+from t2m_bench.files import touch_saved_marker
 from t2m_bench.runs.trial import TrialData
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import list_counted
@@ -24,7 +24,7 @@ from t2m_bench.search.sweep import LoadedSweep
 
 LOG_NAME = "ray.log"
 
-QUIET = {
+TUNE_ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a signal is ours: it leaves a study that goes on
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # Tune's own state, pickles that nobody reads
@@ -81,12 +81,12 @@ def run_trials(
         WorkersLostError: nodes were lost and what is left holds no trial, or the cluster itself went away.
     """
     demand = find_demand(loaded)
-    os.environ.update(QUIET)
+    os.environ.update(TUNE_ENVIRONMENT)
     sampling = Sampling(loaded.sweep)
     sampling.settle_interrupted(study)
 
     def note() -> None:
-        tell_saved()
+        touch_saved_marker()
         on_change()
 
     try:

@@ -22,7 +22,7 @@ from t2m_bench.search.pruning import Pruning
 from t2m_bench.search.samplers import Sampling
 from t2m_bench.search.study import complete, fail, prune
 from t2m_bench.search.sweep import LoadedSweep, Sweep, apply_params
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 ERROR_NAME = "error.json"
 
@@ -54,8 +54,8 @@ def build_tuner(
     """
     searcher = StudySearcher(study, loaded.sweep, on_change, is_short)
     shared: dict[str, Any] = {"data": data, "raw": loaded.raw}
-    if demand.is_wide:
-        parameters = tune.with_parameters(train_wide_trial, **shared, folder=storage.resolve() / "trials")
+    if demand.has_workers:
+        parameters = tune.with_parameters(train_trial_on_workers, **shared, folder=storage.resolve() / "trials")
         trainable = tune.with_resources(parameters, {"cpu": 0, "memory": WAITING_BYTES})
     else:
         parameters = tune.with_parameters(TrialTrainable, **shared, demand=demand)
@@ -67,7 +67,7 @@ def build_tuner(
             scheduler=StudyScheduler(searcher),
             num_samples=remaining,
             max_concurrent_trials=at_once,
-            reuse_actors=not demand.is_wide,
+            reuse_actors=not demand.has_workers,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
@@ -262,14 +262,14 @@ class TrialTrainable(tune.Trainable):
 
     def _run(self, config: dict[str, Any]) -> Any:
         recipe = apply_params(self._raw, config["params"], f"trial {config['number']}")
-        ranks = Ranks(recipe.optim.mixed_precision, self._use_gpu)
+        ranks = ProcessGroup(recipe.optim.mixed_precision, self._use_gpu)
         if self._frozen is None:
             self._frozen = FrozenParts(self._data, ranks)
         with tempfile.TemporaryDirectory(prefix="t2m-trial-") as folder:
             yield from self._frozen.run_trial(recipe, Path(folder), ranks)
 
 
-def train_wide_trial(config: dict[str, Any], data: TrialData, raw: dict[str, Any], folder: Path) -> None:
+def train_trial_on_workers(config: dict[str, Any], data: TrialData, raw: dict[str, Any], folder: Path) -> None:
     """Train a trial on several workers of its own; this process only waits for them."""
     from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -299,7 +299,7 @@ def _train_rank(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(recipe.cluster.cpus_per_worker)))
     optim, cluster = recipe.optim, recipe.cluster
     try:
-        ranks = Ranks(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
+        ranks = ProcessGroup(optim.mixed_precision, cluster.use_gpu, cluster.deepspeed, optim.clip_norm)
         reports: Iterator[TrialReport] = FrozenParts(data, ranks).run_trial(recipe, folder / "members", ranks)
         for report in reports:
             ray.train.report(to_result(report))

@@ -13,7 +13,7 @@ from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import LeakageError
 
-NAMED = 3
+LISTED_LEAKS = 3
 """Number of cases that a message names."""
 
 
@@ -76,7 +76,7 @@ def run_audit(
         flags=_count(flag for case in cases for flag in case.flags),
         unknown_texts=sum(case.text_fields[stratified] == UNKNOWN for case in cases),
         leaks=tuple(sentence for sentence, _ in found),
-        examples=tuple(case_id for _, case_ids in found for case_id in case_ids[:NAMED]),
+        examples=tuple(case_id for _, case_ids in found for case_id in case_ids[:LISTED_LEAKS]),
         classes_by_field=by_field,
         exclusions=count_exclusions(exclusions),
         selection=selection,
@@ -96,7 +96,7 @@ def check_audit(audit: Audit, allow_leakage: bool, test_fold: int) -> None:
     if audit.leaks and not allow_leakage:
         raise LeakageError(
             f"the splits of fold {test_fold} leak: {'; '.join(audit.leaks)} (for instance "
-            f"{', '.join(audit.examples[:NAMED])}). "
+            f"{', '.join(audit.examples[:LISTED_LEAKS])}). "
             "Mend the data set or the folds, or set allow_leakage=true, which every table will then show."
         )
 

@@ -8,7 +8,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def make_ahead(make: Callable[[Item], Made], items: Sequence[Item]) -> Generator[Made]:
+def prefetch(make: Callable[[Item], Made], items: Sequence[Item]) -> Generator[Made]:
     """Yield make(item) of each item in turn; while one is used, the next is made. What `make` raises is raised here."""
     with ThreadPoolExecutor(max_workers=1) as maker:
         coming = [maker.submit(make, item) for item in items[:1]]

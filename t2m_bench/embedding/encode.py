@@ -15,7 +15,7 @@ from torch.nn import functional
 from t2m_bench.data.case import Case
 from t2m_bench.data.frame import LOW_RES_FACTOR, Frame
 from t2m_bench.data.images import load_image, load_mask
-from t2m_bench.data.prefetch import make_ahead
+from t2m_bench.data.prefetch import prefetch
 from t2m_bench.embedding.shards.schema import ShardEntry, Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, ShardPlan, write_shard
 from t2m_bench.errors import WeightsError
@@ -97,7 +97,7 @@ def embed_cases(
     size = max(1, PIXELS_AT_ONCE // sam.frame.input_size**2 if device.type == "cuda" else in_cache)
     batches = [cases[start : start + size] for start in range(0, len(cases), size)]
     read = partial(_read_batch, sam, root, input_range)
-    for batch, (images, masks) in zip(batches, make_ahead(read, batches), strict=True):
+    for batch, (images, masks) in zip(batches, prefetch(read, batches), strict=True):
         embeddings = encode_images(sam, images.to(device), input_range).to(torch.float16).cpu().numpy()
         for case, embedding, mask in zip(batch, embeddings, masks, strict=True):
             box = sam.frame.scale_box(case.box_xyxy, case.height, case.width)

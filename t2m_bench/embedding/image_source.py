@@ -14,7 +14,7 @@ from t2m_bench.embedding.encode import compute_mask_low_res
 from t2m_bench.embedding.shards.reader import EmbeddedBatch
 from t2m_bench.models.sam import preprocess_image
 
-KEPT = 2048
+CACHED_CASES = 2048
 """Images kept in memory, 0.3 GB in all."""
 
 
@@ -25,7 +25,7 @@ class ImageSource:
         self._root = root
         self._case_of = {case.case_id: case for case in cases}
         self._frame = frame
-        self._load = lru_cache(maxsize=KEPT)(self._load_case)
+        self._load = lru_cache(maxsize=CACHED_CASES)(self._load_case)
 
     def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
         """Read the named cases in the order given, into memory of their own.

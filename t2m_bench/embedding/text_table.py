@@ -40,7 +40,7 @@ class TextTable:
         """Return the row of the first held-out sentence of each field's value."""
         return tuple(by_value[values[name]][0] for name, by_value in self.held_out.items())
 
-    def count_homes(self) -> dict[str, tuple[int, int]]:
+    def count_nearest_in_class(self) -> dict[str, tuple[int, int]]:
         """Return field -> (held-out sentences whose nearest training sentence has their value, all of them).
 
         By cosine. An encoder that does not put wordings of a class together fails here, before any model is asked.

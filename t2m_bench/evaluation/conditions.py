@@ -32,7 +32,7 @@ class Question:
 
     Attributes:
         given: the field values of the text given; None where none is, or none that a class has.
-        prompt: rows of the exam's vectors whose mean is given as text; None for an arm that reads none.
+        prompt: rows of the question set's vectors whose mean is given as text; None for an arm that reads none.
     """
 
     case: Case
@@ -53,7 +53,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Exam:
+class QuestionSet:
     """Questions, and the vectors (V, E) that their prompts point into."""
 
     questions: tuple[Question, ...]
@@ -61,7 +61,7 @@ class Exam:
 
 
 @dataclass(frozen=True)
-class Asking:
+class EvaluationSpec:
     """Inputs of the questions besides the arm, equal for all arms and seeds of a fold.
 
     Attributes:
@@ -78,21 +78,23 @@ class Asking:
     places: Mapping[str, int]
 
 
-def ask_without_text(cases: Sequence[Case], boxes: Sequence[str] = (TIGHT,), text_width: int = 1) -> Exam:
+def ask_without_text(cases: Sequence[Case], boxes: Sequence[str] = (TIGHT,), text_width: int = 1) -> QuestionSet:
     """Return the questions to an arm that reads no text, or to none at all; zeros (E,) stand for its text."""
-    return Exam(tuple(Question(case, NO_TEXT, box) for case in cases for box in boxes), torch.zeros(1, text_width))
+    return QuestionSet(
+        tuple(Question(case, NO_TEXT, box) for case in cases for box in boxes), torch.zeros(1, text_width)
+    )
 
 
-def ask_right(cases: Sequence[Case], texts: TextTable) -> Exam:
+def ask_right(cases: Sequence[Case], texts: TextTable) -> QuestionSet:
     """Return one question a case, with its own text: what validation asks."""
     asked = (
         Question(case, RIGHT, TIGHT, texts.fields_of[case.case_id], texts.pick(texts.fields_of[case.case_id]))
         for case in cases
     )
-    return Exam(tuple(asked), texts.embeddings)
+    return QuestionSet(tuple(asked), texts.embeddings)
 
 
-def ask_all(cases: Sequence[Case], texts: TextTable, asking: Asking) -> Exam:
+def build_questions(cases: Sequence[Case], texts: TextTable, asking: EvaluationSpec) -> QuestionSet:
     """Return every question to an arm that reads text.
 
     A text table without held-out sentences is one of labels: it has no paraphrases, and a random vector is none of its.
@@ -123,7 +125,7 @@ def ask_all(cases: Sequence[Case], texts: TextTable, asking: Asking) -> Exam:
                 has_all = entry.all_boxes and not entry.is_of_one_field(drawn.condition)
                 boxes = asking.boxes if has_all else (TIGHT,)
                 questions += [Question(case, drawn.condition, box, drawn.given, prompt) for box in boxes]
-    return Exam(tuple(questions), torch.cat([texts.embeddings, *(row[None] for row in vectors)]))
+    return QuestionSet(tuple(questions), torch.cat([texts.embeddings, *(row[None] for row in vectors)]))
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Asked:
     """
 
     case: Case
-    asking: Asking
+    asking: EvaluationSpec
     texts: TextTable
     donor: Case | None
     noise: np.ndarray[tuple[int, ...], np.dtype[np.float64]]

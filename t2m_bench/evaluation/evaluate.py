@@ -17,7 +17,7 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_mask
 from t2m_bench.embedding.shards.reader import CaseSource
-from t2m_bench.evaluation.conditions import Exam, Question
+from t2m_bench.evaluation.conditions import Question, QuestionSet
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
 from t2m_bench.metrics.measures import (
     is_measured_in_full,
@@ -33,13 +33,14 @@ from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import TIGHT
 from t2m_bench.training.shares import share_positions
 
-AT_ONCE = 16
+BATCH_SIZE = 16
 """Questions whose cases are read together."""
 
 
-class ExamGroup(Protocol):
-    """Interface that an exam needs of the processes that share it; `Ranks` implements it, and a single process needs no
-    Accelerate.
+class EvaluationGroup(Protocol):
+    """Interface that a question set needs of the processes that share it.
+
+    `ProcessGroup` implements it; a single process needs no Accelerate.
     """
 
     @property
@@ -58,8 +59,9 @@ class ExamGroup(Protocol):
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of an exam on the first rank: of all questions, and of those that an evaluation without conditions would
-    include.
+    """Cost of a question set on the first rank.
+
+    That of all questions, and of those that an evaluation without conditions would include.
     """
 
     questions: int
@@ -142,9 +144,11 @@ class Evaluator:
     segmenter: Segmenter
     frame: Frame
     boxes: Boxes
-    ranks: ExamGroup
+    ranks: EvaluationGroup
 
-    def answer(self, arm: Arm | None, exam: Exam, shown: Sequence[int] = (), dice_alone: bool = False) -> Answers:
+    def answer(
+        self, arm: Arm | None, question_set: QuestionSet, shown: Sequence[int] = (), dice_alone: bool = False
+    ) -> Answers:
         """Answer each question; every rank returns all answers.
 
         Args:
@@ -153,30 +157,32 @@ class Evaluator:
             dice_alone: leave the slower measures out, as for a validation in every epoch.
         """
         start, device = time.monotonic(), self.ranks.device
-        main, rest, number_of = _find_distinct(exam.questions)
+        main, rest, number_of = _find_distinct(question_set.questions)
         in_full = {
             number_of[question.key]
-            for question in exam.questions
+            for question in question_set.questions
             if not dice_alone and is_measured_in_full(question.condition, question.box)
         }
-        pictured = {number_of[exam.questions[position].key]: place for place, position in enumerate(shown)}
+        pictured = {number_of[question_set.questions[position].key]: place for place, position in enumerate(shown)}
         scores = torch.zeros(len(main) + len(rest), len(list_measured()), dtype=torch.float64, device=device)
         crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, dtype=torch.uint8, device=device)
         finished = []
         for part in (main, rest):
             share = share_positions(len(part), self.ranks.rank, self.ranks.world_size)
             mine = part[share.start : share.stop]
-            for first in range(0, len(mine), AT_ONCE):
-                batch = mine[first : first + AT_ONCE]
-                for question, mask, reference in self._predict(arm, batch, exam):
+            for first in range(0, len(mine), BATCH_SIZE):
+                batch = mine[first : first + BATCH_SIZE]
+                for question, mask, reference in self._predict(arm, batch, question_set):
                     number, case = number_of[question.key], question.case
                     measured = measure_mask(mask, reference, case.box_xyxy, case.spacing_mm, number in in_full)
                     scores[number] = torch.tensor(list(measured.values()), dtype=torch.float64, device=device)
                     if number in pictured:
                         crops[pictured[number]] = torch.from_numpy(cut_out(mask, case.box_xyxy)).to(crops)
             finished.append(time.monotonic() - start)
-        cost = Cost(len(exam.questions), len(number_of), finished[1], len(main), finished[0])
-        return Answers(self._spread(scores, exam.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0, cost)
+        cost = Cost(len(question_set.questions), len(number_of), finished[1], len(main), finished[0])
+        return Answers(
+            self._spread(scores, question_set.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0, cost
+        )
 
     def _spread(
         self, scores: Tensor, questions: Sequence[Question], number_of: Mapping[Any, int]
@@ -192,7 +198,7 @@ class Evaluator:
 
     @torch.no_grad()
     def _predict(
-        self, arm: Arm | None, questions: Sequence[Question], exam: Exam
+        self, arm: Arm | None, questions: Sequence[Question], question_set: QuestionSet
     ) -> list[tuple[Question, NDArray[np.bool_], NDArray[np.bool_]]]:
         """Return each question with its predicted and its reference mask."""
         device = self.ranks.device
@@ -204,7 +210,7 @@ class Evaluator:
         image_embedding = image_embedding.to(torch.float32, memory_format=torch.channels_last)
         boxes = [self._find_box(question, stored.box_xyxy[row]) for question, row in zip(questions, rows, strict=True)]
         box_xyxy = torch.from_numpy(np.stack(boxes)).to(device)
-        given = torch.stack([_give_text(question, exam) for question in questions]).to(device)
+        given = torch.stack([_give_text(question, question_set) for question in questions]).to(device)
         low_res_logits = [
             self._decode(arm, image_embedding[rows[part]], given[part], box_xyxy[part])
             for part in split_for_cache(image_embedding, len(questions))
@@ -230,16 +236,16 @@ class Evaluator:
         case = question.case
         return self.frame.scale_box(self.boxes[question.box][case.case_id], case.height, case.width)
 
-    def compute_mean_dice(self, arm: Arm, exam: Exam) -> float:
-        """Return the mean Dice over an exam's questions."""
-        return float(self.answer(arm, exam, dice_alone=True).select(DICE).mean())
+    def compute_mean_dice(self, arm: Arm, question_set: QuestionSet) -> float:
+        """Return the mean Dice over a question set's questions."""
+        return float(self.answer(arm, question_set, dice_alone=True).select(DICE).mean())
 
 
-def _give_text(question: Question, exam: Exam) -> Tensor:
+def _give_text(question: Question, question_set: QuestionSet) -> Tensor:
     """Return the vector (E,) that a question gives as text; zeros where no text is read."""
     if question.prompt is None:
-        return torch.zeros(exam.vectors.shape[1])
-    return exam.vectors[list(question.prompt)].mean(dim=0)
+        return torch.zeros(question_set.vectors.shape[1])
+    return question_set.vectors[list(question.prompt)].mean(dim=0)
 
 
 def _find_distinct(questions: Sequence[Question]) -> tuple[list[Question], list[Question], dict[Any, int]]:

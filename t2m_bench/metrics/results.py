@@ -48,7 +48,7 @@ UNTRAINED_SEED = -1
 DAMAGED = (OSError, ValueError, TypeError, LookupError, NotImplementedError, MemoryError)
 """Exceptions that PyArrow raises for a damaged file, under its own names and Python's."""
 
-FORMS = {"box": r"tight|(jitter|loose|shift)_\d+", "distance_unit": "px|mm", "condition": r"\w+(:.+)?"}
+COLUMN_PATTERNS = {"box": r"tight|(jitter|loose|shift)_\d+", "distance_unit": "px|mm", "condition": r"\w+(:.+)?"}
 """Forms of the values of these columns; a table that is written holds conditions of installed packages alone."""
 
 
@@ -138,7 +138,7 @@ def _check(table: pd.DataFrame, source: str, may_be_missing: Sequence[str]) -> p
     if repeated.any():
         row = int(repeated.to_numpy().argmax())
         raise ValueError(f"{source}: row {row} repeats {', '.join(KEY)} of an earlier one")
-    for name, form in FORMS.items():
+    for name, form in COLUMN_PATTERNS.items():
         foreign = [value for value in table[name].unique() if not re.fullmatch(form, value)]
         _refuse(table, name, table[name].isin(foreign), f"is not of the form {form}", source)
     for entry in (entry for entry in MEASURE_TABLE if entry.name not in lacking):

@@ -13,7 +13,7 @@ from t2m_bench.recipe.schema import AdapterSection
 
 
 @dataclass
-class Fused:
+class ArmOutput:
     """Output of an arm for a batch.
 
     Attributes:

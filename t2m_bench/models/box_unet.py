@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from t2m_bench.data.frame import Frame
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.arm import Arm, BuildContext, Built, Fused, seeded
+from t2m_bench.models.arm import Arm, ArmOutput, BuildContext, Built, seeded
 
 CROP_SIDE = 64
 """Side of the square that a box with its margin is stretched to, pixels."""
@@ -49,9 +49,9 @@ class BoxUnet(Arm):
         strides = (2,) * (len(CHANNELS) - 1)
         self.net: nn.Module = UNet(2, in_channels=2, out_channels=1, channels=CHANNELS, strides=strides)
 
-    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> ArmOutput:
         """Return the image (B, 1, S, S), which is this arm's embedding, as it is; no text is read."""
-        return Fused(image_embedding, image_embedding.new_zeros(len(image_embedding), 1))
+        return ArmOutput(image_embedding, image_embedding.new_zeros(len(image_embedding), 1))
 
 
 class BoxUnetSegmenter(nn.Module):

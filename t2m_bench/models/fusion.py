@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2m_bench.errors import RecipeError
-from t2m_bench.models.arm import Arm, BuildContext, Built, Fused, seeded
-from t2m_bench.models.products import compare, lay_out_tokens
+from t2m_bench.models.arm import Arm, ArmOutput, BuildContext, Built, seeded
+from t2m_bench.models.products import rows_times_tokens, to_tokens
 from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import IMAGE_WIDTH, AdapterSection, LevelSection
 
@@ -68,9 +68,11 @@ class LowRankCrossAttention(nn.Module):
         scale = 1.0 / math.sqrt(key.shape[-1])
         probe = torch.einsum("bkhc,hcd->bkhd", key, query_weight).flatten(1, 2) * scale  # (B, K*H, D)
         offset = torch.einsum("bkhc,hc->bkh", key, query_bias).flatten(1).unsqueeze(-1) * scale  # (B, K*H, 1)
-        logits = (compare(probe, image_tokens) + offset).unflatten(1, (num_text_tokens, self.heads))
-        shares = logits.softmax(dim=1).flatten(1, 2).to(mixed.dtype)  # (B, K*H, N)
-        attended: Tensor = shares.mT @ (mixed.flatten(1, 2) + self.out.bias / self.heads)  # shares sum to 1 a head
+        logits = (rows_times_tokens(probe, image_tokens) + offset).unflatten(1, (num_text_tokens, self.heads))
+        attention_weights = logits.softmax(dim=1).flatten(1, 2).to(mixed.dtype)  # (B, K*H, N)
+        attended: Tensor = attention_weights.mT @ (
+            mixed.flatten(1, 2) + self.out.bias / self.heads
+        )  # shares sum to 1 a head
         return attended
 
 
@@ -181,7 +183,7 @@ class FusionAdapter(Arm):
         """Return each level's opening in (0, 1)."""
         return {name: float(self.get_parameter(f"levels.{name}.gate_raw").detach().sigmoid()) for name in self.levels}
 
-    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> ArmOutput:
         """Fuse image_embedding (B, D, h, w) with text_embedding (B, E); for `label` (B, number of labels)."""
         if self.label_vectors is not None:
             text_embedding = text_embedding @ self.label_vectors
@@ -189,14 +191,14 @@ class FusionAdapter(Arm):
         if self.constant_text is not None:
             given = self.constant_text.expand(image_embedding.shape[0], -1)
         height, width = image_embedding.shape[-2:]
-        image_tokens = lay_out_tokens(image_embedding)  # (B, N, D)
+        image_tokens = to_tokens(image_embedding)  # (B, N, D)
         text_tokens = image_tokens
         for level in self.list_levels():
             image_tokens, text_tokens = level(image_tokens, given)
         if self.constant_text is not None and self.has_text_loss:
             text_tokens = self.list_levels()[-1].project(text_embedding)
         fused = image_tokens.transpose(1, 2).unflatten(-1, (height, width))
-        return Fused(fused, text_tokens.mean(dim=1))
+        return ArmOutput(fused, text_tokens.mean(dim=1))
 
 
 def build_adapter(
@@ -236,5 +238,5 @@ def compute_lesion_features(image_embedding: Tensor, mask_low_res: Tensor) -> Te
     """
     height, width = image_embedding.shape[-2:]
     weight = functional.adaptive_avg_pool2d(mask_low_res.float().unsqueeze(1), (height, width))
-    total = (weight.flatten(2) @ lay_out_tokens(image_embedding.float())).squeeze(1)
+    total = (weight.flatten(2) @ to_tokens(image_embedding.float())).squeeze(1)
     return total / weight.sum(dim=(2, 3)).clamp_min(1e-6)

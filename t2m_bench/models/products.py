@@ -11,30 +11,30 @@ import torch
 from torch import Tensor
 
 
-def lay_out_tokens(image_embedding: Tensor) -> Tensor:
+def to_tokens(image_embedding: Tensor) -> Tensor:
     """Return an embedding (B, D, h, w) as (B, N, D), each token's channels side by side in memory."""
     return image_embedding.flatten(2).mT.contiguous()
 
 
-def compare(rows: Tensor, image_tokens: Tensor) -> Tensor:
+def rows_times_tokens(rows: Tensor, image_tokens: Tensor) -> Tensor:
     """Return rows (B, R, D) @ image_tokens (B, N, D) transposed: (B, R, N)."""
-    compared: Tensor = _Compare.apply(  # type: ignore[no-untyped-call]  # torch gives apply no types
+    compared: Tensor = _RowsTimesTokens.apply(  # type: ignore[no-untyped-call]  # torch gives apply no types
         *_cast(rows, image_tokens)
     )
     return compared
 
 
-def add_blend(image_tokens: Tensor, shares: Tensor, rows: Tensor) -> Tensor:
-    """Return image_tokens (B, N, D) + shares (B, R, N) transposed @ rows (B, R, D), in image_tokens' type."""
-    summed: Tensor = _AddBlend.apply(  # type: ignore[no-untyped-call]  # torch gives apply no types
-        image_tokens, *_cast(shares, rows)
+def add_weighted_rows(image_tokens: Tensor, attention_weights: Tensor, rows: Tensor) -> Tensor:
+    """Add weighted rows (B, R, D) to image_tokens (B, N, D), in its type; attention_weights are (B, R, N)."""
+    summed: Tensor = _AddWeightedRows.apply(  # type: ignore[no-untyped-call]  # torch gives apply no types
+        image_tokens, *_cast(attention_weights, rows)
     )
     return summed
 
 
-def weigh_channels(channels: Tensor, weights: Tensor) -> Tensor:
+def channel_dot(channels: Tensor, weights: Tensor) -> Tensor:
     """Return channels (B, M, C) @ weights (B, C): (B, M)."""
-    weighed: Tensor = _WeighChannels.apply(  # type: ignore[no-untyped-call]  # torch gives apply no types
+    weighed: Tensor = _ChannelDot.apply(  # type: ignore[no-untyped-call]  # torch gives apply no types
         *_cast(channels, weights)
     )
     return weighed
@@ -48,7 +48,7 @@ def _cast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
-class _Compare(torch.autograd.Function):
+class _RowsTimesTokens(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, image_tokens: Tensor) -> Tensor:
         ctx.save_for_backward(rows, image_tokens)
@@ -62,23 +62,23 @@ class _Compare(torch.autograd.Function):
         return gradient @ image_tokens if by_rows else None, gradient.mT @ rows if by_image else None
 
 
-class _AddBlend(torch.autograd.Function):
+class _AddWeightedRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image_tokens: Tensor, shares: Tensor, rows: Tensor) -> Tensor:
-        ctx.save_for_backward(shares, rows)
+    def forward(ctx: Any, image_tokens: Tensor, attention_weights: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(attention_weights, rows)
         if image_tokens.dtype == rows.dtype:
-            return torch.baddbmm(image_tokens, shares.mT, rows)
-        return image_tokens + shares.mT @ rows
+            return torch.baddbmm(image_tokens, attention_weights.mT, rows)
+        return image_tokens + attention_weights.mT @ rows
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (gradient,) = gradients
-        shares, rows = ctx.saved_tensors
+        attention_weights, rows = ctx.saved_tensors
         low = gradient.to(rows.dtype)
-        return gradient, rows @ low.mT, shares @ low
+        return gradient, rows @ low.mT, attention_weights @ low
 
 
-class _WeighChannels(torch.autograd.Function):
+class _ChannelDot(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, channels: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(channels, weights)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from t2m_bench.data.frame import Frame
-from t2m_bench.models.products import lay_out_tokens, weigh_channels
+from t2m_bench.models.products import channel_dot, to_tokens
 from t2m_bench.models.two_way import run_two_way
 
 MULTIMASK_OFF = 0
@@ -57,9 +57,7 @@ class BoxSegmenter(nn.Module):
         sparse, dense = self.prompt_encoder(points=None, boxes=box_xyxy, masks=None)  # (B, 2, D), (B, D, h, w)
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(num_cases, -1, -1), sparse], dim=1)
-        image_tokens = (
-            lay_out_tokens(image_embedding) + dense[0, :, 0, 0]
-        )  # no mask is given: one vector for all tokens
+        image_tokens = to_tokens(image_embedding) + dense[0, :, 0, 0]  # no mask is given: one vector for all tokens
         kept = 1 + MULTIMASK_OFF  # token 0 is the IoU token
         mask_token, image_tokens = run_two_way(decoder.transformer, image_tokens, self.positions, tokens, kept)
         weights = decoder.output_hypernetworks_mlps[MULTIMASK_OFF](mask_token)  # (B, D/8)
@@ -78,7 +76,7 @@ def _upscale(layers: Any, image_tokens: Tensor, weights: Tensor) -> Tensor:
     # in fp32, as autocast does by itself on a GPU: where the norm is trained, its gradient is a sum over all pixels
     upscaled = functional.layer_norm(upscaled.float(), upscaled.shape[-1:], norm.weight, norm.bias, norm.eps)
     upscaled = last_activation(_multiply_out(second, activation(upscaled)))  # (B*h*w*16, D/8)
-    logits = weigh_channels(upscaled.view(num_cases, -1, upscaled.shape[-1]), weights)  # (B, h*w*16)
+    logits = channel_dot(upscaled.view(num_cases, -1, upscaled.shape[-1]), weights)  # (B, h*w*16)
     pixels = logits.view(num_cases, height, width, 2, 2, 2, 2)  # y, x, then (dy, dx) of each convolution
     return pixels.permute(0, 1, 3, 5, 2, 4, 6).reshape(num_cases, 4 * height, 4 * width)
 

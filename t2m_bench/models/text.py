@@ -17,7 +17,7 @@ from t2m_bench.recipe.schema import PUBMEDBERT
 
 STAND_IN = "stand-in"
 STAND_IN_FOLDER = Path(__file__).parent / "weights" / "stand-in-text"
-AT_ONCE = 64
+BATCH_SIZE = 64
 
 Pooling = Literal["cls", "mean"]
 
@@ -27,7 +27,7 @@ UNREADABLE = (
 )
 """Exceptions that transformers raises for damaged files, or for other content under their names."""
 
-NEVER_READ = "pooler."
+UNUSED_WEIGHTS = "pooler."
 """Prefix of a Hugging Face encoder's head over [CLS], which does not contribute to sentence vectors."""
 
 
@@ -55,7 +55,7 @@ class FrozenText:
         Raises:
             WeightsError: a sentence is longer than the encoder takes; nothing is cut silently.
         """
-        rows = [self._encode(sentences[start : start + AT_ONCE]) for start in range(0, len(sentences), AT_ONCE)]
+        rows = [self._encode(sentences[start : start + BATCH_SIZE]) for start in range(0, len(sentences), BATCH_SIZE)]
         return torch.cat(rows)
 
     def _encode(self, sentences: Sequence[str]) -> Tensor:
@@ -111,8 +111,8 @@ def _check_complete(folder: Path, name: str, loading: Mapping[str, Any]) -> None
     Args:
         loading: what `from_pretrained` says of the keys.
     """
-    missing = [key for key in sorted(loading["missing_keys"]) if not key.startswith(NEVER_READ)]
-    mismatched = [key for key, *_ in loading["mismatched_keys"] if not key.startswith(NEVER_READ)]
+    missing = [key for key in sorted(loading["missing_keys"]) if not key.startswith(UNUSED_WEIGHTS)]
+    mismatched = [key for key, *_ in loading["mismatched_keys"] if not key.startswith(UNUSED_WEIGHTS)]
     for keys, what in ((missing, "are not in its weights"), (mismatched, "are of another shape in its weights")):
         if keys:
             raise WeightsError(

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from t2m_bench.models.arm import Arm, BuildContext, Built, Fused
+from t2m_bench.models.arm import Arm, ArmOutput, BuildContext, Built
 from t2m_bench.models.segmenter import MULTIMASK_OFF, BoxSegmenter
 
 
@@ -19,9 +19,9 @@ class TunedDecoder(Arm):
         super().__init__()
         self.parts = free_decoder(segmenter)
 
-    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> ArmOutput:
         """Return image_embedding (B, D, h, w) as it is; no text is read."""
-        return Fused(image_embedding, image_embedding.new_zeros(image_embedding.shape[:2]))
+        return ArmOutput(image_embedding, image_embedding.new_zeros(image_embedding.shape[:2]))
 
 
 def free_decoder(segmenter: BoxSegmenter) -> nn.ModuleDict:

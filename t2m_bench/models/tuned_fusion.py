@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from t2m_bench.models.arm import Arm, BuildContext, Built, Fused
+from t2m_bench.models.arm import Arm, ArmOutput, BuildContext, Built
 from t2m_bench.models.fusion import FusionAdapter, build_adapter
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.tuned_decoder import free_decoder
@@ -36,9 +36,9 @@ class TunedFusion(Arm):
         """Return the opening of each of the adapter's levels in (0, 1)."""
         return self.adapter.gates()
 
-    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> ArmOutput:
         """Fuse image_embedding (B, D, h, w) with text_embedding (B, E)."""
-        fused: Fused = self.adapter(image_embedding, text_embedding)
+        fused: ArmOutput = self.adapter(image_embedding, text_embedding)
         return fused
 
 

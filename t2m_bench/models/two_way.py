@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t2m_bench.models.products import add_blend, compare
+from t2m_bench.models.products import add_weighted_rows, rows_times_tokens
 
 
 def run_two_way(
@@ -60,7 +60,7 @@ def _read_image(attention: Any, query: Tensor, keys: Tensor, values: Tensor) -> 
     query = attention.q_proj(query).unflatten(-1, (heads, -1))  # (B, T, H, c)
     key_weight = attention.k_proj.weight.unflatten(0, (heads, -1))  # (H, c, D)
     probe = torch.einsum("bthc,hcd->bthd", query, key_weight).flatten(1, 2) * _scale(query)
-    share = compare(probe, keys).softmax(dim=-1)  # (B, T * H, N)
+    share = rows_times_tokens(probe, keys).softmax(dim=-1)  # (B, T * H, N)
     read = (share @ values).unflatten(1, (num_tokens, heads))  # (B, T, H, D)
     value_weight = attention.v_proj.weight.unflatten(0, (heads, -1))  # (H, c, D)
     value = torch.einsum("bthd,hcd->bthc", read, value_weight).flatten(2) + attention.v_proj.bias
@@ -78,13 +78,13 @@ def _write_image(
     query_bias = attention.q_proj.bias.unflatten(0, (heads, -1))  # (H, c)
     probe = torch.einsum("bthc,hcd->bthd", key, query_weight).flatten(1, 2) * _scale(key)
     offset = torch.einsum("bthc,hc->bth", key, query_bias).flatten(1).unsqueeze(-1) * _scale(key)
-    logits = compare(probe, query) + offset  # (B, T * H, N)
+    logits = rows_times_tokens(probe, query) + offset  # (B, T * H, N)
     share = logits.unflatten(1, (num_tokens, heads)).softmax(dim=1).flatten(1, 2)
     value = attention.v_proj(token_values).unflatten(-1, (heads, -1))  # (B, T, H, c)
     out_weight = attention.out_proj.weight.unflatten(1, (heads, -1))  # (D, H, c)
     mixed = torch.einsum("bthc,dhc->bthd", value, out_weight).flatten(1, 2)
     mixed = mixed + attention.out_proj.bias / heads  # a head's shares sum to 1, so this adds the bias once
-    return add_blend(image_tokens, share, mixed)
+    return add_weighted_rows(image_tokens, share, mixed)
 
 
 def _scale(per_head: Tensor) -> float:

@@ -17,7 +17,7 @@ from t2m_bench.models.sam import encode_images, load_sam, preprocess_image
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.recipe.encoders import DEFAULT_ENCODER
 
-NUM_CASES, SHARD_MIB, REPEATS, AT_ONCE = 64, 256, 5, 16
+NUM_CASES, SHARD_MIB, REPEATS, BATCH_SIZE = 64, 256, 5, 16
 
 
 def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEATS) -> Measurement:
@@ -50,8 +50,8 @@ def measure_embed(device: str, num_cases: int = NUM_CASES, repeats: int = REPEAT
         images = torch.stack([preprocess_image(load_image(root, case), sam.frame) for case in cases]).to(device)
 
         def run_limit() -> None:
-            for start in range(0, len(cases), AT_ONCE):
-                encode_images(sam, images[start : start + AT_ONCE]).cpu()
+            for start in range(0, len(cases), BATCH_SIZE):
+                encode_images(sam, images[start : start + BATCH_SIZE]).cpu()
 
         run_ours()
         finish_shards(folder / "shards", [plan], signature)

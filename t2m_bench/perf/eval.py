@@ -16,7 +16,7 @@ from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
 from t2m_bench.embedding.text_table import TextTable
-from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all
+from t2m_bench.evaluation.conditions import EvaluationSpec, Question, QuestionSet, build_questions
 from t2m_bench.evaluation.evaluate import Answers, Evaluator
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
@@ -58,8 +58,10 @@ def measure_one(device: str, num_cases: int, grid: int, repeats: int) -> tuple[M
         source, group = ShardReader(Path(folder), SIGNATURE), Alone(torch.device(device))
         frame = Frame(grid * TOKEN_PX, grid)
         evaluator = Evaluator(Path(folder), source, problem.segmenter, frame, {}, group)
-        asked = ask_all(cases, texts, _ask_everything(cases))
-        right = Exam(tuple(question for question in asked.questions if question.condition == RIGHT), asked.vectors)
+        asked = build_questions(cases, texts, _ask_everything(cases))
+        right = QuestionSet(
+            tuple(question for question in asked.questions if question.condition == RIGHT), asked.vectors
+        )
         distinct = list({question.key: question for question in asked.questions}.values())
         plain = PlainSegmentation(problem.adapter, problem.segmenter).to(device).eval()
 
@@ -110,11 +112,11 @@ def _scale(work: Callable[[], object], factor: float) -> Callable[[], Seconds]:
 
 
 @torch.no_grad()
-def _answer_plainly(question: Question, exam: Exam, plain: PlainSegmentation, ours: Evaluator) -> float:
+def _answer_plainly(question: Question, question_set: QuestionSet, plain: PlainSegmentation, ours: Evaluator) -> float:
     """Return the Dice of one question, everything read and decoded for it."""
     stored = ours.source.read([question.case.case_id])
     assert question.prompt is not None
-    text = exam.vectors[list(question.prompt)].mean(dim=0)
+    text = question_set.vectors[list(question.prompt)].mean(dim=0)
     given = (torch.from_numpy(stored.image_embedding).float(), text[None], torch.from_numpy(stored.box_xyxy))
     low_res_logits, _, _ = plain(*(tensor.to(ours.ranks.device) for tensor in given))
     mask = restore_mask(low_res_logits[0], ours.frame, question.case.height, question.case.width)
@@ -135,11 +137,11 @@ def _prepare_limit(problem: Problem, num_prompts: int) -> Callable[[], None]:
     return run
 
 
-def _ask_everything(cases: Sequence[Case]) -> Asking:
+def _ask_everything(cases: Sequence[Case]) -> EvaluationSpec:
     """Ask all conditions; half of the probe's predictions are right."""
     predicted = {case.case_id: {"birads": CLASSES[number % 2]} for number, case in enumerate(cases)}
     places = {case.case_id: place for place, case in enumerate(cases)}
-    return Asking(DEFAULT_CONDITIONS, (TIGHT,), WRONG, {"birads": CLASSES}, predicted, places)
+    return EvaluationSpec(DEFAULT_CONDITIONS, (TIGHT,), WRONG, {"birads": CLASSES}, predicted, places)
 
 
 def _make_texts() -> TextTable:

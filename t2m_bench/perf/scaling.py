@@ -22,7 +22,7 @@ from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, Row, Seconds
 from t2m_bench.perf.problem import MINI_GRID, make_problem
 from t2m_bench.recipe.schema import LossSection, OptimSection
 from t2m_bench.training.batches import MicroBatch
-from t2m_bench.training.process_group import Ranks, join_group
+from t2m_bench.training.process_group import ProcessGroup, join_group
 from t2m_bench.training.shares import share_positions
 from t2m_bench.training.step import accumulate_gradients
 from t2m_bench.training.updater import build_updater
@@ -90,7 +90,7 @@ def _train(
     if world_size > 1:
         join_group(process, world_size, port)
     torch.set_num_threads(1)
-    ranks = Ranks("no", use_gpu=False)
+    ranks = ProcessGroup("no", use_gpu=False)
     num_global = num_own * world_size
     problem = make_problem(ranks.device, num_global, grid)
     updater = build_updater(problem.adapter, OptimSection(), ranks)

@@ -11,7 +11,7 @@ from typing import Any
 
 from t2m_bench.errors import RecipeError, WorkersLostError
 from t2m_bench.files import EXPERIMENT_NAME, load_json
-from t2m_bench.pipeline.meanwhile import repeat_meanwhile
+from t2m_bench.pipeline.periodic import run_periodically
 from t2m_bench.pipeline.preflight import check_setting
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import (
@@ -24,8 +24,8 @@ from t2m_bench.pipeline.train import (
     write_reference_once,
 )
 from t2m_bench.recipe.schema import Recipe
-from t2m_bench.reporting.suite import join_suites
-from t2m_bench.runs.cell import attempt
+from t2m_bench.reporting.completeness import join_suites
+from t2m_bench.runs.cell import run_cell
 from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.run_folder import RUN_NAME
 from t2m_bench.runs.setup import Job
@@ -145,7 +145,7 @@ def _run_cells(
             for job in todo:
                 if stop.is_set():  # by a signal that the cell before was too far to heed
                     raise stop.make_error()
-                told.end_cell(job, attempt(job, partial(run_here, job, stop)))
+                told.end_cell(job, run_cell(job, partial(run_here, job, stop)))
     if lost:
         names = ", ".join(job.run_folder.name for job in lost)
         raise WorkersLostError(f"processes died more than {recipe.cluster.max_failures} times: {names}")
@@ -211,7 +211,7 @@ def _follow(jobs: Sequence[Job], told: _Told, advance: Advance) -> Iterator[None
             advance(done, total, describe())
 
     advance(0, total, describe())
-    with repeat_meanwhile(tell, FOLLOW_SECONDS):
+    with run_periodically(tell, FOLLOW_SECONDS):
         yield
 
 

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from t2m_bench.cluster.doctor import Finding, Place
-from t2m_bench.cluster.doctor import examine as examine_cluster
+from t2m_bench.cluster.doctor import Finding, Place, examine_cluster
 from t2m_bench.data.datasets.registry import count_images
 from t2m_bench.embedding.encode import count_bytes_per_case
 from t2m_bench.embedding.shards.reader import verify_files

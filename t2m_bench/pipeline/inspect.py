@@ -25,7 +25,7 @@ PAGE_NAME = "inspect.html"
 """The page lies in the prepared folder, for the owner alone. It has pseudonyms, but beside the pixels: whoever has the
 images too can tell which pseudonym is whose, and a scanner may have written a name into them."""
 
-NAMED = 5
+LISTED_FAILURES = 5
 """Number of unreadable files that a message names."""
 
 
@@ -51,8 +51,8 @@ class Inspected:
 
     def describe_failures(self) -> str:
         """Return in words how many cases have no pictures, which files are at fault, and the way out."""
-        more = len(self.failures) - NAMED
-        listed = [*self.failures[:NAMED], *([f"and {more} more"] if more > 0 else [])]
+        more = len(self.failures) - LISTED_FAILURES
+        listed = [*self.failures[:LISTED_FAILURES], *([f"and {more} more"] if more > 0 else [])]
         mend = f"\nRemove {self.page.parent} to have them made again." if self.are_made else ""
         return "\n  ".join([f"{len(self.failures)} of {self.num_shown} cases have no pictures:", *listed]) + mend
 

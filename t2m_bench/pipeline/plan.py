@@ -19,7 +19,7 @@ from t2m_bench.data.splits import Splits
 from t2m_bench.embedding.encode import count_bytes_per_case, embed_cases
 from t2m_bench.embedding.shards.schema import INDEX_NAME
 from t2m_bench.embedding.shards.writer import finish_shards, plan_shards, write_shard
-from t2m_bench.evaluation.conditions import ask_all, ask_without_text
+from t2m_bench.evaluation.conditions import ask_without_text, build_questions
 from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.models.sam import load_sam
 from t2m_bench.pipeline.embed import Embedded, locate_shards
@@ -33,7 +33,7 @@ from t2m_bench.runs.job import ask_to_validate, make_trainer
 from t2m_bench.runs.setup import Job, set_up
 from t2m_bench.terminal import Terminal, show_seconds
 from t2m_bench.training.optim import compute_learning_rate
-from t2m_bench.training.process_group import Ranks, find_device
+from t2m_bench.training.process_group import ProcessGroup, find_device
 from t2m_bench.training.step import accumulate_gradients
 from t2m_bench.training.updater import build_updater
 
@@ -187,7 +187,7 @@ def _measure_arm(
     few = replace(
         job, data=replace(job.data, splits=Splits(repeated, ids, ids), reference=folder), run_folder=folder / "run"
     )
-    ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
+    ranks = ProcessGroup(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
     bench = set_up(few, ranks)
     with terminal.watch(f"steps of {arm}", TIMED_STEPS + 1) as advance:
         step_s = _time_steps(few, bench, advance)
@@ -197,12 +197,14 @@ def _measure_arm(
     validate_s = (time.monotonic() - start) / len(sample)
     asking = replace(few.data.asking, predicted={case.case_id: dict(case.text_fields) for case in sample})
     width = bench.texts.embeddings.shape[1]
-    exam = (
-        ask_all(sample, bench.texts, asking) if bench.arm.uses_text else ask_without_text(sample, asking.boxes, width)
+    question_set = (
+        build_questions(sample, bench.texts, asking)
+        if bench.arm.uses_text
+        else ask_without_text(sample, asking.boxes, width)
     )
     boxes = draw_boxes(job.data.cases, [box for box in asking.boxes if box != TIGHT])
     start = time.monotonic()
-    replace(bench.evaluator, boxes=boxes).answer(bench.arm, exam)
+    replace(bench.evaluator, boxes=boxes).answer(bench.arm, question_set)
     test_s = (time.monotonic() - start) / len(sample)
     steps = -(-len(splits.train) // optim.global_batch_size)
     epoch_s = steps * step_s + len(splits.val) * validate_s

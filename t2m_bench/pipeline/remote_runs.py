@@ -20,7 +20,7 @@ from pyarrow import fs
 from t2m_bench.data.pseudonyms import KEY_NAME
 from t2m_bench.errors import StorageError, find_first_line
 from t2m_bench.files import write_atomically, write_json
-from t2m_bench.pipeline.meanwhile import repeat_meanwhile
+from t2m_bench.pipeline.periodic import run_periodically
 from t2m_bench.terminal import Terminal
 
 MEMORY_NAME = ".mirrored.json"
@@ -181,7 +181,7 @@ class Mirror:
                     print(f"t2m-bench: {error} Trying again meanwhile.", file=sys.stderr, flush=True)
                 well = False
 
-        with repeat_meanwhile(send, PUSH_SECONDS):
+        with run_periodically(send, PUSH_SECONDS):
             yield
 
     def _within(self, work: Callable[[], Result]) -> Result:

@@ -35,7 +35,7 @@ SWEEP_NAME = "sweep.json"
 BEST_NAME = "best.yaml"
 FREE = REFERENCE_ARM
 
-FREELY_CHANGED = ("recipe", "overrides", "trials", "concurrency", "resources", "refit")
+CHANGEABLE_KEYS = ("recipe", "overrides", "trials", "concurrency", "resources", "refit")
 """Keys of a sweep that decide no trial; the recipe itself is compared as a whole."""
 
 
@@ -221,7 +221,7 @@ def check_unchanged(folder: Path, loaded: LoadedSweep, hashes: Mapping[str, str]
 
 def _identify(loaded: LoadedSweep, hashes: Mapping[str, str]) -> dict[str, Any]:
     sweep = keep_decisive(list_values(loaded.sweep), load_defaults("sweep"))
-    for name in FREELY_CHANGED:
+    for name in CHANGEABLE_KEYS:
         sweep.pop(name, None)
     sweep["objectives"] = list(loaded.sweep.objectives.items())  # a study's values have places, not names
     recipe = loaded.recipe.list_decisive("seed", "dataset.split_seed")

@@ -18,7 +18,7 @@ from t2m_bench.pipeline.train import gather
 from t2m_bench.runs.trial import FrozenParts, TrialData, hide_test_cases
 from t2m_bench.search.sweep import LoadedSweep, apply_params, load_sweep
 from t2m_bench.terminal import Terminal
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 PLAIN_TRIALS, OUR_TRIALS = 3, 8
 TOLERANCE = 2e-3
@@ -70,7 +70,7 @@ def _time_alone(loaded: LoadedSweep, runs: Path, study: optuna.Study, device: st
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        ranks = Ranks(loaded.recipe.optim.mixed_precision, device != "cpu")
+        ranks = ProcessGroup(loaded.recipe.optim.mixed_precision, device != "cpu")
         parts = FrozenParts(TrialData((job,), loaded.sweep.seeds, ("val_dice",)), ranks)
         seconds, values = [], []
         for trial in study.trials:

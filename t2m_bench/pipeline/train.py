@@ -17,13 +17,13 @@ from t2m_bench.data.datasets.registry import find_phantom
 from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RunFolderError
-from t2m_bench.evaluation.conditions import Asking
+from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
 from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import FileStamp
 from t2m_bench.pipeline.doctor import check_before_work
 from t2m_bench.pipeline.embed import Embedded, Texts, embed
-from t2m_bench.pipeline.meanwhile import repeat_meanwhile
+from t2m_bench.pipeline.periodic import run_periodically
 from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare, prepare_folds
 from t2m_bench.pipeline.signals import StopRequest
@@ -36,11 +36,11 @@ from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, lock_ru
 from t2m_bench.runs.setup import BOXES_NAME, FoldData, Job, set_up
 from t2m_bench.terminal import Advance, Terminal
 from t2m_bench.training.checkpoint import load_progress
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 FOLLOW_SECONDS = 0.5
 
-OF_TRAINING = ("world_size", "num_nodes", "compiled", "peak_memory_mib")
+TRAINING_FACTS = ("world_size", "num_nodes", "compiled", "peak_memory_mib")
 """Keys that run.json keeps when the run is evaluated again."""
 
 VERSIONED = ("t2m-bench", "torch", "transformers", "segment-anything", "ray", "accelerate", "h5py", "numpy")
@@ -104,7 +104,7 @@ class Experiment:
                 self._find_rows("held_out"),
             ),
             fields=book.fields,
-            asking=Asking(
+            asking=EvaluationSpec(
                 asked.conditions,
                 asked.boxes,
                 {field: book.wrong(field) for field in book.fields},
@@ -275,7 +275,7 @@ def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
             advance(done, job.recipe.optim.epochs)
             told = done
 
-    with repeat_meanwhile(tell, FOLLOW_SECONDS):
+    with run_periodically(tell, FOLLOW_SECONDS):
         yield
 
 
@@ -332,9 +332,9 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
     if job.run_folder != run.resolve():
         raise RunFolderError(f"{run}: this recipe and data make {job.run_folder}. Name its --runs, or train again.")
     with lock_run(run):
-        bench = set_up(job, Ranks(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
+        bench = set_up(job, ProcessGroup(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
         run_job.evaluate(bench, load_progress(run), run_job.ask_to_test(bench))
         again = load_json(run / RUN_NAME, "Train again with the same command.")
-        kept = {name: noted[name] for name in OF_TRAINING if name in noted}
+        kept = {name: noted[name] for name in TRAINING_FACTS if name in noted}
         write_json(run / RUN_NAME, again | kept)
     return again | kept

@@ -42,11 +42,11 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 IMAGE_WIDTH = 256
 """D, the width of SAM's image embedding in every preset (segment_anything/build_sam.py)."""
 
-NOT_DECISIVE = ("root", "clinical", "table", "columns", "strict")
+NOT_IN_HASH = ("root", "clinical", "table", "columns", "strict")
 """Excluded from the hash: location, names of columns and strictness. The content is hashed through the manifest."""
 
 UNDECIDING = (
-    *(f"dataset.{name}" for name in NOT_DECISIVE),
+    *(f"dataset.{name}" for name in NOT_IN_HASH),
     "image_encoder.checkpoint",
     "bench",
     "cluster",

@@ -99,7 +99,7 @@ def describe_fault(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-Whole = TypeVar("Whole", bound=Section)
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 def list_values(
@@ -196,7 +196,7 @@ def set_dotted(raw: dict[str, Any], dotted: str, value: Any) -> None:
     place[leaf] = value
 
 
-def validate(model: type[Whole], raw: dict[str, Any], what: str, source: str) -> Whole:
+def validate(model: type[SectionT], raw: dict[str, Any], what: str, source: str) -> SectionT:
     """Validate a mapping as a model; `what` names its kind and `source` the file in messages.
 
     Raises:

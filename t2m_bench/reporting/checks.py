@@ -18,10 +18,10 @@ CELL = ["arm", "seed", "fold", "condition", "box"]
 ASKED_OF_ALL = (TEXTLESS_CONDITION, TEXT_CONDITION)
 """Conditions that every case of the fold has; others leave out cases without a class."""
 
-OF_AN_ARM = ("seed", "bench", "cluster")
+ARM_SETTINGS = ("seed", "bench", "cluster")
 """Keys in which runs of one arm may differ."""
 
-OF_A_RUN = (*OF_AN_ARM, "adapter")
+RUN_SETTINGS = (*ARM_SETTINGS, "adapter")
 """Keys in which runs of one experiment may differ."""
 
 NOT_COMPARED = (*UNDECIDING, "dataset.test_fold")
@@ -103,7 +103,7 @@ def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, 
     for name, summary in summaries.items():
         if "recipe" not in summary:
             continue
-        own = (*OF_A_RUN, *TUNED) if summary.get("differently_tuned") else OF_A_RUN
+        own = (*RUN_SETTINGS, *TUNED) if summary.get("differently_tuned") else RUN_SETTINGS
         differing = _find_difference(summary["recipe"], recipe, own)
         if differing:
             raise RunFolderError(
@@ -137,7 +137,7 @@ def check_commits(folder: Path, summaries: Mapping[str, Mapping[str, Any]]) -> N
 def _check_same_arm(
     folder: Path, one: tuple[str, Mapping[str, Any]], other: tuple[str, Mapping[str, Any]], arm: str
 ) -> None:
-    differing = _find_difference(other[1], one[1], OF_AN_ARM)
+    differing = _find_difference(other[1], one[1], ARM_SETTINGS)
     if differing:
         raise RunFolderError(
             f"{folder / other[0]}: {differing[0]}, and {one[0]} of the same arm {arm} has {differing[1]}; two recipes "

@@ -17,8 +17,8 @@ from t2m_bench.reporting.arms import (
     TEXTLESS_CONDITION,
     is_trained,
 )
+from t2m_bench.reporting.completeness import find_asked_method, list_asked_arms
 from t2m_bench.reporting.results import TIGHT, Results
-from t2m_bench.reporting.suite import find_asked_method, list_asked_arms
 from t2m_bench.statistics.crossed import (
     LEVEL,
     Contrast,

@@ -179,7 +179,7 @@ def _describe_donors(results: Results) -> str:
 
 def tell_wordings(results: Results) -> str:
     """Say how many held-out sentences the text encoder puts nearest to a training sentence of their class."""
-    noted = [reference.probe.get("wordings_at_home") for reference in results.references]
+    noted = [reference.probe.get("wordings_nearest_in_class") for reference in results.references]
     homes: dict[str, tuple[int, int]] = next((of_field for of_field in noted if of_field), {})
     return ", ".join(f"{field} {hits} of {total}" for field, (hits, total) in homes.items())
 

@@ -16,7 +16,7 @@ from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE, TEXTLESS_CONDITION, is_trained
 from t2m_bench.reporting.counterfactuals import list_swaps
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.strata import name_box
+from t2m_bench.reporting.subgroups import name_box
 from t2m_bench.reporting.table import Table
 
 matplotlib.use("Agg")

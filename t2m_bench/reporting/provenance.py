@@ -13,9 +13,9 @@ from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.measures import DICE, MEASURE_TABLE
 from t2m_bench.reporting.arms import REFERENCE, is_trained
+from t2m_bench.reporting.completeness import find_suite, list_missing
 from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.suite import find_suite, list_missing
 from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.statistics.crossed import CLAIM_SEEDS
 from t2m_bench.statistics.intervals import compute_patient_means

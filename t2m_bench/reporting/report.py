@@ -10,11 +10,11 @@ from t2m_bench.files import write_atomically
 from t2m_bench.recipe.yaml_text import dump_yaml
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.latex import write_document, write_table
-from t2m_bench.reporting.parts import Part, make_parts, make_search_part
 from t2m_bench.reporting.provenance import list_facts, list_warnings
 from t2m_bench.reporting.rendering import render
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.search import find_search, load_best_recipe, load_search
+from t2m_bench.reporting.sections import ReportSection, make_search_section, make_sections
 from t2m_bench.reporting.table import Table
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 
@@ -29,7 +29,7 @@ class Report:
     paths: Mapping[str, Path]
     verdicts: list[Verdict]
     warnings: list[str]
-    parts: list[Part]
+    parts: list[ReportSection]
 
     @property
     def tables(self) -> list[Table]:
@@ -45,10 +45,10 @@ def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report
     """Write the report into the experiment's folder; each file appears whole."""
     draw = "html" in formats or "md" in formats
     comparisons = make_comparisons(results)
-    parts = make_parts(results, comparisons, draw)
+    parts = make_sections(results, comparisons, draw)
     search = find_search(results.folder)
     if search is not None:
-        parts.append(make_search_part(search, draw))
+        parts.append(make_search_section(search, draw))
     report = Report({}, make_verdicts(results, comparisons), list_warnings(results), parts)
     about = {
         "title": f"Does the text help? {results.experiment['name']}",
@@ -68,7 +68,7 @@ def write_sweep_report(folder: Path, formats: Collection[str] = FORMATS) -> Repo
     search = load_search(folder)
     recipe = load_best_recipe(folder)
     warning = "Every value is of validation cases, from which the winner was chosen: no test figure stands here."
-    part = make_search_part(search, "html" in formats or "md" in formats)
+    part = make_search_section(search, "html" in formats or "md" in formats)
     about = {
         "title": f"What mattered? Sweep {folder.name}",
         "dataset": recipe.get("dataset", {}).get("kind", "of the sweep's recipe"),

@@ -17,12 +17,12 @@ from t2m_bench.recipe.conditions import PARAPHRASE, RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
 from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
+from t2m_bench.reporting.completeness import find_asked_method
 from t2m_bench.reporting.counterfactuals import tell_wordings
 from t2m_bench.reporting.evidence import tell_evidence, tell_patients
 from t2m_bench.reporting.headline import tell_untrained
 from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.suite import find_asked_method
 from t2m_bench.reporting.table import show_change, show_interval, show_p
 from t2m_bench.statistics.crossed import CLAIM_SEEDS, Contrast, average_seeds, estimate_given_models, make_fold_tables
 from t2m_bench.statistics.decision import ALPHA, EQUIVALENCE_LEVEL, Decision, Outcome, Reason, Size, miss, withhold

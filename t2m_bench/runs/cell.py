@@ -8,7 +8,7 @@ from t2m_bench.files import write_text
 from t2m_bench.runs import job as run_job
 from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.runs.setup import Job
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 FAILURE_NAME = "failure.txt"
 
@@ -16,7 +16,7 @@ LOCK_PATIENCE_SECONDS = 30.0
 """A worker of a killed suite may still be ending when the suite is started again."""
 
 
-def attempt(job: Job, run: Callable[[], None]) -> str | None:
+def run_cell(job: Job, run: Callable[[], None]) -> str | None:
     """Run a cell while its folder is held; return why it failed, or None.
 
     Raises:
@@ -40,5 +40,5 @@ def attempt(job: Job, run: Callable[[], None]) -> str | None:
 
 def train_in_process(job: Job, should_stop: Callable[[], bool]) -> None:
     """Train and evaluate a cell in this process alone."""
-    ranks = Ranks(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
+    ranks = ProcessGroup(job.recipe.optim.mixed_precision, job.recipe.cluster.use_gpu)
     run_job.train(job, ranks, should_stop)

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from t2m_bench.commit import NO_COMMIT
 from t2m_bench.data.boxes import Boxes
-from t2m_bench.evaluation.conditions import Exam, Question, ask_all, ask_right, ask_without_text
+from t2m_bench.evaluation.conditions import Question, QuestionSet, ask_right, ask_without_text, build_questions
 from t2m_bench.evaluation.crops import find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Answers
 from t2m_bench.files import write_json
@@ -20,12 +20,12 @@ from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import list_default_suite
 from t2m_bench.runs.run_folder import RUN_NAME, write_history
-from t2m_bench.runs.setup import Bench, Job, set_up
+from t2m_bench.runs.setup import Job, RunContext, set_up
 from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import Progress, load_best_adapter
 from t2m_bench.training.compiling import compile_forward
 from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 MASKS_NAME = "masks.npz"
 
@@ -34,11 +34,11 @@ MASKS_NAME = "masks.npz"
 class FinalExam:
     """The questions about the test cases, and the boxes other than the tight ones."""
 
-    exam: Exam
+    question_set: QuestionSet
     boxes: Boxes
 
 
-def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Progress:
+def train(job: Job, ranks: ProcessGroup, should_stop: ShouldStop = lambda: False) -> Progress:
     """Train to the end, or from where it was stopped, then evaluate the best epoch on the test cases.
 
     Asked to stop, it saves and returns a progress that is not `finished`.
@@ -47,7 +47,7 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     if job.recipe.cluster.compile:
         bench = replace(bench, compiled=_compile(bench))
     validation, test = ask_to_validate(bench), ask_to_test(bench)  # what cannot be asked is refused before training
-    log = _EpochLog(job.run_folder) if ranks.is_first else None
+    log = _EpochLog(job.run_folder) if ranks.is_main else None
     progress = make_trainer(
         bench,
         validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
@@ -61,13 +61,13 @@ def train(job: Job, ranks: Ranks, should_stop: ShouldStop = lambda: False) -> Pr
     return progress
 
 
-def _compile(bench: Bench) -> str:
+def _compile(bench: RunContext) -> str:
     image_shape = bench.source.read(bench.job.data.splits.train[:1]).image_embedding.shape[1:]
     text_width, num_cases = bench.texts.embeddings.shape[1], bench.job.recipe.optim.micro_batch_size
     return compile_forward(bench.arm, bench.evaluator.segmenter, text_width, image_shape, num_cases, bench.ranks)
 
 
-def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_stop: ShouldStop) -> Trainer:
+def make_trainer(bench: RunContext, validate: Validate, on_epoch: OnEpoch, should_stop: ShouldStop) -> Trainer:
     """Return the training of a bench's arm on its training cases."""
     job, recipe, optim = bench.job, bench.job.recipe, bench.job.recipe.optim
     batches = BatchMaker(
@@ -95,7 +95,7 @@ def make_trainer(bench: Bench, validate: Validate, on_epoch: OnEpoch, should_sto
     )
 
 
-def ask_to_validate(bench: Bench) -> Exam:
+def ask_to_validate(bench: RunContext) -> QuestionSet:
     """Return the questions by which the best epoch is chosen: right text, or for `shuffled` the text it trains with."""
     cases = bench.job.data.select(bench.job.data.splits.val)
     if bench.arm.uses_text:
@@ -103,7 +103,7 @@ def ask_to_validate(bench: Bench) -> Exam:
     return ask_without_text(cases, text_width=bench.texts.embeddings.shape[1])
 
 
-def ask_to_test(bench: Bench) -> FinalExam:
+def ask_to_test(bench: RunContext) -> FinalExam:
     """Return the questions about the test cases, and the boxes that they name.
 
     Raises:
@@ -113,28 +113,30 @@ def ask_to_test(bench: Bench) -> FinalExam:
     asking, boxes = bench.job.data.load_asking()
     cases = bench.job.data.select(bench.job.data.splits.test)
     if bench.arm.uses_text:
-        return FinalExam(ask_all(cases, bench.texts, asking), boxes)
+        return FinalExam(build_questions(cases, bench.texts, asking), boxes)
     return FinalExam(ask_without_text(cases, asking.boxes, bench.texts.embeddings.shape[1]), boxes)
 
 
-def evaluate(bench: Bench, progress: Progress, test: FinalExam) -> None:
+def evaluate(bench: RunContext, progress: Progress, test: FinalExam) -> None:
     """Answer the test questions with the best epoch's adapter and write the run's results."""
     job, ranks = bench.job, bench.ranks
     load_best_adapter(job.run_folder, bench.arm, progress)
-    exam = test.exam
-    shown = find_shown(exam.questions)
-    answers = replace(bench.evaluator, boxes=test.boxes).answer(bench.arm, exam, list(shown.values()))
+    question_set = test.question_set
+    shown = find_shown(question_set.questions)
+    answers = replace(bench.evaluator, boxes=test.boxes).answer(bench.arm, question_set, list(shown.values()))
     num_nodes = ranks.num_nodes  # every rank takes part in the count
-    if ranks.is_first:
+    if ranks.is_main:
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
-        write_results(job.run_folder / RESULTS_NAME, answers.to_rows(exam.questions, job.describe(), job.data.fields))
-        summary = summarise(bench, progress, exam.questions, answers)
+        write_results(
+            job.run_folder / RESULTS_NAME, answers.to_rows(question_set.questions, job.describe(), job.data.fields)
+        )
+        summary = summarise(bench, progress, question_set.questions, answers)
         # last: only its presence and what it lists say that the run is finished
         write_json(job.run_folder / RUN_NAME, summary | {"num_nodes": num_nodes})
-    ranks.wait()
+    ranks.barrier()
 
 
-def summarise(bench: Bench, progress: Progress, questions: Sequence[Question], answers: Answers) -> dict[str, Any]:
+def summarise(bench: RunContext, progress: Progress, questions: Sequence[Question], answers: Answers) -> dict[str, Any]:
     """Return the content of run.json."""
     job, recipe = bench.job, bench.job.recipe
     named = job.suite.bench.named.get(job.arm)

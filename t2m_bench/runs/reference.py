@@ -24,7 +24,7 @@ from t2m_bench.recipe.conditions import RIGHT, WRONG
 from t2m_bench.recipe.schema import TIGHT
 from t2m_bench.runs.job import MASKS_NAME
 from t2m_bench.runs.setup import BOXES_NAME, PROBE_NAME, Job, load_frozen
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 CROPS_NAME = "crops.npz"
 
@@ -41,20 +41,22 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     drawn = _draw_for(job, test_cases, [name for name in boxes if name != TIGHT])
     write_json(folder / BOXES_NAME, drawn)
     use_gpu = job.recipe.cluster.use_gpu and torch.cuda.is_available()  # the workers may lie elsewhere
-    ranks = Ranks("no", use_gpu)
+    ranks = ProcessGroup("no", use_gpu)
     frozen = load_frozen(job, ranks)
     frame = frozen.sam.frame
     probes = run_probe(training, test_cases, job.data.fields, frozen.source, frame.input_size)
     found = describe_probe(probes, compute_same_class_share(test_cases, job.data.fields))
-    found["wordings_at_home"] = job.data.texts.count_homes()
+    found["wordings_nearest_in_class"] = job.data.texts.count_nearest_in_class()
     write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset
     rows = score_floors(job, training, test_cases, drawn)
-    exam = ask_without_text(test_cases, [TIGHT, *drawn])
-    shown = find_shown(exam.questions)
+    question_set = ask_without_text(test_cases, [TIGHT, *drawn])
+    shown = find_shown(question_set.questions)
     evaluator = Evaluator(job.data.root, frozen.source, frozen.segmenter, frame, drawn, ranks)
-    answers = evaluator.answer(None, exam, list(shown.values()))
-    rows += answers.to_rows(exam.questions, untrained("baseline", dataset.kind, dataset.test_fold), job.data.fields)
+    answers = evaluator.answer(None, question_set, list(shown.values()))
+    rows += answers.to_rows(
+        question_set.questions, untrained("baseline", dataset.kind, dataset.test_fold), job.data.fields
+    )
     crops = {}
     for case in job.data.select(list(shown)):
         crops[f"{case.case_id}/image"] = cut_out(load_annotated(job.data.root, case), case.box_xyxy)

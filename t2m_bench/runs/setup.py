@@ -21,7 +21,7 @@ from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.spread import measure_scale
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
-from t2m_bench.evaluation.conditions import Asking
+from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.evaluation.evaluate import Evaluator
 from t2m_bench.files import load_json
 from t2m_bench.models.arm import Arm, BuildContext, Built
@@ -31,7 +31,7 @@ from t2m_bench.recipe.arms import ARMS, ArmEntry, Texts
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.compiling import NOT_ASKED
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 BOXES_NAME = "boxes.json"
 PROBE_NAME = "probe.json"
@@ -63,7 +63,7 @@ class FoldData:
     signature: Signature
     texts: TextTable
     fields: tuple[str, ...]
-    asking: Asking
+    asking: EvaluationSpec
     reference: Path
     checkpoint_stamp: FileStamp | None = None
 
@@ -72,7 +72,7 @@ class FoldData:
         by_id = {case.case_id: case for case in self.cases}
         return [by_id[case_id] for case_id in case_ids]
 
-    def load_asking(self) -> tuple[Asking, Boxes]:
+    def load_asking(self) -> tuple[EvaluationSpec, Boxes]:
         """Return the questions to an arm and the boxes, with the contents of the reference folder.
 
         Raises:
@@ -136,7 +136,7 @@ class Frozen:
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunContext:
     """Objects that a process builds from a job to train and evaluate it.
 
     Attributes:
@@ -150,7 +150,7 @@ class Bench:
     frame: Frame
     texts: TextTable
     evaluator: Evaluator
-    ranks: Ranks
+    ranks: ProcessGroup
     compiled: str = NOT_ASKED
 
 
@@ -160,7 +160,7 @@ def _load_once(preset: str, checkpoint: Path | None, known: tuple[FileStamp, str
     return load_decoder(preset, checkpoint, known)
 
 
-def load_frozen(job: Job, ranks: Ranks) -> Frozen:
+def load_frozen(job: Job, ranks: ProcessGroup) -> Frozen:
     """Load the frozen parts and open the shards."""
     stamp = job.data.checkpoint_stamp
     known = (stamp, job.data.signature.weights_sha256) if stamp else None
@@ -170,7 +170,7 @@ def load_frozen(job: Job, ranks: Ranks) -> Frozen:
     return Frozen(sam, segmenter, ShardReader(job.data.shards, job.data.signature))
 
 
-def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
+def set_up(job: Job, ranks: ProcessGroup, frozen: Frozen | None = None) -> RunContext:
     """Build a fresh arm on this rank's device, and the frozen parts where they are not given.
 
     Raises:
@@ -184,7 +184,7 @@ def set_up(job: Job, ranks: Ranks, frozen: Frozen | None = None) -> Bench:
     if built.image_frame is not None:
         source, frame = ImageSource(job.data.root, job.data.cases, built.image_frame), built.image_frame
     evaluator = Evaluator(job.data.root, source, built.segmenter, frame, {}, ranks)
-    return Bench(job, built.arm.to(ranks.device), source, frame, texts, evaluator, ranks)
+    return RunContext(job, built.arm.to(ranks.device), source, frame, texts, evaluator, ranks)
 
 
 def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> Built:

@@ -9,15 +9,15 @@ import numpy as np
 
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import DatasetError, RecipeError, UserError
-from t2m_bench.evaluation.conditions import Exam, ask_all
+from t2m_bench.evaluation.conditions import QuestionSet, build_questions
 from t2m_bench.models.arm import Arm, count_trainable_parameters
 from t2m_bench.recipe.conditions import RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import TIGHT, Recipe
 from t2m_bench.runs.job import ask_to_validate, make_trainer
-from t2m_bench.runs.setup import Bench, Frozen, Job, load_frozen, set_up
+from t2m_bench.runs.setup import Frozen, Job, RunContext, load_frozen, set_up
 from t2m_bench.training.loop import Trainer
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 NOT_HERE = "no-reference"
 """Path that stands for the reference folder of a job without test cases; nothing lies there."""
@@ -76,11 +76,11 @@ def hide_test_cases(job: Job) -> Job:
 class FrozenParts:
     """The frozen model and the shards, loaded once for all trials of a process."""
 
-    def __init__(self, data: TrialData, ranks: Ranks) -> None:
+    def __init__(self, data: TrialData, ranks: ProcessGroup) -> None:
         self._data = data
         self._frozen: Frozen = load_frozen(data.jobs[0], ranks)
 
-    def run_trial(self, recipe: Recipe, folder: Path, ranks: Ranks) -> Iterator[TrialReport]:
+    def run_trial(self, recipe: Recipe, folder: Path, ranks: ProcessGroup) -> Iterator[TrialReport]:
         """Train a recipe for each seed and draw, an epoch of each in turn, and report after each round.
 
         Args:
@@ -102,10 +102,10 @@ class FrozenParts:
         except UserError as error:  # name the member, not a folder that will be gone
             raise type(error)(str(error).replace(f"{folder}/", "")) from None
         finally:
-            if ranks.is_first:
+            if ranks.is_main:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _make_member(self, job: Job, recipe: Recipe, seed: int, folder: Path, ranks: Ranks) -> "_Member":
+    def _make_member(self, job: Job, recipe: Recipe, seed: int, folder: Path, ranks: ProcessGroup) -> "_Member":
         seeded = recipe.model_copy(update={"seed": seed, "dataset": job.recipe.dataset})
         name = f"seed{seed}-split{job.recipe.dataset.split_seed}"
         own = replace(job, arm=seeded.adapter.kind, recipe=seeded, suite=seeded, run_folder=folder / name)
@@ -115,7 +115,7 @@ class FrozenParts:
 class _Member:
     """One training of a trial."""
 
-    def __init__(self, name: str, bench: Bench, metrics: Sequence[str]) -> None:
+    def __init__(self, name: str, bench: RunContext, metrics: Sequence[str]) -> None:
         self.name = name
         self.values: dict[str, float] = {}
         self._bench = bench
@@ -148,21 +148,21 @@ class _Member:
         return val_dice
 
 
-def ask_for_reliance(bench: Bench) -> Exam:
+def ask_for_reliance(bench: RunContext) -> QuestionSet:
     """Return the right and the wrong text (the published map) of each validation case whose text is known."""
     asking = replace(bench.job.data.asking, conditions=(RIGHT, WRONG), boxes=(TIGHT,))
-    asked = ask_all(bench.job.data.select(bench.job.data.splits.val), bench.texts, asking)
+    asked = build_questions(bench.job.data.select(bench.job.data.splits.val), bench.texts, asking)
     wrong = {question.case.case_id for question in asked.questions if question.condition == WRONG}
     kept = (q for q in asked.questions if q.condition in (RIGHT, WRONG) and q.case.case_id in wrong)
-    return Exam(tuple(kept), asked.vectors)
+    return QuestionSet(tuple(kept), asked.vectors)
 
 
-def compute_reliance(bench: Bench, arm: Arm, exam: Exam) -> float:
+def compute_reliance(bench: RunContext, arm: Arm, question_set: QuestionSet) -> float:
     """Return the mean Dice that wrong text costs; 0 where no text is known."""
-    if not exam.questions:
+    if not question_set.questions:
         return 0.0
-    dice = bench.evaluator.answer(arm, exam, dice_alone=True).select(DICE)
-    is_right = np.array([question.condition == RIGHT for question in exam.questions])
+    dice = bench.evaluator.answer(arm, question_set, dice_alone=True).select(DICE)
+    is_right = np.array([question.condition == RIGHT for question in question_set.questions])
     return float(dice[is_right].mean() - dice[~is_right].mean())
 
 

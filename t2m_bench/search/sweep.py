@@ -39,7 +39,7 @@ MOST_POINTS = 100_000
 SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
 
-REFITTED = ("optim.", "bench.", "cluster.")
+REFIT_PREFIXES = ("optim.", "bench.", "cluster.")
 """Parts of a recipe that a refit may have otherwise than its trials: the same data, arms and losses are compared."""
 
 SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
@@ -293,7 +293,7 @@ def _check_grid(sweep: Sweep, conditional: list[str]) -> Iterable[str]:
 def _check_refit(sweep: Sweep) -> Iterable[str]:
     for override in sweep.refit.overrides:
         key = override.partition("=")[0]
-        if not key.startswith(REFITTED):
+        if not key.startswith(REFIT_PREFIXES):
             yield (
                 f"refit.overrides: {key} is not for the refit alone, which trains the winner on the data that chose "
                 "it; put it into overrides"

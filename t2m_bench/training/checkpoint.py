@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from t2m_bench.errors import RunFolderError
-from t2m_bench.files import tell_saved, write_atomically
+from t2m_bench.files import touch_saved_marker, write_atomically
 
 STATE_NAME = "state.safetensors"
 ADAPTER_NAME = "adapter.safetensors"
@@ -79,7 +79,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def save_state(folder: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
     """Write an updater's state and the progress."""
     save_tensors(folder / STATE_NAME, tensors, asdict(progress))
-    tell_saved()
+    touch_saved_marker()
 
 
 def load_state(folder: Path, run_hash: str) -> tuple[dict[str, Tensor], Progress] | None:

@@ -8,14 +8,14 @@ import torch
 
 from t2m_bench.errors import RecipeError
 from t2m_bench.models.arm import Arm
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 NOT_ASKED = "not asked"
 COMPILED = "compiled"
 
 
 def compile_forward(
-    adapter: Arm, segmenter: Any, text_width: int, image_shape: Sequence[int], num_cases: int, ranks: Ranks
+    adapter: Arm, segmenter: Any, text_width: int, image_shape: Sequence[int], num_cases: int, ranks: ProcessGroup
 ) -> str:
     """Compile the adapter and the frozen decoder, in place; return COMPILED or why not.
 
@@ -43,14 +43,14 @@ def compile_forward(
             ) from error
         for module in modules:
             module._compiled_call_impl = None  # what Module.compile set; a private name, which a later torch may lack
-        if ranks.is_first:
+        if ranks.is_main:
             print(f"t2m-bench: torch.compile fails here, training goes on without ({reason})", file=sys.stderr)
         return f"failed: {reason}"
     return COMPILED
 
 
 def _try_step(
-    adapter: Arm, segmenter: Any, text_width: int, image_shape: Sequence[int], num_cases: int, ranks: Ranks
+    adapter: Arm, segmenter: Any, text_width: int, image_shape: Sequence[int], num_cases: int, ranks: ProcessGroup
 ) -> None:
     blank = torch.zeros(num_cases, *image_shape, device=ranks.device)
     box_xyxy = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=ranks.device).repeat(num_cases, 1)

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from t2m_bench.commit import find_commit
-from t2m_bench.data.prefetch import make_ahead
+from t2m_bench.data.prefetch import prefetch
 from t2m_bench.errors import UserError
 from t2m_bench.models.arm import Arm, Segmenter
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.batches import BatchMaker, MicroBatch
 from t2m_bench.training.checkpoint import Progress, check_state, load_state, save_adapter, save_state
 from t2m_bench.training.optim import compute_learning_rate
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.step import StepLosses, accumulate_gradients
 from t2m_bench.training.updater import Updater, build_updater
 
@@ -44,7 +44,7 @@ class Trainer:
     adapter: Arm
     segmenter: Segmenter
     batches: BatchMaker
-    ranks: Ranks
+    ranks: ProcessGroup
     validate: Validate
     on_epoch: OnEpoch = lambda history: None
     on_step: OnStep = lambda epoch, step: None
@@ -88,16 +88,16 @@ class Trainer:
             progress.commits.append(find_commit())
         if progress.scaler:
             self.ranks.scaler.load_state_dict(progress.scaler)
-        self.ranks.wait()
+        self.ranks.barrier()
         return progress
 
     def _run_epoch(self, updater: Updater, progress: Progress, clock: "_Clock") -> bool:
         """Run what is left of the epoch; return whether it was stopped."""
         steps = range(progress.step, self.batches.num_steps)
-        for step, micro_batches in zip(steps, make_ahead(partial(self._make, progress.epoch), steps), strict=True):
+        for step, micro_batches in zip(steps, prefetch(partial(self._make, progress.epoch), steps), strict=True):
             progress.sums.append(self._run_step(updater, progress.epoch, step, micro_batches))
             progress.step = step + 1
-            wishes = [float(self.ranks.is_first and clock.is_due()), float(self.should_stop())]
+            wishes = [float(self.ranks.is_main and clock.is_due()), float(self.should_stop())]
             due, stop = self.ranks.sum(torch.tensor(wishes, device=self.ranks.device)).tolist()
             if due or stop:
                 self._save(updater, progress, clock)
@@ -146,22 +146,22 @@ class Trainer:
         progress.history.append(row)
         if val_dice > progress.best_val_dice:
             progress.best_val_dice, progress.best_epoch = val_dice, progress.epoch
-            if self.ranks.is_first:
+            if self.ranks.is_main:
                 save_adapter(self.folder, self.adapter, {"run_hash": progress.run_hash, "epoch": progress.epoch})
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, []
         stale = progress.epoch - 1 - progress.best_epoch
         progress.finished = progress.epoch >= self.recipe.optim.epochs or stale >= self.recipe.optim.patience
-        if self.ranks.is_first:
+        if self.ranks.is_main:
             self.on_epoch(progress.history)
 
     def _save(self, updater: Updater, progress: Progress, clock: "_Clock") -> None:
         progress.seconds = clock.seconds
         progress.scaler = self.ranks.scaler.state_dict()
         tensors = updater.get_state()  # gathered from every rank
-        if self.ranks.is_first:
+        if self.ranks.is_main:
             save_state(self.folder, tensors, progress)
         clock.restart()
-        self.ranks.wait()
+        self.ranks.barrier()
 
 
 class _Clock:

@@ -25,7 +25,7 @@ from t2m_bench.training.launcher_variables import forget_launchers
 PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class Ranks:
+class ProcessGroup:
     """This process among those that train together.
 
     The group is the one that was made before, by Ray or `join_group`; without one this process is alone, and no
@@ -74,7 +74,7 @@ class Ranks:
         return torch.device(self._accelerator.device) if self._accelerator else self._alone
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Return whether this rank writes the run folder."""
         return self.rank == 0
 
@@ -111,7 +111,7 @@ class Ranks:
         for parameter, piece in zip(parameters, pieces, strict=True):
             parameter.grad = piece.view_as(parameter).clone()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Return when every rank has come this far."""
         if self._accelerator is not None:
             self._accelerator.wait_for_everyone()

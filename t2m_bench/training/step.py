@@ -17,8 +17,9 @@ from t2m_bench.training.batches import MicroBatch
 
 
 class Group(Protocol):
-    """Interface that a step needs of the processes that train together; `Ranks` implements it, and a single process
-    needs no Accelerate.
+    """Interface that a step needs of the processes that train together.
+
+    `ProcessGroup` implements it; a single process needs no Accelerate.
     """
 
     @property

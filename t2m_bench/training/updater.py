@@ -9,7 +9,7 @@ from torch import Tensor
 from t2m_bench.models.arm import Arm
 from t2m_bench.recipe.schema import OptimSection
 from t2m_bench.training.optim import build_optimizer, find_state_keys, set_learning_rate
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 
 class Updater(Protocol):
@@ -32,7 +32,7 @@ class Updater(Protocol):
 class PlainUpdater:
     """AdamW with its whole state on every rank."""
 
-    def __init__(self, adapter: Arm, optim: OptimSection, ranks: Ranks) -> None:
+    def __init__(self, adapter: Arm, optim: OptimSection, ranks: ProcessGroup) -> None:
         self._adapter = adapter
         self._clip_norm = optim.clip_norm
         self._ranks = ranks
@@ -74,7 +74,7 @@ class PlainUpdater:
                     }
 
 
-def build_updater(adapter: Arm, optim: OptimSection, ranks: Ranks) -> Updater:
+def build_updater(adapter: Arm, optim: OptimSection, ranks: ProcessGroup) -> Updater:
     """Build the updater that the ranks were set up for."""
     if not ranks.has_deepspeed:
         return PlainUpdater(adapter, optim, ranks)

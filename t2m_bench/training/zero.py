@@ -13,7 +13,7 @@ from torch import Tensor
 from t2m_bench.models.arm import Arm
 from t2m_bench.recipe.schema import OptimSection
 from t2m_bench.training.optim import build_optimizer, find_state_keys, set_learning_rate
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 
 class ZeroUpdater:
@@ -23,7 +23,7 @@ class ZeroUpdater:
     rank had: so shares may be uneven, and a rank without cases takes part.
     """
 
-    def __init__(self, adapter: Arm, optim: OptimSection, ranks: Ranks) -> None:
+    def __init__(self, adapter: Arm, optim: OptimSection, ranks: ProcessGroup) -> None:
         self._ranks = ranks
         self._adapter = adapter
         self.engine: Any = ranks.prepare(adapter, build_optimizer(adapter, optim))

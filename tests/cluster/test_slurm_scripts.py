@@ -218,7 +218,11 @@ class Job:
 
     def end(self, code: int, saves: bool = False, **more: str) -> tuple[int, bool]:
         """Return the job script's exit code and whether it requeued the job."""
-        work = f"{sys.executable} -c 'from t2m_bench.files import tell_saved; tell_saved()';" if saves else ""
+        work = (
+            f"{sys.executable} -c 'from t2m_bench.files import touch_saved_marker; touch_saved_marker()';"
+            if saves
+            else ""
+        )
         script = (
             f'ray_pids=(); sleep() {{ :; }}; . "$T2M_HOME/slurm/ray.sh"; . "$T2M_HOME/slurm/site.sh"; set -u;'
             f'before=$(find_last_save); {work} decide {code} "$before"'

@@ -197,7 +197,7 @@ def fuzz_tables(folder: Path, bus_bra: Path) -> Trial:
 
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
-FORMS = ("PNG", "PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
+COLUMN_PATTERNS = ("PNG", "PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000")
 
 
 def fuzz_images(folder: Path) -> Trial:
@@ -220,7 +220,7 @@ def fuzz_images(folder: Path) -> Trial:
             exif[274] = rng.choice((0, 1, 3, 6, 9))
         stream = io.BytesIO()
         try:
-            image.save(stream, rng.choice(FORMS), exif=exif)
+            image.save(stream, rng.choice(COLUMN_PATTERNS), exif=exif)
         except (OSError, ValueError, KeyError, TypeError):  # no such mode in such a form
             stream = io.BytesIO()
             Image.fromarray(pixels).save(stream, "PNG")

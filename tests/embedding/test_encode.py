@@ -22,7 +22,7 @@ from t2m_bench.models.fusion import build_adapter
 from t2m_bench.models.sam import build_sam, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.step import compute_gradients
 from t2m_bench.training.updater import build_updater
 
@@ -63,7 +63,7 @@ def test_vit_b_from_folder_to_step_to_mask(tmp_path: Path) -> None:
     adapter = build_adapter(recipe.adapter, 768, torch.Generator().manual_seed(0))
     segmenter = BoxSegmenter(sam.prompt_encoder, sam.mask_decoder)
     batch = list(batches.make(0, 0, 0, 1))
-    ranks = Ranks("no", use_gpu=False)
+    ranks = ProcessGroup("no", use_gpu=False)
     before = {name: parameter.detach().clone() for name, parameter in adapter.named_parameters()}
     losses = compute_gradients(adapter, segmenter, batch, 2, recipe.loss, ranks)
     assert np.isfinite(losses.total(recipe.loss))

@@ -11,7 +11,14 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
-from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all, ask_right, compute_same_class_share
+from t2m_bench.evaluation.conditions import (
+    EvaluationSpec,
+    Question,
+    QuestionSet,
+    ask_right,
+    build_questions,
+    compute_same_class_share,
+)
 from t2m_bench.metrics.measures import is_measured_in_full
 
 BOOK = load_prompts("nsclc", "category")
@@ -50,32 +57,34 @@ def make_texts(cases: list[Case] = CASES) -> TextTable:
     return TextTable(embeddings, find("training"), {case.case_id: case.text_fields for case in cases}, find("held_out"))
 
 
-def ask(cases: list[Case] = CASES, **changes: object) -> Exam:
+def ask(cases: list[Case] = CASES, **changes: object) -> QuestionSet:
     wrong = {field: BOOK.wrong(field) for field in FIELDS}
     places = {case.case_id: place for place, case in enumerate(CASES)}
     predicted = {"case-1": {"t_stage": "T4", "histology": "Adenocarcinoma"}}
-    asking = Asking(EVERY, ("tight", "jitter_20"), wrong, CLASSES, predicted, places)
-    return ask_all(cases, make_texts(), replace(asking, **changes))
+    asking = EvaluationSpec(EVERY, ("tight", "jitter_20"), wrong, CLASSES, predicted, places)
+    return build_questions(cases, make_texts(), replace(asking, **changes))
 
 
-def find(exam: Exam, case_id: str, condition: str) -> Question:
-    (found,) = (q for q in exam.questions if (q.case.case_id, q.condition, q.box) == (case_id, condition, "tight"))
+def find(question_set: QuestionSet, case_id: str, condition: str) -> Question:
+    (found,) = (
+        q for q in question_set.questions if (q.case.case_id, q.condition, q.box) == (case_id, condition, "tight")
+    )
     return found
 
 
-def list_conditions(exam: Exam, case_id: str) -> list[str]:
-    return [q.condition for q in exam.questions if q.case.case_id == case_id and q.box == "tight"]
+def list_conditions(question_set: QuestionSet, case_id: str) -> list[str]:
+    return [q.condition for q in question_set.questions if q.case.case_id == case_id and q.box == "tight"]
 
 
 def test_fields_go_wrong_together_and_one_by_one() -> None:
-    exam = ask()
-    both = find(exam, "case-0", "wrong").given
+    question_set = ask()
+    both = find(question_set, "case-0", "wrong").given
     # phrase: the other class of histology in the published table
     assert both == {"t_stage": "T4", "histology": "Squamous cell carcinoma"}
-    assert find(exam, "case-0", "wrong:t_stage").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
-    assert find(exam, "case-0", "wrong:histology").given["t_stage"] == "T1a"
+    assert find(question_set, "case-0", "wrong:t_stage").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
+    assert find(question_set, "case-0", "wrong:histology").given["t_stage"] == "T1a"
     # a field that is not known has no wrong value, so neither have all fields together
-    assert [name for name in list_conditions(exam, "case-2") if name.startswith("wrong")] == ["wrong:histology"]
+    assert [name for name in list_conditions(question_set, "case-2") if name.startswith("wrong")] == ["wrong:histology"]
 
 
 def test_the_swap_matrix_names_every_other_class_of_every_field_once() -> None:
@@ -88,10 +97,10 @@ def test_the_swap_matrix_names_every_other_class_of_every_field_once() -> None:
 
 
 def test_other_patients_differ_in_class_and_are_known() -> None:
-    exam = ask()
-    donors = {find(exam, case_id, "other_patient").given["t_stage"] for case_id in ("case-0", "case-3")}
+    question_set = ask()
+    donors = {find(question_set, case_id, "other_patient").given["t_stage"] for case_id in ("case-0", "case-3")}
     assert donors == {"T4"}, "the only known other class among other patients"
-    assert "other_patient" not in list_conditions(exam, "case-2")
+    assert "other_patient" not in list_conditions(question_set, "case-2")
     assert compute_same_class_share(CASES, FIELDS) == pytest.approx(2 / 12)
 
 
@@ -103,38 +112,41 @@ def test_another_lesion_of_the_same_patient_is_no_other_patient() -> None:
 
 
 def test_what_is_given_is_what_the_condition_says() -> None:
-    exam, texts = ask(), make_texts()
+    question_set, texts = ask(), make_texts()
     sentences = BOOK.all_sentences()
 
     def read(question: Question) -> list[str]:
         return [sentences[row] for row in question.prompt]
 
-    assert read(find(exam, "case-1", "right")) == [
+    assert read(find(question_set, "case-1", "right")) == [
         BOOK.sentences("t_stage", "T4", "training")[0],
         BOOK.sentences("histology", "NSCLC NOS", "training")[0],
     ]
-    assert read(find(exam, "case-1", "paraphrase")) == [
+    assert read(find(question_set, "case-1", "paraphrase")) == [
         BOOK.sentences("t_stage", "T4", "held_out")[0],
         BOOK.sentences("histology", "NSCLC NOS", "held_out")[0],
     ]
-    assert read(find(exam, "case-1", "unknown")) == [
+    assert read(find(question_set, "case-1", "unknown")) == [
         BOOK.sentences(field, "unknown", "training")[0] for field in FIELDS
     ]
-    assert find(exam, "case-1", "predicted").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
-    assert "predicted" not in list_conditions(exam, "case-0"), "nothing was predicted for it"
+    assert find(question_set, "case-1", "predicted").given == {"t_stage": "T4", "histology": "Adenocarcinoma"}
+    assert "predicted" not in list_conditions(question_set, "case-0"), "nothing was predicted for it"
     guessed = ask(predicted={"case-2": {"t_stage": "T4", "histology": "Adenocarcinoma"}})
     assert "predicted" not in list_conditions(guessed, "case-2"), "its own text is unknown: no class to compare with"
 
-    random, right = find(exam, "case-1", "random"), find(exam, "case-1", "right")
-    vector, text = exam.vectors[list(random.prompt)].mean(dim=0), texts.embeddings[list(right.prompt)].mean(dim=0)
+    random, right = find(question_set, "case-1", "random"), find(question_set, "case-1", "right")
+    vector, text = (
+        question_set.vectors[list(random.prompt)].mean(dim=0),
+        texts.embeddings[list(right.prompt)].mean(dim=0),
+    )
     assert float(vector.norm()) == pytest.approx(float(text.norm()), rel=1e-5)
     assert random.given is None
     assert abs(float(torch.cosine_similarity(vector, text, dim=0))) < 0.999
 
 
 def test_the_text_is_a_sentence_of_the_classes_that_its_row_names() -> None:
-    sentences, exam = BOOK.all_sentences(), ask()
-    of_classes = [question for question in exam.questions if question.condition not in ("paraphrase", "random")]
+    sentences, question_set = BOOK.all_sentences(), ask()
+    of_classes = [question for question in question_set.questions if question.condition not in ("paraphrase", "random")]
     assert {"wrong", "wrong:t_stage", "swap:t_stage=T2b", "other_patient"} < {q.condition for q in of_classes}
     for question in of_classes:
         expected = [BOOK.sentences(field, question.given[field], "training")[0] for field in FIELDS]
@@ -145,8 +157,8 @@ def test_wordings_are_counted_where_the_encoder_puts_them() -> None:
     rows = {"z": {"a": (0, 1), "b": (2,)}}
     embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [5.0, 1.0], [3.0, 1.0]])
     table = TextTable(embeddings, rows, {}, held_out={"z": {"a": (3,), "b": (4,)}})
-    assert table.count_homes() == {"z": (1, 2)}, "b's held-out sentence lies nearest to one of a's"
-    assert table.as_labels().count_homes() == {}
+    assert table.count_nearest_in_class() == {"z": (1, 2)}, "b's held-out sentence lies nearest to one of a's"
+    assert table.as_labels().count_nearest_in_class() == {}
 
 
 def test_boxes_are_crossed_with_right_and_wrong_alone() -> None:
@@ -156,7 +168,7 @@ def test_boxes_are_crossed_with_right_and_wrong_alone() -> None:
 
 def test_draws_are_the_same_whoever_else_is_asked() -> None:
     alone, among = ask([CASES[1]]), ask()
-    one, other = (find(exam, "case-1", "random") for exam in (alone, among))
+    one, other = (find(question_set, "case-1", "random") for question_set in (alone, among))
     assert torch.equal(alone.vectors[list(one.prompt)], among.vectors[list(other.prompt)])
 
 
@@ -164,8 +176,8 @@ def test_labels_have_neither_paraphrases_nor_random_vectors() -> None:
     labels = make_texts().as_labels()
     places = {case.case_id: place for place, case in enumerate(CASES)}
     wrong = {field: BOOK.wrong(field) for field in FIELDS}
-    exam = ask_all(CASES, labels, Asking(EVERY, ("tight",), wrong, CLASSES, {}, places))
-    assert {"paraphrase", "random"}.isdisjoint({q.condition for q in exam.questions})
+    question_set = build_questions(CASES, labels, EvaluationSpec(EVERY, ("tight",), wrong, CLASSES, {}, places))
+    assert {"paraphrase", "random"}.isdisjoint({q.condition for q in question_set.questions})
     mean = labels.embed(CASES[0].text_fields)
     assert mean.sum() == 1
     assert mean.max() == 0.5
@@ -188,8 +200,8 @@ def test_shuffled_texts_are_a_permutation_over_patients_and_leave_others_alone()
 
 def test_validation_asks_with_the_text_of_training() -> None:
     shuffled = make_texts().shuffle({"case-0": "p0", "case-1": "p1"}, np.random.default_rng(1))
-    exam = ask_right(CASES, shuffled)
-    given = [question.given for question in exam.questions]
+    question_set = ask_right(CASES, shuffled)
+    given = [question.given for question in question_set.questions]
     assert given == [shuffled.fields_of[case.case_id] for case in CASES]
 
 
@@ -207,8 +219,8 @@ MINE_POINT = {"t2m_bench.conditions": "mine = mine:MINE"}
 
 def test_a_condition_of_several_names_is_asked_with_every_box_and_measured_in_full(tmp_path: Path) -> None:
     with install(tmp_path, "mine", f"{MINE}\nNAMES = 'ab'\n", MINE_POINT):
-        exam = ask(conditions=("right", "mine"))
-        asked = {(q.condition, q.box) for q in exam.questions if q.case.case_id == "case-0"}
+        question_set = ask(conditions=("right", "mine"))
+        asked = {(q.condition, q.box) for q in question_set.questions if q.case.case_id == "case-0"}
         names, boxes = ("right", "mine:a", "mine:b"), ("tight", "jitter_20")
         assert asked == {(name, box) for name in names for box in boxes}
         assert is_measured_in_full("mine:a", "tight")

@@ -22,11 +22,11 @@ from ranks_bench import (
 from t2m_bench.data.boxes import draw_boxes
 from t2m_bench.data.case import Case
 from t2m_bench.data.frame import Frame
-from t2m_bench.evaluation.conditions import Asking, Exam, Question, ask_all
+from t2m_bench.evaluation.conditions import EvaluationSpec, Question, QuestionSet, build_questions
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
 from t2m_bench.evaluation.evaluate import Evaluator
 from t2m_bench.metrics.measures import list_measured
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 WRONG = {"birads": {"2": "5", "3": "5", "4": "2", "5": "2"}}
 
@@ -45,20 +45,20 @@ def make_cases(root: Path) -> list[Case]:
     return cases
 
 
-def make_asking(cases: list[Case], boxes: tuple[str, ...] = ("tight",)) -> Asking:
+def make_asking(cases: list[Case], boxes: tuple[str, ...] = ("tight",)) -> EvaluationSpec:
     places = {case.case_id: place for place, case in enumerate(cases)}
-    return Asking(("right", "wrong"), boxes, WRONG, {"birads": ("2", "3", "4", "5")}, {}, places)
+    return EvaluationSpec(("right", "wrong"), boxes, WRONG, {"birads": ("2", "3", "4", "5")}, {}, places)
 
 
 def make_evaluator(root: Path, cases: list[Case]) -> Evaluator:
     boxes = draw_boxes(cases, ["loose_20"])
-    return Evaluator(root, RandomSource(), make_segmenter(), Frame(64, 4), boxes, Ranks("no", use_gpu=False))
+    return Evaluator(root, RandomSource(), make_segmenter(), Frame(64, 4), boxes, ProcessGroup("no", use_gpu=False))
 
 
 def answer_here(root: Path, cases: list[Case]) -> dict[str, torch.Tensor]:
     recipe = make_recipe()
-    exam = ask_all(cases, make_batches(recipe).texts, make_asking(cases))
-    found = make_evaluator(root, cases).answer(make_adapter(recipe), exam, shown=[0, 7, 20])
+    question_set = build_questions(cases, make_batches(recipe).texts, make_asking(cases))
+    found = make_evaluator(root, cases).answer(make_adapter(recipe), question_set, shown=[0, 7, 20])
     return {"scores": torch.from_numpy(found.scores), "crops": torch.from_numpy(found.crops)}
 
 
@@ -75,27 +75,27 @@ def test_each_distinct_text_and_box_is_decoded_once(tmp_path: Path) -> None:
     texts, asking = make_batches(recipe).texts, make_asking(cases, ("tight", "loose_20"))
     asking = replace(asking, conditions=("right", "wrong", "swap", "predicted"))
     asking = replace(asking, predicted={case.case_id: case.text_fields for case in cases})
-    exam, decoded = ask_all(cases, texts, asking), []
+    question_set, decoded = build_questions(cases, texts, asking), []
     segmenter = make_segmenter()
     segmenter.register_forward_hook(lambda module, given, logits: decoded.append(len(logits)))
     evaluator = replace(make_evaluator(tmp_path, cases), segmenter=segmenter)
-    answers = evaluator.answer(make_adapter(recipe), exam)
+    answers = evaluator.answer(make_adapter(recipe), question_set)
     # wrong is one of the three others and predicted is right here; the unknown case has no other text
     assert sum(decoded) == answers.cost.decodes == 10 * (1 + 3 + 2) + 2
     assert answers.cost.decodes_one == len(cases)
     assert 0 < answers.cost.seconds_one <= answers.cost.seconds
-    names = [(question.case.case_id, question.condition, question.box) for question in exam.questions]
+    names = [(question.case.case_id, question.condition, question.box) for question in question_set.questions]
     dice = dict(zip(names, answers.select("dice"), strict=True))
     for case in cases:
         if case.text_fields["birads"] != "unknown":
             assert dice[case.case_id, "predicted", "tight"] == dice[case.case_id, "right", "tight"]
         one = evaluator.answer(
             make_adapter(recipe),
-            Exam((Question(case, "right", "loose_20", None, texts.pick(case.text_fields)),), texts.embeddings),
+            QuestionSet((Question(case, "right", "loose_20", None, texts.pick(case.text_fields)),), texts.embeddings),
         )
         assert one.select("dice")[0] == pytest.approx(dice[case.case_id, "right", "loose_20"], abs=1e-3)
     hd95 = dict(
-        zip(((q.case.case_id, q.condition, q.box) for q in exam.questions), answers.select("hd95"), strict=True)
+        zip(((q.case.case_id, q.condition, q.box) for q in question_set.questions), answers.select("hd95"), strict=True)
     )
     measured = {key[1:] for key, value in hd95.items() if not np.isnan(value)}
     assert measured == {("right", "tight"), ("wrong", "tight")}

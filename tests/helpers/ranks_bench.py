@@ -18,7 +18,7 @@ from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.torchvision_ops import declare_missing_operators
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.process_group import Ranks, join_group
+from t2m_bench.training.process_group import ProcessGroup, join_group
 from t2m_bench.training.step import compute_gradients
 
 CASE_IDS = tuple(f"case-{number}" for number in range(21))
@@ -78,7 +78,7 @@ def compute_one_gradient(step: int, micro_batch_size: int) -> dict[str, torch.Te
     """Return losses and the flat gradient of one global batch on this process's ranks."""
     torch.set_num_threads(1)
     recipe = make_recipe(micro_batch_size=micro_batch_size)
-    adapter, ranks, batches = make_adapter(recipe), Ranks("no", use_gpu=False), make_batches(recipe)
+    adapter, ranks, batches = make_adapter(recipe), ProcessGroup("no", use_gpu=False), make_batches(recipe)
     micro_batches = list(batches.make(0, step, ranks.rank, ranks.world_size))
     losses = compute_gradients(adapter, make_segmenter(), micro_batches, batches.count_cases(step), recipe.loss, ranks)
     gradient = torch.cat([parameter.grad.flatten() for parameter in adapter.parameters()])

@@ -1,6 +1,6 @@
 """Measures how often verdicts are wrong in simulated suites; run as a script it writes the table.
 
-Whole verdicts are drawn, with the rule of `statistics.decision`. The table goes between the marks in
+SectionT verdicts are drawn, with the rule of `statistics.decision`. The table goes between the marks in
 docs/statistics.md.
 """
 

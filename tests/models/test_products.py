@@ -2,17 +2,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from t2m_bench.models.products import add_blend, compare, lay_out_tokens, weigh_channels
+from t2m_bench.models.products import add_weighted_rows, channel_dot, rows_times_tokens, to_tokens
 
 FORMULAS = {
-    "compare": (compare, lambda rows, tokens: rows @ tokens.mT, [(2, 3, 5), (2, 7, 5)]),
-    "add_blend": (
-        add_blend,
+    "rows_times_tokens": (rows_times_tokens, lambda rows, tokens: rows @ tokens.mT, [(2, 3, 5), (2, 7, 5)]),
+    "add_weighted_rows": (
+        add_weighted_rows,
         lambda tokens, shares, rows: tokens + shares.mT @ rows,
         [(2, 7, 5), (2, 3, 7), (2, 3, 5)],
     ),
-    "weigh_channels": (
-        weigh_channels,
+    "channel_dot": (
+        channel_dot,
         lambda channels, weights: torch.einsum("bmc,bc->bm", channels, weights),
         [(2, 7, 3), (2, 3)],
     ),
@@ -50,12 +50,12 @@ def test_under_autocast_gradients_keep_the_inputs_type(name: str) -> None:
 def test_the_residual_stays_in_full_precision_under_autocast() -> None:
     tokens = torch.full((1, 4, 2), 1.0 + 2**-12)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        summed = add_blend(tokens, torch.zeros(1, 3, 4), torch.zeros(1, 3, 2))
+        summed = add_weighted_rows(tokens, torch.zeros(1, 3, 4), torch.zeros(1, 3, 2))
     assert torch.equal(summed, tokens)
 
 
 def test_tokens_are_the_pixels_of_the_grid_in_reading_order() -> None:
     embedding = torch.arange(24.0).view(1, 2, 3, 4)
-    tokens = lay_out_tokens(embedding)
+    tokens = to_tokens(embedding)
     assert tokens.is_contiguous()
     assert tokens[0, 5].tolist() == embedding[0, :, 1, 1].tolist()

@@ -4,7 +4,7 @@ import torch
 from ranks_bench import make_batches, make_recipe, make_segmenter
 
 from t2m_bench.models.tuned_decoder import TunedDecoder
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.step import compute_gradients
 
 
@@ -17,7 +17,7 @@ def test_every_parameter_takes_a_gradient_and_the_frozen_decoder_stays() -> None
     image, box = micro_batches[0].image_embedding, micro_batches[0].box_xyxy
     untouched = own(arm(image, image).image_embedding, box)
     torch.testing.assert_close(untouched, frozen(image, box))
-    compute_gradients(arm, own, micro_batches, batches.count_cases(0), recipe.loss, Ranks("no", use_gpu=False))
+    compute_gradients(arm, own, micro_batches, batches.count_cases(0), recipe.loss, ProcessGroup("no", use_gpu=False))
     names = [name for name, parameter in arm.named_parameters() if not parameter.grad.any()]
     # the bias of attention keys moves all logits of a query alike, so its gradient is zero but for rounding
     assert all("k_proj.bias" in name for name in names)

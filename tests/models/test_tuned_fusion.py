@@ -8,7 +8,7 @@ from t2m_bench.models.arm import BuildContext, Built
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.tuned_fusion import build_tuned_fusion
 from t2m_bench.recipe.schema import AdapterSection
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.step import compute_gradients
 
 KINDS = {"tuned_hierarchical": True, "tuned_text_free": False}
@@ -27,7 +27,7 @@ def test_adapter_and_decoder_train_together_and_the_frozen_decoder_stays(kind: s
     assert (built.arm.uses_text, built.arm.has_text_loss) == (has_text, has_text)
     assert built.arm.gates().keys() == {"coarse", "fine"}
     micro_batches = list(batches.make(0, 0, 0, 1))
-    ranks = Ranks("no", use_gpu=False)
+    ranks = ProcessGroup("no", use_gpu=False)
     losses = compute_gradients(built.arm, built.segmenter, micro_batches, batches.count_cases(0), recipe.loss, ranks)
     assert (losses.contrastive_loss > 0) == has_text
     trained = {name.split(".")[0] for name, parameter in built.arm.named_parameters() if parameter.grad.any()}

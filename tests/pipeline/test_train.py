@@ -34,7 +34,7 @@ from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.run_folder import lock_run
 from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import ADAPTER_NAME, load_tensors, save_tensors
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +245,7 @@ def test_other_weights_than_those_of_the_embeddings_are_refused(experiment: Expe
     signature = replace(job.data.signature, weights_sha256="0" * 64)
     signed = replace(job, data=replace(job.data, signature=signature))
     with raises_naming(WeightsError, "sha256", found, "0" * 64):
-        run_job.set_up(signed, Ranks("no", use_gpu=False))
+        run_job.set_up(signed, ProcessGroup("no", use_gpu=False))
 
 
 def test_training_reads_training_cases_alone_and_validation_those_set_apart(
@@ -273,7 +273,7 @@ def test_training_reads_training_cases_alone_and_validation_those_set_apart(
     monkeypatch.setattr(ShardReader, "read", recording)
     monkeypatch.setattr(Evaluator, "compute_mean_dice", validating)
     monkeypatch.setattr(run_job, "evaluate", evaluating)
-    run_job.train(job, Ranks("no", use_gpu=False))
+    run_job.train(job, ProcessGroup("no", use_gpu=False))
     assert read == {
         "training": set(job.data.splits.train),
         "validation": set(job.data.splits.val),
@@ -284,7 +284,9 @@ def test_training_reads_training_cases_alone_and_validation_those_set_apart(
 def test_arms_of_a_seed_train_on_the_same_cases_in_the_same_boxes(experiment: Experiment, tmp_path: Path) -> None:
     seen = {}
     for arm in ("gated", "text_free", "shuffled", "label"):
-        bench = run_job.set_up(replace(experiment.make_job(arm, 0), run_folder=tmp_path), Ranks("no", use_gpu=False))
+        bench = run_job.set_up(
+            replace(experiment.make_job(arm, 0), run_folder=tmp_path), ProcessGroup("no", use_gpu=False)
+        )
         trainer = run_job.make_trainer(bench, lambda arm: 0.0, lambda history: None, lambda: False)
         seen[arm] = list(trainer.batches.make(1, 0, 0, 1))
     for batches in seen.values():

@@ -15,7 +15,7 @@ from t2m_bench.data.case import Case
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.embedding.prompt_bank import BankSignature
 from t2m_bench.embedding.shards.schema import Signature
-from t2m_bench.pipeline.sweep import FREELY_CHANGED, SWEEP_NAME, check_unchanged
+from t2m_bench.pipeline.sweep import CHANGEABLE_KEYS, SWEEP_NAME, check_unchanged
 from t2m_bench.recipe.defaults import (
     FrozenDefaults,
     Value,
@@ -143,7 +143,7 @@ def is_below(field: str, sections: Sequence[str]) -> bool:
 CODE = {
     "recipe": {name: value for name, value in list_defaults(Recipe) if not is_below(name, UNDECIDING)},
     "arm": dict(list_defaults(NamedArm)),
-    "sweep": {name: value for name, value in list_defaults(Sweep) if not is_below(name, FREELY_CHANGED)},
+    "sweep": {name: value for name, value in list_defaults(Sweep) if not is_below(name, CHANGEABLE_KEYS)},
     "case": dict(list_dataclass_defaults(Case)),
     "shards": dict(list_dataclass_defaults(Signature)),
     "prompt_bank": dict(list_dataclass_defaults(BankSignature)),

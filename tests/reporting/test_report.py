@@ -17,14 +17,14 @@ from simulated_suite import COST, Suite
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.metrics.results import write_results
+from t2m_bench.reporting.completeness import list_missing
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.provenance import list_facts, list_warnings, make_audit_table
 from t2m_bench.reporting.published import FOOTNOTE
 from t2m_bench.reporting.report import Report, break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_crops, load_experiment
-from t2m_bench.reporting.runs import make_runs_table
-from t2m_bench.reporting.suite import list_missing
 from t2m_bench.reporting.table import Table
+from t2m_bench.reporting.training_cost import make_runs_table
 from t2m_bench.reporting.verdicts import LEAKAGE_MARK
 from t2m_bench.search.study import open_study
 from t2m_bench.search.sweep import load_sweep

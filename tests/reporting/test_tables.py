@@ -19,22 +19,22 @@ from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.distances import make_measures_table
 from t2m_bench.reporting.figures import draw_boxes
 from t2m_bench.reporting.headline import make_headline_table
-from t2m_bench.reporting.parts import Part, make_parts
 from t2m_bench.reporting.provenance import list_warnings
 from t2m_bench.reporting.report import write_report
 from t2m_bench.reporting.results import load_experiment
-from t2m_bench.reporting.runs import make_cost_table, make_runs_table
-from t2m_bench.reporting.strata import make_arm_box_table, make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.sections import ReportSection, make_sections
+from t2m_bench.reporting.subgroups import make_arm_box_table, make_box_table, make_class_table, make_harm_table
 from t2m_bench.reporting.table import LACKING_MEAN
+from t2m_bench.reporting.training_cost import make_cost_table, make_runs_table
 
 
 @pytest.fixture(scope="session")
-def parts(whole_suite: Path) -> dict[str, Part]:
+def parts(whole_suite: Path) -> dict[str, ReportSection]:
     results = load_experiment(whole_suite)
-    return {part.key: part for part in make_parts(results, make_comparisons(results))}
+    return {part.key: part for part in make_sections(results, make_comparisons(results))}
 
 
-def find_table(parts: dict[str, Part], name: str) -> pd.DataFrame:
+def find_table(parts: dict[str, ReportSection], name: str) -> pd.DataFrame:
     (table,) = [table for part in parts.values() for table in part.tables if table.name == name]
     return table.numbers
 
@@ -49,7 +49,7 @@ def test_a_field_that_no_probe_predicts_is_said_to_be_given_as_unknown(experimen
     check_names(label, "birads", "unknown")
 
 
-def test_the_headline_says_what_was_planted(parts: dict[str, Part]) -> None:
+def test_the_headline_says_what_was_planted(parts: dict[str, ReportSection]) -> None:
     numbers = find_table(parts, "arms")
     published = numbers[numbers["published"]].set_index("arm")["dice"]
     assert published.to_dict() == {"baseline": 0.7945, "gated": 0.8951, "hierarchical": 0.9131}
@@ -66,7 +66,7 @@ def test_the_headline_says_what_was_planted(parts: dict[str, Part]) -> None:
     assert numbers.loc["gated", "dice_low"] < numbers.loc["gated", "dice"] < numbers.loc["gated", "dice_high"]
 
 
-def test_the_counterfactual_table_says_what_each_text_costs(parts: dict[str, Part]) -> None:
+def test_the_counterfactual_table_says_what_each_text_costs(parts: dict[str, ReportSection]) -> None:
     numbers = find_table(parts, "counterfactual").set_index(["arm", "condition"])
     for condition, cost in COST.items():
         assert numbers.loc[("hierarchical", condition), "cost"] == pytest.approx(cost, abs=0.001)
@@ -87,7 +87,7 @@ def test_unknown_text_is_marked_where_it_was_never_trained(experiment: Path) -> 
     check_names(label, "untrained")
 
 
-def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, Part]) -> None:
+def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, ReportSection]) -> None:
     numbers = find_table(parts, "swaps")
     assert len(numbers) == 4 * 3
     assert set(numbers["patients"]) == {8}
@@ -99,7 +99,7 @@ def test_the_swap_matrix_is_whole_and_hides_p_of_few_patients(parts: dict[str, P
     check_names(table.note, "not adjusted")
 
 
-def test_one_rule_of_p_in_every_table(parts: dict[str, Part], whole_suite: Path) -> None:
+def test_one_rule_of_p_in_every_table(parts: dict[str, ReportSection], whole_suite: Path) -> None:
     """The primary contrast's own, Holm's in the family, none else; the ladder has all."""
     ladder = find_table(parts, "ladder").set_index("comparison")
     assert ladder["difference_p"].notna().tolist() == (ladder["role"] != "interval only").tolist()
@@ -128,7 +128,7 @@ def test_seconds_are_medians(experiment: Path) -> None:
     assert cost.numbers.set_index("arm").loc["gated", "seconds"] == 9.0
 
 
-def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
+def test_boxes_and_texts_cross(parts: dict[str, ReportSection]) -> None:
     numbers = find_table(parts, "boxes").set_index("box")
     lost = numbers.loc["tight", "right"] - numbers.loc["loose_20", "right"]
     assert lost == pytest.approx(0.05, abs=0.001)
@@ -136,7 +136,7 @@ def test_boxes_and_texts_cross(parts: dict[str, Part]) -> None:
     assert numbers.loc["loose_20", "none"] < numbers.loc["loose_20", "right"]
 
 
-def test_every_arm_is_seen_with_every_box(parts: dict[str, Part], experiment: Path) -> None:
+def test_every_arm_is_seen_with_every_box(parts: dict[str, ReportSection], experiment: Path) -> None:
     arms, boxes = find_table(parts, "arm_boxes").set_index("arm"), find_table(parts, "boxes").set_index("box")
     for box in ("tight", "loose_20"):
         assert arms.loc["hierarchical", box] == pytest.approx(boxes.loc[box, "right"])
@@ -151,7 +151,7 @@ def test_every_arm_is_seen_with_every_box(parts: dict[str, Part], experiment: Pa
     assert LACKING_MEAN in halved.note
 
 
-def test_classes_are_averaged_equally(parts: dict[str, Part]) -> None:
+def test_classes_are_averaged_equally(parts: dict[str, ReportSection]) -> None:
     numbers = find_table(parts, "classes").set_index("arm")
     assert numbers.loc["baseline", "macro"] == pytest.approx(numbers.loc["baseline", ["2", "3", "4", "5"]].mean())
 
@@ -172,7 +172,9 @@ def test_harm_is_counted(experiment: Path) -> None:
     assert numbers.loc["hierarchical", "right_text_at_all"] >= numbers.loc["hierarchical", "right_text_margin"]
 
 
-def test_pictures_show_the_worst_and_the_best_of_the_pictured(parts: dict[str, Part], whole_suite: Path) -> None:
+def test_pictures_show_the_worst_and_the_best_of_the_pictured(
+    parts: dict[str, ReportSection], whole_suite: Path
+) -> None:
     (figure,) = parts["overlays"].figures
     dices = {why: float(value) for why, value in re.findall(r"(best|worst)[^:]*: \S+ (0\.\d+)", figure.alt)}
     assert dices["worst"] < dices["best"]

@@ -8,9 +8,9 @@ import pytest
 from messages import check_names, is_named
 from simulated_suite import GAIN, Suite
 
+from t2m_bench.reporting.comparison_table import make_ladder_table
 from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, find_comparison, make_comparisons
 from t2m_bench.reporting.evidence import find_shared_start
-from t2m_bench.reporting.ladder import make_ladder_table
 from t2m_bench.reporting.results import Results, load_experiment
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 from t2m_bench.statistics.decision import Outcome, Reason, Size

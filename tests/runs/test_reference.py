@@ -6,7 +6,7 @@ from PIL import Image
 
 from t2m_bench.data.case import Case
 from t2m_bench.data.splits import Splits
-from t2m_bench.evaluation.conditions import Asking
+from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.recipe.schema import parse_recipe
 from t2m_bench.runs.reference import score_floors
 from t2m_bench.runs.setup import Job
@@ -26,7 +26,7 @@ def test_the_class_floor_s_wrong_text_is_of_the_first_field_and_says_so(
         for name, values in texts.items()
     )
     recipe = parse_recipe({"name": "x", "dataset": {"root": "x"}}, "test")
-    asking = Asking(("right", "wrong"), ("tight",), {name: {"A": "B"} for name in fields}, {}, {}, {})
+    asking = EvaluationSpec(("right", "wrong"), ("tight",), {name: {"A": "B"} for name in fields}, {}, {}, {})
     splits = Splits(tuple(texts)[:2], (), tuple(texts)[2:])
     data = make_fold_data(tmp_path, cases, splits, asking)
     job = Job("gated", recipe, recipe, data, run_folder=tmp_path)

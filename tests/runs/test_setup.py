@@ -16,13 +16,13 @@ from t2m_bench.data.splits import Splits
 from t2m_bench.embedding.shards.reader import EmbeddedBatch
 from t2m_bench.embedding.spread import measure_scale
 from t2m_bench.errors import RecipeError
-from t2m_bench.evaluation.conditions import Asking
+from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.schema import AdapterSection, parse_recipe
 from t2m_bench.runs import job as run_job
-from t2m_bench.runs.setup import Bench, Frozen, Job, set_up
+from t2m_bench.runs.setup import Frozen, Job, RunContext, set_up
 from t2m_bench.training.checkpoint import load_adapter, save_adapter
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 
 def make_job(folder: Path) -> Job:
@@ -34,7 +34,7 @@ def make_job(folder: Path) -> Job:
     train, test = tuple(texts)[:8], tuple(texts)[8:]
     raw = {"name": "x", "dataset": {"root": "x", "validation": "test"}, "adapter": {"kind": "shuffled"}}
     recipe = parse_recipe(raw, "test")
-    asking = Asking(("right",), ("tight",), {}, {}, {}, {})
+    asking = EvaluationSpec(("right",), ("tight",), {}, {}, {}, {})
     data = make_fold_data(folder, cases, Splits(train, test, test), asking)
     return Job("shuffled", recipe, recipe, data, run_folder=folder)
 
@@ -86,7 +86,7 @@ MUTE = ArmEntry("mute", "mute", build="mute_arm:build", levels=(), SAID)
 def test_an_arm_that_is_not_what_its_entry_says_is_refused(tmp_path: Path, said: str, named: set[str]) -> None:
     installed = install(tmp_path, "mute_arm", ARM.replace("SAID", said), {"t2m_bench.arms": "mute = mute_arm:MUTE"})
     with installed, raises_naming(RecipeError, *named):
-        set_up(make_job_of("mute", tmp_path), Ranks("no", False), make_frozen())
+        set_up(make_job_of("mute", tmp_path), ProcessGroup("no", False), make_frozen())
 
 
 NEED_A_DECODER = ("unet", "tuned_decoder", "tuned_text_free", "tuned_hierarchical")
@@ -94,7 +94,7 @@ NEED_A_DECODER = ("unet", "tuned_decoder", "tuned_text_free", "tuned_hierarchica
 
 @pytest.mark.parametrize("arm", [name for name in ARMS.names if name not in NEED_A_DECODER])
 def test_our_arms_are_what_their_entries_say(tmp_path: Path, arm: str) -> None:
-    bench = set_up(make_job_of(arm, tmp_path), Ranks("no", False), make_frozen())
+    bench = set_up(make_job_of(arm, tmp_path), ProcessGroup("no", False), make_frozen())
     entry = ARMS.find(arm)
     assert (bench.arm.uses_text, bench.arm.has_text_loss) == (entry.reads_text, entry.has_text_loss)
 
@@ -120,7 +120,7 @@ def make_frozen() -> Frozen:
 
 def test_an_adapter_is_scaled_by_the_training_cases_alone(tmp_path: Path) -> None:
     job = make_job_of("hierarchical", tmp_path)
-    arm = set_up(job, Ranks("no", False), make_frozen()).arm
+    arm = set_up(job, ProcessGroup("no", False), make_frozen()).arm
     wanted = np.arange(8).std()  # the training cases
     for level in ("coarse", "fine"):
         assert float(arm.get_buffer(f"levels.{level}.scale")) == pytest.approx(wanted, rel=1e-6)
@@ -144,8 +144,8 @@ def test_folds_start_from_weights_of_their_own(tmp_path: Path, first_weights: st
         for fold in (1, 2):
             update = {"seed": seed, "first_weights": first_weights}
             recipe = job.recipe.with_fold(fold).model_copy(update=update)
-            arm = set_up(replace(job, recipe=recipe), Ranks("no", False), make_frozen()).arm
-            again = set_up(replace(job, recipe=recipe), Ranks("no", False), make_frozen()).arm
+            arm = set_up(replace(job, recipe=recipe), ProcessGroup("no", False), make_frozen()).arm
+            again = set_up(replace(job, recipe=recipe), ProcessGroup("no", False), make_frozen()).arm
             weight = arm.get_parameter("levels.fine.attention.out.weight")
             assert torch.equal(weight, again.get_parameter("levels.fine.attention.out.weight"))
             found[seed, fold] = float(weight.detach().sum())
@@ -153,16 +153,16 @@ def test_folds_start_from_weights_of_their_own(tmp_path: Path, first_weights: st
 
 
 def test_what_cannot_be_asked_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(bench: Bench) -> None:
+    def refuse(bench: RunContext) -> None:
         raise RecipeError("a name that is none of the condition's own")
 
     def train(*_: object, **__: object) -> None:
         pytest.fail("training began")
 
     job = make_job(tmp_path)
-    monkeypatch.setattr(run_job, "set_up", lambda job, ranks: type("Bench", (), {"job": job}))
+    monkeypatch.setattr(run_job, "set_up", lambda job, ranks: type("RunContext", (), {"job": job}))
     monkeypatch.setattr(run_job, "ask_to_validate", lambda bench: None)
     monkeypatch.setattr(run_job, "ask_to_test", refuse)
     monkeypatch.setattr(run_job, "make_trainer", train)
     with pytest.raises(RecipeError):
-        run_job.train(job, Ranks("no", False))
+        run_job.train(job, ProcessGroup("no", False))

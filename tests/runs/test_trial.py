@@ -12,7 +12,7 @@ from messages import raises_naming
 
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.errors import RecipeError, RunFolderError
-from t2m_bench.evaluation.conditions import ask_all
+from t2m_bench.evaluation.conditions import build_questions
 from t2m_bench.pipeline.train import Experiment, gather
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.runs.job import ask_to_validate, make_trainer
@@ -27,7 +27,7 @@ from t2m_bench.runs.trial import (
 )
 from t2m_bench.terminal import Terminal
 from t2m_bench.training.checkpoint import load_progress
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def run(
     experiments: Sequence[Experiment], recipe: Recipe, folder: Path, seeds: tuple[int, ...], *metrics: str
 ) -> list[TrialReport]:
     jobs = tuple(hide_test_cases(experiment.make_job("gated", 0)) for experiment in experiments)
-    ranks = Ranks("no", use_gpu=False)
+    ranks = ProcessGroup("no", use_gpu=False)
     parts = FrozenParts(TrialData(jobs, seeds, metrics or ("val_dice",)), ranks)
     return list(parts.run_trial(recipe, folder, ranks))
 
@@ -62,7 +62,7 @@ def test_a_trial_is_judged_as_its_training_would_be(
 ) -> None:
     reports = run(experiments[:1], recipe, tmp_path / "trial", (0,))
     job = replace(experiments[0].make_job("hierarchical", 0), run_folder=tmp_path / "run")
-    bench = set_up(job, Ranks("no", use_gpu=False))
+    bench = set_up(job, ProcessGroup("no", use_gpu=False))
     validation = ask_to_validate(bench)
     trainer = make_trainer(
         bench, lambda arm: bench.evaluator.compute_mean_dice(arm, validation), lambda history: None, lambda: False
@@ -119,7 +119,7 @@ def test_no_test_case_is_ever_read(
 
     monkeypatch.setattr(ShardReader, "read", watch)
     hidden = hide_test_cases(replace(job, data=replace(job.data, root=root)))
-    ranks = Ranks("no", use_gpu=False)
+    ranks = ProcessGroup("no", use_gpu=False)
     metrics = ("val_dice", "val_reliance", "trainable_parameters")
     list(FrozenParts(TrialData((hidden,), (0,), metrics), ranks).run_trial(recipe, tmp_path / "t", ranks))
     assert read == {*job.data.splits.train, *job.data.splits.val}
@@ -141,11 +141,13 @@ def test_validation_on_the_test_cases_leaves_a_sweep_nothing_to_choose_by(experi
 
 def test_reliance_is_what_wrong_text_costs(experiments: list[Experiment], recipe: Recipe, tmp_path: Path) -> None:
     job = experiments[0].make_job("hierarchical", 0)
-    bench = set_up(job, Ranks("no", use_gpu=False))
-    exam = ask_all(job.data.select(job.data.splits.val), bench.texts, replace(job.data.asking, boxes=("tight",)))
-    dice = bench.evaluator.answer(bench.arm, exam).select("dice")
+    bench = set_up(job, ProcessGroup("no", use_gpu=False))
+    question_set = build_questions(
+        job.data.select(job.data.splits.val), bench.texts, replace(job.data.asking, boxes=("tight",))
+    )
+    dice = bench.evaluator.answer(bench.arm, question_set).select("dice")
     means = {
-        name: np.mean([d for q, d in zip(exam.questions, dice, strict=True) if q.condition == name])
+        name: np.mean([d for q, d in zip(question_set.questions, dice, strict=True) if q.condition == name])
         for name in ("right", "wrong")
     }
     assert compute_reliance(bench, bench.arm, ask_for_reliance(bench)) == pytest.approx(means["right"] - means["wrong"])

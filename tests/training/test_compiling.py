@@ -9,7 +9,7 @@ import torch
 from ranks_bench import make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.training.compiling import COMPILED, compile_forward
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.step import compute_gradients
 
 IMAGE_SHAPE = (256, 4, 4)
@@ -28,7 +28,7 @@ def compute_step(kind: str, compiled: bool) -> tuple[list[float], torch.Tensor, 
     """Return losses, the flat gradient of a global batch in two micro-batches of unequal size, and how it went."""
     torch.set_num_threads(1)
     recipe = make_recipe(micro_batch_size=10).with_arm(kind, seed=0)
-    ranks, adapter, segmenter = Ranks("no", use_gpu=False), make_adapter(recipe), make_segmenter()
+    ranks, adapter, segmenter = ProcessGroup("no", use_gpu=False), make_adapter(recipe), make_segmenter()
     how = compile_forward(adapter, segmenter, 768, IMAGE_SHAPE, 10, ranks) if compiled else ""
     batches = make_batches(recipe)
     losses = compute_gradients(

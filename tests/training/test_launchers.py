@@ -9,7 +9,7 @@ import torch
 from ranks_bench import find_port
 
 from t2m_bench.training.launcher_variables import hide_launchers, list_launched
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 LAUNCHERS = {
     "torchrun": {
@@ -48,12 +48,12 @@ def test_a_group_of_one_reads_no_environment(launcher: str, monkeypatch: pytest.
     for name, value in LAUNCHERS[launcher].items():
         monkeypatch.setenv(name, value)
     before = dict(os.environ)
-    ranks = Ranks("no", use_gpu=False)
-    assert (ranks.rank, ranks.world_size, ranks.num_nodes, ranks.is_first) == (0, 1, 1, True)
+    ranks = ProcessGroup("no", use_gpu=False)
+    assert (ranks.rank, ranks.world_size, ranks.num_nodes, ranks.is_main) == (0, 1, 1, True)
     assert ranks.device == torch.device("cpu")
     assert not ranks.has_deepspeed
     assert ranks.sum(torch.tensor(3.0)) == 3.0
-    ranks.wait()
+    ranks.barrier()
     assert dict(os.environ) == before
     told = list_launched(os.environ)
     assert LAUNCHERS[launcher].items() <= told.items()
@@ -71,11 +71,11 @@ def test_a_group_that_was_made_stands_above_other_launchers(tmp_path: os.PathLik
     """A worker of two on a node that srun started: its size is the group's, not PMI's."""
     code = (
         "import os, sys, torch\n"
-        "from t2m_bench.training.process_group import Ranks, join_group\n"
+        "from t2m_bench.training.process_group import ProcessGroup, join_group\n"
         "rank = int(sys.argv[1])\n"
         "os.environ.update(PMI_SIZE='5', PMI_RANK='4', OMPI_COMM_WORLD_SIZE='7', ACCELERATE_USE_DEEPSPEED='true')\n"
         "join_group(rank, 2, int(sys.argv[2]))\n"
-        "ranks = Ranks('no', use_gpu=False)\n"
+        "ranks = ProcessGroup('no', use_gpu=False)\n"
         "print(ranks.rank, ranks.world_size, ranks.num_nodes, float(ranks.sum(torch.ones(()))), ranks.has_deepspeed)\n"
     )
 

@@ -22,7 +22,7 @@ from t2m_bench.training.checkpoint import (
     save_tensors,
 )
 from t2m_bench.training.loop import Trainer
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.shares import share_positions
 
 
@@ -44,7 +44,7 @@ def make_trainer(
         make_adapter(recipe),
         make_segmenter(),
         make_batches(recipe),
-        Ranks("no", use_gpu=False),
+        ProcessGroup("no", use_gpu=False),
         validate=lambda adapter: next(values) if values else sum(adapter.gates().values()),
         on_step=stop,
     )
@@ -232,14 +232,14 @@ def test_bf16_trains_beside_fp32_in_one_process(tmp_path: Path) -> None:
     recipe = make_recipe(epochs=1)
     exact = make_trainer(tmp_path / "a", recipe).fit().history[0]
     trainer = make_trainer(tmp_path / "b", recipe)
-    rounded = Trainer(**{**vars(trainer), "ranks": Ranks("bf16", use_gpu=False)}).fit().history[0]
+    rounded = Trainer(**{**vars(trainer), "ranks": ProcessGroup("bf16", use_gpu=False)}).fit().history[0]
     assert rounded["loss"] == pytest.approx(exact["loss"], rel=0.05)
     assert rounded["loss"] != exact["loss"], "autocast must have had a say"
 
 
 def test_fp16_needs_a_gpu() -> None:
     with raises_naming(RecipeError, "optim.mixed_precision", "fp16", "bf16"):
-        Ranks("fp16", use_gpu=False)
+        ProcessGroup("fp16", use_gpu=False)
 
 
 def make_scaled_trainer(folder: Path, recipe: Recipe, stop_at: tuple[int, int] | None = None) -> Trainer:
@@ -269,7 +269,7 @@ def test_fp16_trains_on_a_gpu_and_resumes_with_its_scale(tmp_path: Path) -> None
 
     def make(folder: Path, recipe: Recipe, stop_at: tuple[int, int] | None = None) -> Trainer:
         trainer = make_trainer(folder, recipe, stop_at)
-        ranks = Ranks("fp16", use_gpu=True)
+        ranks = ProcessGroup("fp16", use_gpu=True)
         parts = {"adapter": trainer.adapter.to(ranks.device), "segmenter": trainer.segmenter.to(ranks.device)}
         return Trainer(**{**vars(trainer), **parts, "ranks": ranks})
 

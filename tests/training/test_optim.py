@@ -5,7 +5,7 @@ import torch
 from ranks_bench import make_adapter, make_recipe
 
 from t2m_bench.training.optim import compute_learning_rate
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.updater import build_updater
 
 
@@ -25,7 +25,7 @@ def test_warm_up_is_linear_and_the_cosine_ends_at_zero() -> None:
 def test_gradients_are_clipped_to_the_norm_and_short_ones_left_alone(norm: float, kept: float) -> None:
     recipe = make_recipe(clip_norm=2.0)
     adapter = make_adapter(recipe)
-    updater = build_updater(adapter, recipe.optim, Ranks("no", use_gpu=False))
+    updater = build_updater(adapter, recipe.optim, ProcessGroup("no", use_gpu=False))
     generator = torch.Generator().manual_seed(0)
     gradients = {name: torch.randn(p.shape, generator=generator) for name, p in adapter.named_parameters()}
     length = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()

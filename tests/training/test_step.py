@@ -5,7 +5,7 @@ import torch
 from ranks_bench import compute_one_gradient, make_adapter, make_batches, make_recipe, make_segmenter, run_ranks
 
 from t2m_bench.recipe.schema import LossSection
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 from t2m_bench.training.step import StepLosses, compute_gradients
 
 SPLITS = {"2x8": (2, 0, 16), "1x4x4": (1, 0, 4), "2x4x2": (2, 0, 4)}
@@ -52,7 +52,7 @@ def test_an_arm_that_reads_text_without_a_text_loss_trains_as_at_contrastive_wei
         adapter, batches = make_adapter(recipe), make_batches(recipe)
         loss = LossSection(contrastive_weight=weight)
         made, count = list(batches.make(0, 0, 0, 1)), batches.count_cases(0)
-        losses = compute_gradients(adapter, make_segmenter(), made, count, loss, Ranks("no", use_gpu=False))
+        losses = compute_gradients(adapter, make_segmenter(), made, count, loss, ProcessGroup("no", use_gpu=False))
         found.append((losses, torch.cat([parameter.grad.flatten() for parameter in adapter.parameters()])))
     (losses, gradient), (weightless, without), (both, with_loss) = found
     assert losses == weightless
@@ -71,7 +71,9 @@ def test_weights_of_the_loss_scale_their_terms() -> None:
         adapter, batches = make_adapter(recipe), make_batches(recipe)
         loss = LossSection(dice_weight=dice, bce_weight=bce, contrastive_weight=0)
         made = list(batches.make(0, 0, 0, 1))
-        compute_gradients(adapter, make_segmenter(), made, batches.count_cases(0), loss, Ranks("no", use_gpu=False))
+        compute_gradients(
+            adapter, make_segmenter(), made, batches.count_cases(0), loss, ProcessGroup("no", use_gpu=False)
+        )
         gradients[dice, bce] = torch.cat([parameter.grad.flatten() for parameter in adapter.parameters()])
     expected = 0.7 * gradients[1.0, 0.0] + 0.3 * gradients[0.0, 1.0]
     torch.testing.assert_close(gradients[0.7, 0.3], expected, rtol=1e-3, atol=1e-6)

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from ranks_bench import find_port, join_ranks, make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.training.loop import Trainer
-from t2m_bench.training.process_group import Ranks
+from t2m_bench.training.process_group import ProcessGroup
 
 STEPS = 20
 
@@ -32,7 +32,7 @@ def _train_on_rank(rank: int, port: int, zero: str | None, precisions: Sequence[
     history = {}
     for precision in precisions:
         recipe = make_recipe(global_batch_size=21, epochs=STEPS, patience=STEPS)
-        ranks = Ranks(precision, use_gpu=False, zero=zero, clip_norm=recipe.optim.clip_norm)
+        ranks = ProcessGroup(precision, use_gpu=False, zero=zero, clip_norm=recipe.optim.clip_norm)
         parts = (make_adapter(recipe), make_segmenter(), make_batches(recipe), ranks)
         trainer = Trainer(recipe, folder / precision, *parts, validate=lambda adapter: 0.5)
         history[precision] = trainer.fit().history

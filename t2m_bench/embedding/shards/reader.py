@@ -20,7 +20,7 @@ from t2m_bench.embedding.shards.schema import (
     check_signature,
     compute_file_sha256,
     load_index,
-    map_cases,
+    open_case_index,
 )
 from t2m_bench.errors import ShardError
 from t2m_bench.files import write_json
@@ -63,7 +63,7 @@ class ShardReader:
         self._layouts: dict[int, _Layout] = {}
         self._distinct: dict[_Layout, _Layout] = {}  # two or three, however many files
         verify_files(folder)
-        self._places = map_cases(folder, self.index)
+        self._places = open_case_index(folder, self.index)
 
     def read(self, case_ids: Sequence[str], into: EmbeddedBatch | None = None) -> EmbeddedBatch:
         """Read the named cases in the order given.

@@ -67,7 +67,7 @@ class ShardIndex:
         return sum(entry.num_cases for entry in self.entries)
 
 
-class CasePlaces:
+class CaseIndex:
     """Position of each case in the order of the files, sorted by name.
 
     Attributes:
@@ -110,7 +110,7 @@ def write_cases(folder: Path, case_ids: Sequence[str]) -> ShardEntry:
         return ShardEntry(CASES_NAME, len(table), partial.stat().st_size, compute_file_sha256(partial))
 
 
-def map_cases(folder: Path, index: ShardIndex) -> CasePlaces:
+def open_case_index(folder: Path, index: ShardIndex) -> CaseIndex:
     """Map the names of the cases into memory; what is searched of them is read, once a host.
 
     Raises:
@@ -126,7 +126,7 @@ def map_cases(folder: Path, index: ShardIndex) -> CasePlaces:
         raise ShardError(
             f"{path}: {len(names)} cases, the index says {index.num_cases}. Remove {folder} and embed again."
         )
-    return CasePlaces(names, positions)
+    return CaseIndex(names, positions)
 
 
 def check_signature(found: Signature, wanted: Signature, where: Path) -> None:

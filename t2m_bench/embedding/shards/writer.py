@@ -21,7 +21,7 @@ from t2m_bench.embedding.shards.schema import (
     write_index,
 )
 from t2m_bench.errors import ShardError
-from t2m_bench.files import tell_saved, write_atomically, write_json
+from t2m_bench.files import touch_saved_marker, write_atomically, write_json
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
             entry = ShardEntry(plan.file, len(plan.case_ids), partial.stat().st_size, compute_file_sha256(partial))
         note = {"signature": asdict(signature), "entry": asdict(entry), "case_ids": plan.case_ids}
         write_json(_note_path(folder, plan), note)
-        tell_saved()
+        touch_saved_marker()
     except (OSError, RuntimeError) as error:  # HDF5 reports a failed flush at close as RuntimeError
         if not _is_full(error):
             raise

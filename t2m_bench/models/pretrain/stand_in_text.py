@@ -204,7 +204,7 @@ def train(model: Any, tokenizer: Any, shipped: list[tuple[Label, str]], training
             print(f"step {step} of {training.steps}: loss {float(loss):.4f}", flush=True)
 
 
-def count_homes(text: FrozenText, books: list[PromptBook]) -> dict[str, str]:
+def count_nearest_in_class(text: FrozenText, books: list[PromptBook]) -> dict[str, str]:
     """Return per field how many held-out sentences lie nearest to a training sentence of their class, as "5 of 5"."""
     counts = {}
     for book in books:
@@ -234,7 +234,9 @@ def main() -> None:
     model = build_model(len(tokenizer))
     train(model, tokenizer, shipped, training)
     model.half().save_pretrained(out)
-    figures = {pooling: count_homes(load_text_encoder(str(out), pooling), books) for pooling in ("cls", "mean")}
+    figures = {
+        pooling: count_nearest_in_class(load_text_encoder(str(out), pooling), books) for pooling in ("cls", "mean")
+    }
     record = {
         "recipe": asdict(training),
         "held_out_sentences_nearest_to_their_class": figures,

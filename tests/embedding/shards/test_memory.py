@@ -14,7 +14,7 @@ from t2m_bench.embedding.shards.schema import (
     ShardIndex,
     Signature,
     load_index,
-    map_cases,
+    open_case_index,
     write_cases,
     write_index,
 )
@@ -78,7 +78,7 @@ def test_the_names_of_cases_are_neither_read_at_opening_nor_copied_by_a_search(t
     write_large_index(tmp_path, num_files)
     tracemalloc.start()
     try:
-        places = map_cases(tmp_path, load_index(tmp_path))
+        places = open_case_index(tmp_path, load_index(tmp_path))
         _, opening = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()

@@ -21,7 +21,7 @@ from t2m_bench.embedding.shards.schema import (
     Signature,
     compute_file_sha256,
     load_index,
-    map_cases,
+    open_case_index,
     write_cases,
     write_index,
 )
@@ -100,7 +100,7 @@ def test_a_case_is_found_by_any_name(names: set[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         entry = write_cases(Path(folder), case_ids)
         index = ShardIndex(SIGNATURE, entry, (ShardEntry("a", len(names), 0, ""),))
-        places = map_cases(Path(folder), index)
+        places = open_case_index(Path(folder), index)
         assert places.find(case_ids).tolist() == list(range(len(names)))
         others = [name for case_id in case_ids for name in (case_id + "x", case_id[:-1]) if name and name not in names]
         assert set(places.find(others)) <= {-1}
@@ -122,10 +122,10 @@ def test_a_list_of_cases_is_never_unpickled_nor_of_another_length(tmp_path: Path
     write_all(tmp_path)
     index = load_index(tmp_path)
     with raises_naming(ShardError, tmp_path / CASES_NAME, 7, 3):
-        map_cases(tmp_path, replace(index, entries=index.entries[:1]))
+        open_case_index(tmp_path, replace(index, entries=index.entries[:1]))
     np.save(tmp_path / CASES_NAME, np.array([{"case_id": 1}], dtype=object), allow_pickle=True)
     with raises_naming(ShardError, tmp_path / CASES_NAME, "list"):
-        map_cases(tmp_path, index)
+        open_case_index(tmp_path, index)
 
 
 def test_shards_of_an_older_format_are_refused(tmp_path: Path) -> None:

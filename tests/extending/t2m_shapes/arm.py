@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from t2m_bench.models.arm import Arm, BuildContext, Built, Fused, seeded
+from t2m_bench.models.arm import Arm, ArmOutput, BuildContext, Built, seeded
 from t2m_bench.recipe.arms import ArmEntry
 
 WIDTH = 256
@@ -20,10 +20,10 @@ class Scaling(Arm):
         """Return True; the entry's `reads_text` says the same. `has_text_loss` follows it."""
         return True
 
-    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> Fused:
+    def forward(self, image_embedding: Tensor, text_embedding: Tensor) -> ArmOutput:
         """Scale image_embedding (B, 256, h, w) by text_embedding (B, E)."""
         factors: Tensor = self.project(text_embedding)  # (B, 256)
-        return Fused(image_embedding * (1 + factors.tanh()[:, :, None, None]), factors)
+        return ArmOutput(image_embedding * (1 + factors.tanh()[:, :, None, None]), factors)
 
 
 def build_scaling(context: BuildContext) -> Built:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from t2m_bench.recipe.conditions import RIGHT
 from t2m_bench.reporting.arms import find_method
+from t2m_bench.reporting.comparison_table import make_ladder_table, make_rank_table, make_secondary_table
 from t2m_bench.reporting.comparisons import Comparison
 from t2m_bench.reporting.counterfactuals import list_text_arms, make_counterfactual_table, make_swap_table
 from t2m_bench.reporting.distances import make_measures_table
@@ -18,18 +19,17 @@ from t2m_bench.reporting.figures import (
 )
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.image_audit import make_image_table
-from t2m_bench.reporting.ladder import make_ladder_table, make_rank_table, make_secondary_table
 from t2m_bench.reporting.overlays import draw_overlays
 from t2m_bench.reporting.provenance import make_audit_table
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.runs import make_cost_table, make_runs_table
 from t2m_bench.reporting.search import Search, make_search_figures, make_search_tables
-from t2m_bench.reporting.strata import make_arm_box_table, make_box_table, make_class_table, make_harm_table
+from t2m_bench.reporting.subgroups import make_arm_box_table, make_box_table, make_class_table, make_harm_table
 from t2m_bench.reporting.table import Table
+from t2m_bench.reporting.training_cost import make_cost_table, make_runs_table
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportSection:
     """One part of a report. `lacks` says what would be here in a whole suite, empty where nothing is lacking."""
 
     key: str
@@ -39,13 +39,13 @@ class Part:
     lacks: str
 
 
-def make_parts(results: Results, comparisons: Sequence[Comparison], draw: bool = True) -> list[Part]:
+def make_sections(results: Results, comparisons: Sequence[Comparison], draw: bool = True) -> list[ReportSection]:
     """Return every part, in the order in which one reads; with figures unless `draw` is False."""
-    parts = _make_clean_parts(results, comparisons, draw)
+    parts = _make_clean_sections(results, comparisons, draw)
     return [_mark_leakage(part) for part in parts] if results.experiment["allow_leakage"] else parts
 
 
-def _mark_leakage(part: Part) -> Part:
+def _mark_leakage(part: ReportSection) -> ReportSection:
     """Let each table say by itself that leakage was allowed: tables are copied out of their report."""
     marked = (
         replace(
@@ -58,7 +58,7 @@ def _mark_leakage(part: Part) -> Part:
     return replace(part, tables=tuple(marked))
 
 
-def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw: bool) -> list[Part]:
+def _make_clean_sections(results: Results, comparisons: Sequence[Comparison], draw: bool) -> list[ReportSection]:
     method = find_method(results.arms) or next(iter(list_text_arms(results)), None)
     boxes = make_box_table(results, method, comparisons) if method else None
     return [
@@ -100,16 +100,16 @@ def _make_clean_parts(results: Results, comparisons: Sequence[Comparison], draw:
     ]
 
 
-def make_search_part(search: Search, draw: bool = True) -> Part:
+def make_search_section(search: Search, draw: bool = True) -> ReportSection:
     """Return what a sweep tells, with Optuna's plots unless `draw` is False."""
     figures = make_search_figures(search) if draw else []
-    return Part("search", "Search", tuple(make_search_tables(search)), tuple(figures), "")
+    return ReportSection("search", "Search", tuple(make_search_tables(search)), tuple(figures), "")
 
 
 def _make(
     key: str, title: str, tables: Iterable[Table | None], figures: Iterable[Figure | None], lacks: str = ""
-) -> Part:
+) -> ReportSection:
     kept = tuple(table for table in tables if table is not None and table.rows)
     drawn = tuple(figure for figure in figures if figure is not None)
     empty = not kept and not drawn
-    return Part(key, title, kept, drawn, (lacks or "Nothing of this in these results.") if empty else "")
+    return ReportSection(key, title, kept, drawn, (lacks or "Nothing of this in these results.") if empty else "")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def repeat_meanwhile(work: Callable[[], None], seconds: float) -> Iterator[None]:
+def run_periodically(work: Callable[[], None], seconds: float) -> Iterator[None]:
     """Do `work` in a thread every so many seconds until the block ends; a round that has begun is waited for."""
     ended = threading.Event()
 
