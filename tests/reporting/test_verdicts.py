@@ -287,9 +287,9 @@ def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
     within = comparisons["hierarchical: right - wrong"]
     assert within.within_models
     assert {table.shape[1] for table in within.tables} == {1}
-    assert (within.family_size, comparisons["gated - text_free"].family_size) == (1, 4), "two families"
+    assert (within.family_size, comparisons["gated - text_free_one_level"].family_size) == (1, 4), "two families"
     assert within.p_adjusted == within.contrast.p
-    member = comparisons["gated - text_free"]
+    member = comparisons["gated - text_free_one_level"]
     assert member.p_adjusted == pytest.approx(min(1.0, 4 * member.contrast.p))
     low, high = member.simultaneous_interval
     assert (low, high) == member.contrast.find_interval(1 - 0.05 / 4)
