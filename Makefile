@@ -13,7 +13,7 @@ JOBS ?= 2
 # Passed to pytest, such as TEST_OPTIONS=--last-failed.
 TEST_OPTIONS ?=
 
-.PHONY: demo test test-cluster test-lowest check perf soak clean
+.PHONY: demo test test-cluster test-lowest check docs perf soak clean
 .DELETE_ON_ERROR:
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # What tests and checks need beside what a user needs.
 $(FOR_DEVELOPERS): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,docs]'
 	touch $@
 
 # The whole main job on phantoms: nothing to download, ends by naming the report.
@@ -47,6 +47,12 @@ check: $(FOR_DEVELOPERS)
 	$(BIN)/lint-imports
 	$(BIN)/python tests/checks/count_phrases.py tests
 	$(BIN)/python tests/checks/find_entry_names.py t2m_bench
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The pages that are generated from the code, and the site in site/.
+docs: $(FOR_DEVELOPERS)
+	$(BIN)/python docs/generate_reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Ratios measured side by side: the plain way, ours, the limit; into perf.json and perf.md. Peers that cannot be installed
 # are named there as not measured.

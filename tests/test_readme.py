@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from t2m_bench.cli import app
 from t2m_bench.fetching.fetch import FETCHERS, MEDSAM_WEIGHTS
 from t2m_bench.recipe.arms import ARMS
@@ -12,6 +14,9 @@ from t2m_bench.recipe.schema import load_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")])
+GENERATED = ("reference/cli.md", "reference/recipe.md", "extending.md")
 
 
 def test_the_tree_names_every_module_and_no_other() -> None:
@@ -31,25 +36,63 @@ def test_the_tree_names_every_module_and_no_other() -> None:
 
 
 def test_the_page_of_arms_has_a_row_for_each() -> None:
-    page = (REPOSITORY / "docs" / "reference" / "arms.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "arms.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     assert sorted(rows) == sorted(ARMS.names)
 
 
-def list_commands() -> list[str]:
-    return [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+def list_commands(page: str) -> list[str]:
+    """Return the commands of the blocks that say bash: those run anywhere; others need data, a network or a cluster."""
+    return [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
 
 
-def test_the_commands_run_as_written(tmp_path: Path) -> None:
-    commands = [command.split() for command in list_commands() if not command.startswith("make ")]
-    assert len(commands) >= 6
+def list_pages_with_commands() -> dict[str, list[str]]:
+    found = {str(path.relative_to(REPOSITORY)): list_commands(path.read_text(encoding="utf-8")) for path in PAGES}
+    return {name: commands for name, commands in found.items() if commands and name != "README.md"}
+
+
+@pytest.mark.parametrize(("page", "commands"), list_pages_with_commands().items())
+def test_the_commands_run_as_written(page: str, commands: list[str], tmp_path: Path) -> None:
     for folder in ("launch", "sweeps"):
         (tmp_path / folder).symlink_to(REPOSITORY / folder)
     tool = Path(sys.executable).with_name("t2m-bench")
-    for name, *arguments in commands:
+    for command in commands:
+        name, *arguments = command.split()
         assert name == "t2m-bench"
         done = subprocess.run([tool, *arguments], cwd=tmp_path, capture_output=True, text=True)
-        assert done.returncode == 0, f"{arguments}\n{done.stderr}"
+        assert done.returncode == 0, f"{page}: {arguments}\n{done.stderr}"
+
+
+def test_the_first_steps_are_among_the_commands_that_run() -> None:
+    verbs = {command.split()[1] for command in list_pages_with_commands()["docs/guides/getting_started.md"]}
+    assert verbs >= {"phantom", "prepare", "inspect", "embed", "train", "sweep", "report"}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_the_generated_pages_are_current(name: str, tmp_path: Path) -> None:
+    """`make docs` writes them; whoever changes a verb or a field runs it."""
+    subprocess.run([sys.executable, DOCS / "generate_reference.py", tmp_path], check=True, capture_output=True)
+    assert (tmp_path / name).read_text(encoding="utf-8") == (DOCS / name).read_text(encoding="utf-8")
+
+
+def list_anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    for target in targets:
+        name, _, anchor = target.partition("#")
+        place = page.parent / name if name else page
+        assert place.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in list_anchors(place), f"{page.name}: {target}"
 
 
 # phrase: users type these commands as README gives them
@@ -62,7 +105,7 @@ NEEDS_NETWORK = [
 
 def test_the_five_commands_of_nsclc_fit_together() -> None:
     """The first three need a network and the fourth a cluster, so what they name is compared instead."""
-    block = re.search(r"\*\*NSCLC-Radiogenomics\.\*\*.*?```\n(.*?)```", README, re.DOTALL)
+    block = re.search(r"```\n(.*?)```", (DOCS / "guides" / "nsclc.md").read_text(encoding="utf-8"), re.DOTALL)
     assert block is not None
     *fetching, batch, report = block.group(1).replace("\\\n", " ").splitlines()
     assert fetching == NEEDS_NETWORK
@@ -81,7 +124,7 @@ def test_the_five_commands_of_nsclc_fit_together() -> None:
 
 def test_the_targets_are_there() -> None:
     """`make demo` installs what a user needs and runs the demo; `make test` runs the tests with what they need."""
-    targets = [command.split()[1] for command in list_commands() if command.startswith("make ")]
+    targets = [command.split()[1] for command in list_commands(README)]
     assert targets == ["demo", "test"]
     asked = {}
     for target in targets:
@@ -91,7 +134,7 @@ def test_the_targets_are_there() -> None:
         asked[target] = done.stdout
     assert "t2m-bench demo" in asked["demo"].splitlines()[-1]
     assert "pytest" in asked["test"].splitlines()[-1]
-    installed = {target: "[test,dev]" in shown for target, shown in asked.items()}
+    installed = {target: "[test,dev,docs]" in shown for target, shown in asked.items()}
     assert installed == {"demo": False, "test": True}
 
 
