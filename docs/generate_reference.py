@@ -104,6 +104,8 @@ def describe_recipe() -> str:
             lines += [_first_paragraph(section), "", "| field | type | default | what it is |", "|---|---|---|---|"]
             sentences = _read_sentences(section)
             for name, field in section.model_fields.items():
+                if _find_section(field.annotation) is not None:  # it has a table of its own below
+                    continue
                 path = f"{dotted}.{name}" if dotted else name
                 shown = _describe_default(field) if default is None else _describe_value(getattr(default, name))
                 cells = (f"`{path}`", _describe_type(field), shown, sentences.get(name, ""))

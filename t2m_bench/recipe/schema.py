@@ -65,9 +65,13 @@ class PhantomSection(Section):
     """Phantoms written into `dataset.root` when it does not exist yet; `cases` are images, or patients with CT."""
 
     cases: Annotated[int, Field(ge=5)]
+    """Number of images, or of patients with CT."""
     seed: Seed = 0
+    """Seed of the phantoms."""
     text_effect: Fraction = 1.0
+    """Probability that the text names the hidden class; otherwise it names a random class."""
     text_visible: bool = False
+    """Let the image show the class too, so that the text is redundant."""
 
 
 class CtSection(Section):
@@ -76,9 +80,11 @@ class CtSection(Section):
     window: Literal["lung", "mediastinal"] | tuple[Annotated[float, Field(gt=0.0)], float] = "lung"
     """A preset, or [width, level]."""
     slices_per_patient: Positive = 5
+    """Largest number of slices drawn from one patient."""
     min_pixels: Positive = 16
     """Slices on which fewer are marked are never chosen."""
     slice_seed: Seed = 0
+    """Seed of the draw."""
 
 
 class ColumnsSection(Section):
@@ -93,6 +99,7 @@ class ColumnsSection(Section):
     mask: str = "mask"
     """Path of the reference mask, from `dataset.root`."""
     patient: str = "patient"
+    """Identifier of the patient; rows of one patient never stand on two sides of a split."""
     case: str | None = "case"
     """Name of the case, unique in the table; rows are numbered without it."""
     fold: str | None = "fold"
@@ -117,21 +124,26 @@ class DatasetSection(Section):
     kind: str = DEFAULT_DATA_SET
     """An entry of the table of data sets."""
     root: AnyPath
+    """Folder of the data set."""
     clinical: AnyPath | None = None
     """The clinical table of `nsclc`; looked for in `root` where it is not named."""
     table: AnyPath | None = None
     """The table of your own data (`kind: table`), CSV or Parquet: in `root`, or a path."""
     columns: ColumnsSection = ColumnsSection()
+    """Names of the table's columns."""
     intensity: Literal["minmax"] | tuple[Annotated[float, Field(gt=0.0)], float] = "minmax"
     """How images of your own with more than 8 bits become 8 bits: by their lowest and highest value, or [width, level].
 
     CT in DICOM files is windowed as `ct.window` says.
     """
     ct: CtSection = CtSection()
+    """Choice of CT slices and their window."""
     strict: bool = False
     """Refuse a data set of which anything is left out or flagged by the image audit."""
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
+    """Fold whose patients are the test set."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
+    """Share of the patients outside the test fold that choose the best epoch."""
     fold_seed: Seed = 0
     """Seed of the folds that are derived where no official ones exist; the test patients of a fold depend on nothing
     else.
@@ -146,6 +158,7 @@ class DatasetSection(Section):
     validation: Literal["apart", "test"] = "apart"
     """`test` chooses the best epoch on the test cases, as was published; those set apart for it are trained on."""
     phantom: PhantomSection | None = None
+    """Phantoms to write where `root` does not exist."""
 
     @model_validator(mode="after")
     def _fits_its_table(self) -> "DatasetSection":
@@ -166,8 +179,11 @@ class PromptsSection(Section):
     """Selects the sentences that stand for the text fields."""
 
     file: NameOrPath = "birads"
+    """A shipped prompt file by its name, or a path."""
     family: str = "category"
+    """Family of sentences in the prompt file."""
     text_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Share of training texts that are replaced by the text that says unknown."""
 
 
 class ImageEncoderSection(Section):
@@ -176,6 +192,7 @@ class ImageEncoderSection(Section):
     preset: str = DEFAULT_ENCODER
     """An entry of the table of image encoders."""
     checkpoint: AnyPath | None = None
+    """Weights file; `mini` has its own."""
     input_range: InputRange = "unit"
     """Range of the pixels: 0 to 1, as SAM and MedSAM are trained, or 0 to 255, as was published."""
 
@@ -196,7 +213,9 @@ class TextEncoderSection(Section):
     """The frozen text encoder: `stand-in` is shipped, others are Hugging Face names or folders."""
 
     name: NameOrPath = PUBMEDBERT
+    """`stand-in`, a Hugging Face name, or a folder."""
     pooling: Literal["cls", "mean"] = "cls"
+    """How token vectors become one: the first token's (`cls`) or their mean."""
 
 
 def _sigmoid(raw: float) -> float:
@@ -218,8 +237,11 @@ class LevelSection(Section):
     """One level of an adapter: K text tokens, H heads, the gate's opening at the start."""
 
     tokens: Positive
+    """Number K of text tokens."""
     heads: Positive
+    """Number H of attention heads; must divide the inner width."""
     gate_init: Opening
+    """Opening of the gate at the start, as a share from 0 to 1."""
 
 
 class AdapterSection(Section):
@@ -228,15 +250,23 @@ class AdapterSection(Section):
     kind: str = DEFAULT_ARM
     """An entry of the table of arms."""
     preset: Literal["default", "published"] = "default"
+    """`published` takes the values of Talk2MedSAM's code where the recipe gives no others."""
     norm: Literal["branch", "output"] = "branch"
+    """`branch` adds gate x LN(attention), as in the published figure; `output`, as in the published code, is
+    LN(x + gate x attention).
+    """
     start: Start = "frozen"
     """`frozen` starts at the frozen model: the branch is a share of the embeddings' own spread, and small at first.
     `unscaled` starts as published, from a branch of its own size; the norm form `output` always does.
     """
     inner_width: Positive = IMAGE_WIDTH // 2
+    """Width C of the attention."""
     gated: LevelSection = LevelSection(tokens=1, heads=1, gate_init=0.5)
+    """The one level of `gated`."""
     coarse: LevelSection = LevelSection(tokens=1, heads=4, gate_init=0.5)
+    """The first level of `hierarchical`."""
     fine: LevelSection = LevelSection(tokens=2, heads=8, gate_init=0.8)
+    """The second level of `hierarchical`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -289,25 +319,38 @@ class LossSection(Section):
     """L = dice_weight * dice + bce_weight * bce + contrastive_weight * contrastive (the method's lambda)."""
 
     dice_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the Dice loss."""
     bce_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of binary cross-entropy."""
     contrastive_weight: Annotated[float, Field(ge=0.0)] = 2.0
+    """Weight of the contrastive loss between lesion and text (lambda)."""
     temperature: Annotated[float, Field(gt=0.0)] = 0.07
+    """Temperature that divides cosine similarities in the contrastive loss."""
 
 
 class OptimSection(Section):
     """AdamW with linear warm-up and a cosine to zero."""
 
     epochs: Positive = 20
+    """Largest number of passes over the training cases."""
     global_batch_size: Positive = 16
+    """Cases a step over all workers."""
     micro_batch_size: Positive = 16
+    """Cases a pass of one worker; gradients are accumulated."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    """Learning rate after warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW's weight decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Steps of linear warm-up."""
     clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Largest norm of the gradient."""
     patience: Positive = 5
+    """Epochs without a better validation Dice after which training stops."""
     box_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     """Each side of a training box moves by a uniform share of the box's size up to this, in or out."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Precision of the step; `fp16` needs a GPU."""
 
 
 class NamedArm(Section):
@@ -318,10 +361,15 @@ class NamedArm(Section):
     """
 
     adapter: dict[str, Any] = Field(default_factory=dict)
+    """What differs in `adapter`."""
     optim: dict[str, Any] = Field(default_factory=dict)
+    """What differs in `optim`."""
     loss: dict[str, Any] = Field(default_factory=dict)
+    """What differs in `loss`."""
     prompts: dict[str, Any] = Field(default_factory=dict)
+    """What differs in `prompts`."""
     differently_tuned: bool = False
+    """Says that the arm was tuned by itself."""
     trials: Positive = 1
     """Trials of the sweep that chose it; the report prints them."""
 
@@ -342,8 +390,11 @@ class BenchSection(Section):
     """Settings of `bench`: the runs, and the questions that a trained arm answers."""
 
     arms: Annotated[tuple[str, ...], *DISTINCT] = DEFAULT_ARMS
+    """Arms to train."""
     named: dict[str, NamedArm] = Field(default_factory=dict)
+    """Arms of your own by name."""
     seeds: Annotated[tuple[Seed, ...], *DISTINCT] = (0,)
+    """Seeds; each arm is trained once with each."""
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
     """Dice within which a difference does not matter; fix it before looking at results."""
     folds: Annotated[tuple[Annotated[int, Field(ge=1, le=10)], ...], NO_REPEATS] = ()
@@ -351,6 +402,7 @@ class BenchSection(Section):
     conditions: Annotated[tuple[str, ...], NO_REPEATS] = DEFAULT_CONDITIONS
     """Entries of the table of conditions."""
     boxes: Annotated[tuple[str, ...], NO_REPEATS] = (TIGHT, "jitter_20", "loose_20")
+    """Boxes to ask with: tight, jitter_P, loose_P, shift_P (P percent)."""
 
     @model_validator(mode="after")
     def _knows_its_names(self) -> "BenchSection":
@@ -396,15 +448,21 @@ class ClusterSection(Section):
     deepspeed: Zero | None = None
     """AdamW's state (zero1), and the summed gradients too (zero2), spread over the workers."""
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
+    """CPUs of each worker."""
     use_gpu: bool = False
+    """Give each worker a GPU."""
     compile: bool = False
     """Adapter and decoder through torch.compile; where that fails training goes on without, saying so."""
     num_embed_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that encode images; 0 encodes in the calling process."""
     num_bench_workers: Annotated[int, Field(ge=0)] = 0
     """Processes of `bench` that train a run each, side by side; 0 trains one run after the other."""
     checkpoint_minutes: Annotated[float, Field(gt=0.0)] = 10.0
+    """Minutes between checkpoints."""
     max_failures: Annotated[int, Field(ge=0)] = 3
+    """Losses of workers in a row after which training gives up."""
     shard_mib: Positive = 256
+    """Size of a shard in MiB."""
 
     @property
     def gpus_per_worker(self) -> int:
@@ -446,12 +504,15 @@ class Recipe(Section):
     """A whole recipe; see `launch/` for examples."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    """Names the experiment; part of its folder's name. Letters a to z, digits, hyphen and underscore."""
     seed: Seed = 0
+    """Seed of training: first weights, order of cases, draws of sentences and of jittered boxes."""
     first_weights: FirstWeights = "seed_and_fold"
     """Source of the first weights. From the seed alone, all folds would start from the same ones, and an effect of
     these would look like one of the arm.
     """
     allow_leakage: bool = False
+    """Continue although the leakage audit found something; every table then says so."""
     dataset: DatasetSection
     prompts: PromptsSection = PromptsSection()
     image_encoder: ImageEncoderSection = ImageEncoderSection()

@@ -49,7 +49,9 @@ class SamplerSection(Section):
     """Optuna's sampler, which proposes the next trial."""
 
     kind: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
+    """Optuna's sampler."""
     seed: Seed = 0
+    """Seed of the sampler."""
     startup_trials: Positive = 10
     """Random trials before TPE learns; the population of NSGA-II."""
 
@@ -71,13 +73,16 @@ class ResourcesSection(Section):
     """Resources of a trial of one worker; a trial of several takes what the recipe's `cluster` says."""
 
     cpus: Annotated[float, Field(gt=0.0)] = 1.0
+    """CPUs of a trial."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
+    """GPUs of a trial; a share such as 0.5 lets two use one."""
 
 
 class RefitSection(Section):
     """Settings of `--refit`, which trains the best recipe beside a text_free given the same number of trials."""
 
     seeds: Seeds = (0, 1, 2)
+    """Seeds of the refit."""
     overrides: tuple[str, ...] = ()
     """Overrides of the recipe for the refit alone: `optim.epochs=12` where trials are short."""
 
@@ -86,23 +91,33 @@ class Sweep(Section):
     """A whole sweep; see `sweeps/` for examples."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    """Names the study's folder."""
     recipe: AnyPath
     """Relative to the sweep file."""
     overrides: tuple[str, ...] = ()
     """Overrides of the recipe for all trials."""
     space: Annotated[dict[str, Axis], Field(min_length=1)]
+    """Dotted fields and what they may be."""
     objectives: Objectives = Field(default_factory=lambda: dict[str, Direction](val_dice="maximize"))
+    """What a trial is judged by, and whether more or less is better."""
     sampler: SamplerSection = SamplerSection()
+    """How points are chosen."""
     scheduler: SchedulerSection = SchedulerSection()
+    """How poor trials are stopped early."""
     trials: Positive = 24
+    """Number of trials."""
     seeds: Seeds = (0,)
+    """Training seeds of each trial."""
     split_seeds: Seeds = (0,)
     """Draws of the validation patients; a trial trains once a seed and draw, always outside the test fold."""
     concurrency: Positive | None = None
     """Trials at once; as many as fit where it is not given."""
     resources: ResourcesSection = ResourcesSection()
+    """What one trial reserves."""
     storage: str = "journal"
+    """`journal`, or a URL that Optuna knows."""
     refit: RefitSection = RefitSection()
+    """Training of the winners on all training patients, with one look at test."""
 
     @model_validator(mode="before")
     @classmethod
