@@ -23,6 +23,7 @@ class DataSet:
         phantom_cases: how many the verb `phantom` writes by default. phantom_unit: what they are, in the plural.
         published_dice: arm -> Dice as Talk2MedSAM published it (Zhang 2024, BME 590 final project report, Duke
             University). published_note: what was measured on that split.
+        field_labels: text field -> what a reader calls it, where its name does not say it.
         unseen_by: image encoder -> a sentence on what its weights never saw of such images, for the report's warning.
         prompts: its shipped prompt file; empty where a recipe names a file of its own.
         fetch: "module:function" from a folder and a `terminal.Terminal` to a `fetching.fetch.Fetched`; empty where
@@ -40,6 +41,7 @@ class DataSet:
     phantom_unit: str = "images"
     published_dice: Mapping[str, float] = field(default_factory=dict)
     published_note: str = ""
+    field_labels: Mapping[str, str] = field(default_factory=dict)
     unseen_by: Mapping[str, str] = field(default_factory=dict)
     prompts: str = ""
     fetch: str = ""
@@ -66,6 +68,7 @@ DATA_SETS: Registry[DataSet] = Registry(
             published_dice={"baseline": 0.7945, "gated": 0.8951, "hierarchical": 0.9131},
             published_note="Two thirds of the validation images share a patient with training. On that split an "
             "ellipse in the box scores 0.8913 and a mean mask of each BI-RADS class 0.8962, with no image at all.",
+            field_labels={"birads": "BI-RADS category"},
             prompts="birads",
             fetch="t2m_bench.fetching.fetch:fetch_bus_bra",
         ),
@@ -79,6 +82,7 @@ DATA_SETS: Registry[DataSet] = Registry(
             phantom_unit="patients with CT",
             published_dice={"baseline": 0.8025, "gated": 0.8272, "hierarchical": 0.8581},
             unseen_by={DEFAULT_ENCODER: "These were of ultrasound: it never saw a bright lesion, as CT has them."},
+            field_labels={"t_stage": "T stage"},
             prompts="nsclc",
             fetch="t2m_bench.fetching.fetch:fetch_nsclc",
         ),

@@ -10,6 +10,9 @@ INF = float("inf")
 DICE = "dice"
 """The measure of every comparison and verdict; the only one that each results table must have."""
 
+HD95 = "hd95"
+"""The distance between outlines that page one of a report shows."""
+
 BOX_DIAGONAL = "box_diagonal"
 """Column of which distances are shown as a share."""
 
@@ -67,7 +70,7 @@ MEASURE_TABLE: Registry[MeasureEntry] = Registry(
         MeasureEntry(DICE, f"{_OF}get_dice", "Dice", better="higher", is_always=True, in_headline=True, show=""),
         MeasureEntry("iou", f"{_OF}get_iou", "IoU", better="higher", is_always=True, in_headline=True, show=""),
         MeasureEntry(
-            "hd95",
+            HD95,
             f"{_OF}get_hd95",
             "HD95",
             unit=DISTANCE,

@@ -1,11 +1,9 @@
-"""The figures of a report, as PNG bytes."""
+"""The figures of a report's supplement: violins, heat maps, curves."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
@@ -15,25 +13,13 @@ from t2m_bench.recipe.conditions import RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE, TEXTLESS_CONDITION, is_trained
 from t2m_bench.reporting.counterfactuals import list_swaps
+from t2m_bench.reporting.drawing import BLACK, BLUE, COLOURS, DASHES, MARKERS, Figure
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.subgroups import name_box
 from t2m_bench.reporting.table import Table
 
-matplotlib.use("Agg")
-
-DPI = 110
-COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#e45756", "#72b7b2", "#9d755d", "#bab0ac")
-VIOLIN = "#4c78a8"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A picture, and in words what it shows."""
-
-    name: str
-    title: str
-    alt: str
-    png: bytes
+INK_ON_PALE = "#111111"
+"""Of text on a coloured ground, which a dark page does not change."""
 
 
 def draw_violins(results: Results) -> Figure:
@@ -44,18 +30,17 @@ def draw_violins(results: Results) -> Figure:
     axes = canvas.subplots()
     parts: Any = axes.violinplot(values, showextrema=False, widths=0.85)
     for body in parts["bodies"]:
-        body.set_facecolor(VIOLIN)
+        body.set_facecolor(BLUE)
         body.set_alpha(0.55)
     quartiles = [np.percentile(value, [25, 50, 75]) for value in values]
     for place, (low, middle, high) in enumerate(quartiles, start=1):
-        axes.vlines(place, low, high, color="black", linewidth=3)
-        axes.plot(place, middle, "o", color="white", markeredgecolor="black", markersize=5)
+        axes.vlines(place, low, high, color=BLACK, linewidth=3)
+        axes.plot(place, middle, "o", color="white", markeredgecolor=BLACK, markersize=5)
     axes.set_xticks(range(1, len(arms) + 1), [arm.replace("_", "\n") for arm in arms], fontsize=8)
     axes.set_ylabel("Dice (right or no text)")
     axes.grid(axis="y", alpha=0.3)
-    middles = "; ".join(f"{arm} {quartile[1]:.3f}" for arm, quartile in zip(arms, quartiles, strict=True))
-    alt = f"Violins of Dice over test cases, tight boxes; medians: {middles}."
-    return Figure("violin", "Dice over test cases", alt, save_png(canvas))
+    caption = "Dice over test cases with tight boxes: distribution, quartiles (bar) and median (dot)."
+    return Figure("violin", "Dice over test cases", "Violins of Dice, one an arm", caption, canvas)
 
 
 def draw_swaps(results: Results, arm: str) -> list[Figure]:
@@ -76,22 +61,17 @@ def draw_swaps(results: Results, arm: str) -> list[Figure]:
             for column, given in enumerate(givens):
                 if (own, given) in cells:
                     contrast = cells[own, given].contrast
-                    text = f"{contrast.mean:+.4f}\nn={contrast.num_patients}"
-                    dark = abs(contrast.mean) > 0.6 * largest
-                    axes.text(
-                        column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black"
-                    )
+                    text = f"{contrast.mean:+.3f}\nn={contrast.num_patients}"
+                    ink = "white" if abs(contrast.mean) > 0.6 * largest else INK_ON_PALE
+                    axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
         axes.set_xticks(range(len(givens)), givens, fontsize=8)
         axes.set_yticks(range(len(owns)), owns, fontsize=8)
         axes.set_xlabel(f"{field} in the text given")
         axes.set_ylabel(f"{field} of the case")
         canvas.colorbar(image, label="Dice lost against right text")
-        worst = max(cells.values(), key=lambda swap: swap.contrast.mean)
-        alt = (
-            f"Heat map of the Dice that {arm} loses when a case's {field} is replaced; largest loss "
-            f"{worst.contrast.mean:+.4f}, {worst.own} given as {worst.given}."
-        )
-        figures.append(Figure(f"swaps_{field}", f"Swap matrix: {field}", alt, save_png(canvas)))
+        caption = f"Dice that {arm} loses when a case's {results.name_field(field)} is replaced in its text."
+        alt = f"Heat map of {field} by {field} in the text"
+        figures.append(Figure(f"swaps_{field}", f"Swap matrix: {field}", alt, caption, canvas))
     return figures
 
 
@@ -106,18 +86,16 @@ def draw_boxes(table: Table, method: str) -> Figure:
     }
     canvas = Canvas(figsize=(1.3 * len(boxes) + 3, 3.8))
     axes = canvas.subplots()
-    told = []
-    for (column, label), colour in zip(lines.items(), COLOURS, strict=False):
+    for (column, label), colour, marker, dash in zip(lines.items(), COLOURS, MARKERS, DASHES, strict=False):
         means = table.numbers[column].to_numpy()
         if not np.isnan(means).all():
-            axes.plot(range(len(boxes)), means, "o-", color=colour, label=label)
-            told.append(f"{label} {means[0]:.3f} (tight), lowest {np.nanmin(means):.3f}")
+            axes.plot(range(len(boxes)), means, marker=marker, linestyle=dash, color=colour, label=label)
     axes.set_xticks(range(len(boxes)), [name_box(box).replace(" by ", "\nby ") for box in boxes], fontsize=8)
     axes.set_ylabel("Dice")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    alt = f"Dice of {method} over box quality: {'; '.join(told)}."
-    return Figure("boxes", "Box and text together", alt, save_png(canvas))
+    axes.legend(fontsize=8, frameon=False)
+    caption = f"Dice of {method} as boxes get looser, with right, wrong and no text."
+    return Figure("boxes", "Box and text together", "Dice over box quality", caption, canvas)
 
 
 def draw_learning_curves(results: Results) -> Figure | None:
@@ -127,20 +105,17 @@ def draw_learning_curves(results: Results) -> Figure | None:
     if not arms or not all(name in results.list_runs(arms[0])[0].history for name in wanted):
         return None
     canvas = Canvas(figsize=(9, 3.6))
-    ends = []
     for axes, (column, label) in zip(canvas.subplots(1, 2), wanted.items(), strict=True):
-        for number, arm in enumerate(arms):
+        for arm, colour, marker in zip(arms, cycle(COLOURS), cycle(MARKERS), strict=False):
             epochs, means = _average_curves([run.history for run in results.list_runs(arm)], column)
-            axes.plot(epochs, means, marker=".", color=COLOURS[number % len(COLOURS)], label=arm)
-            if column == "val_dice":
-                ends.append(f"{arm} {np.nanmax(means):.3f}")
+            axes.plot(epochs, means, marker=marker, markersize=4, color=colour, label=arm)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    alt = f"Validation Dice and training loss over epochs, means over runs; highest validation Dice: {'; '.join(ends)}."
-    return Figure("curves", "Learning curves", alt, save_png(canvas))
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    caption = "Validation Dice and training loss over epochs, means over the runs of an arm."
+    return Figure("curves", "Learning curves", "Curves of validation Dice and training loss", caption, canvas)
 
 
 def draw_gates(results: Results) -> Figure | None:
@@ -154,16 +129,16 @@ def draw_gates(results: Results) -> Figure | None:
         return None
     canvas = Canvas(figsize=(6.5, 3.6))
     axes = canvas.subplots()
-    for (label, (epochs, means)), colour in zip(curves.items(), COLOURS * 9, strict=False):
-        axes.plot(epochs, means, marker=".", color=colour, label=label)
+    styles = zip(curves.items(), cycle(COLOURS), cycle(MARKERS), strict=False)
+    for (label, (epochs, means)), colour, marker in styles:
+        axes.plot(epochs, means, marker=marker, markersize=4, color=colour, label=label)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("opening of the gate")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    ends = "; ".join(f"{label} {means[-1]:.3f}" for label, (_, means) in curves.items())
-    alt = f"Openings over epochs, means over runs; at the end {ends}."
-    return Figure("gates", "Gate openings", alt, save_png(canvas))
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    caption = "Opening of each gate over epochs, means over the runs of an arm."
+    return Figure("gates", "Gate openings", "Curves of gate openings", caption, canvas)
 
 
 def _average_curves(histories: Sequence[pd.DataFrame], column: str) -> tuple[list[int], Any]:
@@ -171,10 +146,3 @@ def _average_curves(histories: Sequence[pd.DataFrame], column: str) -> tuple[lis
     together = [rows.set_index("epoch")[column] for rows in histories if column in rows]
     means = pd.concat(together, axis=1).mean(axis=1).sort_index()
     return [int(epoch) + 1 for epoch in means.index], means.to_numpy()
-
-
-def save_png(canvas: Canvas) -> bytes:
-    """Return the drawn canvas as PNG."""
-    stream = io.BytesIO()
-    canvas.savefig(stream, format="png", dpi=DPI, bbox_inches="tight")
-    return stream.getvalue()

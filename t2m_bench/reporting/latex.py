@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from t2m_bench.reporting.drawing import Figure
 from t2m_bench.reporting.table import Table
 
 ESCAPES = {
@@ -61,10 +62,25 @@ def _write_part(table: Table, start: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_document(title: str, paragraphs: Sequence[str], tables: Sequence[Table]) -> str:
-    """Return a whole document: the paragraphs, then every table."""
+def write_figure(figure: Figure) -> str:
+    """Return a float of a figure, from the PDF beside the document."""
+    lines = [
+        r"\begin{figure}[htbp]",
+        r"\centering",
+        rf"\includegraphics[width=\linewidth,height=0.8\textheight,keepaspectratio]{{figures/{figure.name}.pdf}}",
+        rf"\caption{{{escape(figure.caption)}}}",
+        rf"\label{{fig:{figure.name.replace('_', '-')}}}",
+        r"\end{figure}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_document(
+    title: str, paragraphs: Sequence[str], tables: Sequence[Table], figures: Sequence[Figure] = ()
+) -> str:
+    """Return a whole document: the paragraphs, the figures of page one, then every table."""
     text = "\n\n".join(escape(paragraph) for paragraph in paragraphs)
-    floats = "\n".join(write_table(table) + "\\clearpage" for table in tables)
+    floats = "\n".join([*map(write_figure, figures), *(write_table(table) + "\\clearpage" for table in tables)])
     return f"{PREAMBLE}\\section*{{{escape(title)}}}\n{text}\n\\clearpage\n{floats}\n\\end{{document}}\n"
 
 

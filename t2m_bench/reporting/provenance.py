@@ -29,15 +29,23 @@ T_STAGE = "t_stage"
 CLASS_SHAPE = "floor_class_mask"
 
 
-def list_warnings(results: Results) -> list[str]:
-    """Return what makes the figures less than they seem, the gravest first."""
-    experiment = results.experiment
-    warnings = [*_explain_class_shape(results)]
-    if experiment["allow_leakage"]:
+def list_grave_warnings(results: Results) -> list[str]:
+    """Return what makes every figure doubtful: leakage, flagged images, a suite that is not whole."""
+    warnings = []
+    if results.experiment["allow_leakage"]:
         leaks = "; ".join(_list_leaks(results)) or "none was found"
         warnings.append(f"Leakage was allowed in this experiment ({leaks}): no figure here is an honest test figure.")
     if flagged := mark_flagged(results):
         warnings.append(f"{flagged.strip('()')} `prepare` counts why, in the audit below.")
+    if missing := list_missing(results):
+        warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
+    return warnings
+
+
+def list_warnings(results: Results) -> list[str]:
+    """Return what makes the figures less than they seem, the gravest first."""
+    experiment = results.experiment
+    warnings = [*_explain_class_shape(results), *list_grave_warnings(results)]
     warnings += [describe_unknown_field(name) for name in results.fields if _is_unknown(results, name)]
     phantom = experiment["dataset"].get("phantom")
     if phantom:
@@ -56,9 +64,6 @@ def list_warnings(results: Results) -> list[str]:
     if len(commits) > 1:
         told = ", ".join(f"{count} of {commit}" for commit, count in commits.items())
         warnings.append(f"Runs of {len(commits)} commits of the code, which may not compute the same: {told}.")
-    missing = list_missing(results)
-    if missing:
-        warnings.append(f"This suite is not whole; what is missing: {'; '.join(missing)}.")
     warnings += list_uninstalled(results)
     warnings += _list_model_warnings(experiment["models"], str(experiment["dataset"]["kind"]))
     if REFERENCE not in results.arms:

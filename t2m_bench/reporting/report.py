@@ -1,4 +1,4 @@
-"""Writes a report: one HTML file, Markdown, tables as CSV and LaTeX, figures as PNG."""
+"""Writes a report: page one and its supplement in HTML, Markdown, tables as CSV and LaTeX, figures as PNG and PDF."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -9,27 +9,31 @@ from typing import Any
 from t2m_bench.files import write_atomically
 from t2m_bench.recipe.yaml_text import dump_yaml
 from t2m_bench.reporting.comparisons import make_comparisons
+from t2m_bench.reporting.drawing import Figure
 from t2m_bench.reporting.latex import write_document, write_table
+from t2m_bench.reporting.page_one import PageOne, make_page_one
 from t2m_bench.reporting.provenance import list_facts, list_warnings
 from t2m_bench.reporting.rendering import render
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.search import find_search, load_best_recipe, load_search
-from t2m_bench.reporting.sections import ReportSection, make_search_section, make_sections
+from t2m_bench.reporting.sections import PAGE_ONE, ReportSection, make_search_section, make_sections
 from t2m_bench.reporting.table import Table
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 
 FOLDER_NAME = "report"
+SUPPLEMENT_NAME = "report_supplement.html"
 FORMATS = ("html", "md", "tex", "csv")
 
 
 @dataclass(frozen=True)
 class Report:
-    """Files of a report (format -> file or folder), and its parts for a terminal."""
+    """Files of a report (format -> file or folder), and its parts for a terminal; a sweep's has no page one."""
 
     paths: Mapping[str, Path]
     verdicts: list[Verdict]
     warnings: list[str]
     parts: list[ReportSection]
+    page: PageOne | None = None
 
     @property
     def tables(self) -> list[Table]:
@@ -43,13 +47,15 @@ class Report:
 
 def write_report(results: Results, formats: Collection[str] = FORMATS) -> Report:
     """Write the report into the experiment's folder; each file appears whole."""
-    draw = "html" in formats or "md" in formats
+    draw = bool({"html", "md", "tex"} & set(formats))
     comparisons = make_comparisons(results)
-    parts = make_sections(results, comparisons, draw)
+    verdicts = make_verdicts(results, comparisons)
+    page = make_page_one(results, verdicts, draw)
+    parts = make_sections(results, comparisons, page, draw)
     search = find_search(results.folder)
     if search is not None:
         parts.append(make_search_section(search, draw))
-    report = Report({}, make_verdicts(results, comparisons), list_warnings(results), parts)
+    report = Report({}, verdicts, list_warnings(results), parts, page)
     about = {
         "title": f"Does the text help? {results.experiment['name']}",
         "dataset": results.experiment["dataset"]["kind"],
@@ -89,25 +95,53 @@ def _write_all(folder: Path, report: Report, about: Mapping[str, Any], formats: 
         paths["tex"] = folder / "report.tex"
         for table in report.tables:
             _write(folder / "tables" / f"{table.name}.tex", write_table(table).encode())
-        _write(paths["tex"], write_document(about["title"], _list_paragraphs(report), report.tables).encode())
-    for kind in ("md", "html"):
-        if kind in formats:
-            paths[kind] = folder / f"report.{kind}"
-            _write(paths[kind], _render(kind, report, about).encode())
+        document = write_document(about["title"], _list_paragraphs(report), report.tables, _list_first_figures(report))
+        _write(paths["tex"], document.encode())
     if "md" in formats:
-        for figure in (figure for part in report.parts for figure in part.figures):
+        paths["md"] = folder / "report.md"
+        _write(paths["md"], _render("report.md.j2", report, about).encode())
+    if "html" in formats:
+        paths["html"] = folder / "report.html"
+        first = "page_one.html.j2" if report.page else "supplement.html.j2"
+        _write(paths["html"], _render(first, report, about).encode())
+        if report.page:
+            _write(folder / SUPPLEMENT_NAME, _render("supplement.html.j2", report, about).encode())
+    for figure in (figure for part in report.parts for figure in part.figures):
+        if "md" in formats:
             _write(folder / "figures" / f"{figure.name}.png", figure.png)
+        if "tex" in formats:
+            _write(folder / "figures" / f"{figure.name}.pdf", figure.pdf)
     return replace(report, paths=paths)
 
 
+def _list_first_figures(report: Report) -> list[Figure]:
+    return [figure for part in report.parts if part.key == PAGE_ONE for figure in part.figures]
+
+
 def _list_paragraphs(report: Report) -> list[str]:
+    page = report.page
+    first = [page.question, f"{page.headline} {page.answer}", *page.cautions] if page else []
     verdicts = [f"{verdict.question} {verdict.headline} {' '.join(verdict.sentences)}" for verdict in report.verdicts]
-    return [*verdicts, *report.warnings]
+    return [*first, *verdicts, *report.warnings]
 
 
-def _render(kind: str, report: Report, about: Mapping[str, Any]) -> str:
-    content = {**about, "verdicts": report.verdicts, "warnings": report.warnings, "parts": report.parts}
-    return render(f"report.{kind}.j2", content, {"break_interval": break_interval})
+def _render(template: str, report: Report, about: Mapping[str, Any]) -> str:
+    content = {
+        **about,
+        "verdicts": report.verdicts,
+        "warnings": report.warnings,
+        "page": report.page,
+        "first": next((part for part in report.parts if part.key == PAGE_ONE), None),
+        "parts": [part for part in report.parts if part.key != PAGE_ONE],
+        "supplement": SUPPLEMENT_NAME,
+    }
+    return render(template, content, {"break_interval": break_interval, "split_caption": split_caption})
+
+
+def split_caption(note: str) -> tuple[str, str]:
+    """Return the first sentence of a note, which stands below its table, and the rest, which is folded away."""
+    first, _, rest = note.partition(". ")
+    return (f"{first}." if rest else first), rest
 
 
 def break_interval(cell: str) -> str:

@@ -15,6 +15,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.files import EXPERIMENT_NAME
 from t2m_bench.metrics.results import RESULTS_NAME, list_foreign, load_results
 from t2m_bench.recipe.conditions import find_condition
+from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_commits, check_counts, check_runs, check_table
 from t2m_bench.search.study import find_studies, has_trials
@@ -140,6 +141,11 @@ class Results:
         name = name_arm(arm)
         known = arm == "floor_class_mask" and len(self.fields) > 1
         return name.replace("the class", f"the class ({self.fields[0]})") if known else name
+
+    def name_field(self, field: str) -> str:
+        """Return what a reader calls a text field."""
+        entry = DATA_SETS.get(str(self.experiment["dataset"]["kind"]))
+        return entry.field_labels.get(field, field.replace("_", " ")) if entry else field.replace("_", " ")
 
     @cached_property
     def num_patients(self) -> int:

@@ -1,6 +1,5 @@
 """Reports a sweep: its trials, what mattered beside the noise between seeds, what was stopped or failed and why."""
 
-import io
 import json
 import math
 import warnings
@@ -20,7 +19,7 @@ from optuna.visualization import matplotlib as plots
 
 from t2m_bench.errors import RunFolderError
 from t2m_bench.recipe.typed_yaml import load_mapping
-from t2m_bench.reporting.figures import DPI, Figure
+from t2m_bench.reporting.drawing import Figure
 from t2m_bench.reporting.table import Table, make_table
 from t2m_bench.search.study import MEMBERS, REASON, count_states, find_best, has_study, list_counted, load_studies
 
@@ -293,12 +292,8 @@ def _draw(name: str, title: str, plot: Callable[[], Any]) -> Figure | None:
         canvas = (axes if hasattr(axes, "figure") else np.asarray(axes).flat[0]).figure
         if not isinstance(axes, np.ndarray):
             canvas.set_size_inches(8.5, 4.8)
-        stream = io.BytesIO()
-        canvas.savefig(stream, format="png", dpi=DPI, bbox_inches="tight")
     pyplot.close(canvas)
-    return Figure(
-        f"sweep_{name}", title, f"{title}, as Optuna draws it; the numbers stand in the tables.", stream.getvalue()
-    )
+    return Figure(f"sweep_{name}", title, title, f"{title}, as Optuna draws it.", canvas, has_paper=True)
 
 
 def _compute_shares(study: optuna.Study, axes: list[str]) -> dict[str, float]:

@@ -9,8 +9,8 @@ from t2m_bench.reporting.comparison_table import make_ladder_table, make_rank_ta
 from t2m_bench.reporting.comparisons import Comparison
 from t2m_bench.reporting.counterfactuals import list_text_arms, make_counterfactual_table, make_swap_table
 from t2m_bench.reporting.distances import make_measures_table
+from t2m_bench.reporting.drawing import Figure
 from t2m_bench.reporting.figures import (
-    Figure,
     draw_boxes,
     draw_gates,
     draw_learning_curves,
@@ -19,7 +19,7 @@ from t2m_bench.reporting.figures import (
 )
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.image_audit import make_image_table
-from t2m_bench.reporting.overlays import draw_overlays
+from t2m_bench.reporting.page_one import PageOne, make_numbers_tables
 from t2m_bench.reporting.provenance import make_audit_table
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.search import Search, make_search_figures, make_search_tables
@@ -39,9 +39,16 @@ class ReportSection:
     lacks: str
 
 
-def make_sections(results: Results, comparisons: Sequence[Comparison], draw: bool = True) -> list[ReportSection]:
-    """Return every part, in the order in which one reads; with figures unless `draw` is False."""
-    parts = _make_clean_sections(results, comparisons, draw)
+PAGE_ONE = "page_one"
+"""Key of the first part, whose table and figures stand on the first page."""
+
+
+def make_sections(
+    results: Results, comparisons: Sequence[Comparison], page: PageOne, draw: bool = True
+) -> list[ReportSection]:
+    """Return every part, page one first; with figures unless `draw` is False."""
+    first = ReportSection(PAGE_ONE, "Page one", (page.table,), page.figures, "")
+    parts = [first, *_make_clean_sections(results, comparisons, draw)]
     return [_mark_leakage(part) for part in parts] if results.experiment["allow_leakage"] else parts
 
 
@@ -87,7 +94,6 @@ def _make_clean_sections(results: Results, comparisons: Sequence[Comparison], dr
             "All boxes are tight; looser ones were not asked.",
         ),
         _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),
-        _make("overlays", "Cases", [], [draw_overlays(results) if draw else None], "No run left pictures."),
         _make("harm", "Harm", [make_harm_table(results)], [], "No arm was asked with text."),
         _make(
             "runs",
@@ -95,6 +101,7 @@ def _make_clean_sections(results: Results, comparisons: Sequence[Comparison], dr
             [make_runs_table(results), make_cost_table(results)],
             [draw_learning_curves(results), draw_gates(results)] if draw else [],
         ),
+        _make("page_one_numbers", "Numbers of page one's figures", make_numbers_tables(results), []),
         _make("audit", "Audit", [make_audit_table(results), make_image_table(results)], []),
         _make("appendix", "Appendix", [make_secondary_table(results, comparisons), make_rank_table(results)], []),
     ]

@@ -83,12 +83,12 @@ def show_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def show_contrast(contrast: Contrast | None) -> str:
+def show_contrast(contrast: Contrast | None, digits: int = 4) -> str:
     """Return a mean difference with its interval."""
     if contrast is None:
         return ABSENT
-    interval = show_interval(contrast.low, contrast.high)
-    return show_change(contrast.mean) + ("" if interval == ABSENT else f" {interval}")
+    interval = show_interval(contrast.low, contrast.high, digits=digits)
+    return show_change(contrast.mean, digits) + ("" if interval == ABSENT else f" {interval}")
 
 
 def show_estimate(estimate: Estimate | None, digits: int = 3) -> str:

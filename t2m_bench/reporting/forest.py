@@ -1,0 +1,144 @@
+"""The figure that a reader sees first: what the text-guided model gains over each other, and what wrong text costs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+
+from t2m_bench.recipe.arms import IN_LOSS_ARM, LABEL_ARM
+from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.arms import BASELINE, REFERENCE
+from t2m_bench.reporting.comparisons import find_best_floor
+from t2m_bench.reporting.drawing import BLACK, BLUE, ESTIMATE, LABEL, ORANGE, SKY, Figure
+from t2m_bench.reporting.results import Results
+from t2m_bench.reporting.table import Table, flatten_contrast, make_table, show_contrast
+from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
+
+GAIN, COST = "gain", "cost"
+
+WIDTH, ROW, HEAD = 5.4, 0.36, 0.95
+"""Inches of a plot of intervals: its width, the height of a row, and that of axis and headings."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One mean difference of Dice with its interval, and the mean of each test fold.
+
+    Attributes:
+        key: in numbers. label: for a reader. is_main: whether it stands out.
+    """
+
+    key: str
+    label: str
+    contrast: Contrast
+    by_fold: tuple[float, ...] = ()
+    is_main: bool = False
+
+
+def list_gains(results: Results, method: str) -> list[Bar]:
+    """Return what the text-guided arm gains over each other that has results, the main question first."""
+    floor = find_best_floor(results)
+    others = {
+        REFERENCE: "the same model, no text (main question)",
+        IN_LOSS_ARM: "the same training loss, no text given",
+        LABEL_ARM: "the category alone, no sentences",
+        BASELINE: "the frozen model",
+        **({floor: "the best shape drawn without the image"} if floor else {}),
+    }
+    bars = []
+    for other, label in others.items():
+        tables = make_fold_tables(results.select_main(method), results.select_main(other), DICE)
+        if tables:
+            by_fold = tuple(float(table.mean()) for table in tables)
+            key, is_main = f"{method} - {other}", other == REFERENCE
+            bars.append(Bar(key, label, estimate_crossed(tables), by_fold, is_main))
+    return bars
+
+
+def list_costs(results: Results, method: str) -> list[Bar]:
+    """Return what each wrong category costs the text-guided arm, given these trained models."""
+    bars = []
+    for condition, label in _list_wrong_texts(results):
+        tables = make_fold_tables(results.select(method, RIGHT), results.select(method, condition), DICE)
+        if tables:
+            by_fold = tuple(float(table.mean()) for table in tables)
+            contrast = estimate_crossed(average_seeds(tables))
+            bars.append(Bar(f"{method}: {RIGHT} - {condition}", label, contrast, by_fold))
+    return bars
+
+
+def _list_wrong_texts(results: Results) -> Iterator[tuple[str, str]]:
+    by_field = [field for field in results.fields if f"{WRONG}:{field}" in results.conditions]
+    if by_field:
+        yield from ((f"{WRONG}:{field}", f"an extreme wrong {results.name_field(field)}") for field in by_field)
+    else:
+        yield WRONG, "an extreme wrong category"
+
+
+def make_forest_table(gains: Sequence[Bar], costs: Sequence[Bar]) -> Table | None:
+    """Numbers behind the figure; None where there are none."""
+    rows, numbers = [], []
+    for kind, bars in ((GAIN, gains), (COST, costs)):
+        for bar in bars:
+            folds = ", ".join(f"{value:+.3f}" for value in bar.by_fold)
+            rows.append((bar.key, show_contrast(bar.contrast), folds, str(bar.contrast.num_patients)))
+            found = flatten_contrast("difference", bar.contrast)
+            numbers.append({"comparison": bar.key, "kind": kind, **found, "patients": bar.contrast.num_patients})
+    if not rows:
+        return None
+    columns = ("Comparison", "Dice difference [95 %]", "By test fold", "Patients")
+    return make_table("forest", "Numbers of the first figure", "", columns, rows, numbers)
+
+
+def draw_forest(gains: Sequence[Bar], costs: Sequence[Bar], margin: float) -> Figure | None:
+    """Intervals of gains, and below them of costs on an axis of their own; None without any."""
+    panels = [
+        ("Dice gained by the text-guided model over …", gains, BLUE),
+        ("Dice the text-guided model loses with …", costs, ORANGE),
+    ]
+    panels = [panel for panel in panels if panel[1]]
+    if not panels:
+        return None
+    heights = [ROW * len(bars) + HEAD for _, bars, _ in panels]
+    canvas = Canvas(figsize=(WIDTH, sum(heights)), layout="constrained")
+    grid = canvas.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, bars, colour) in zip(grid, panels, strict=True):
+        draw_bars(axes, bars, margin, colour)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlabel("worse with text ← Dice difference → better with text" if bars is gains else "Dice lost")
+    folds = max(len(bar.by_fold) for bar in gains) if gains else 0
+    caption = (
+        f"Mean difference with 95 % interval{'; small circles are test folds' if folds > 1 else ''}; "
+        f"within the band (±{margin:g}) a difference does not matter."
+    )
+    return Figure("forest", "Main differences", "Forest plot of paired Dice differences", caption, canvas)
+
+
+def draw_bars(axes: Any, bars: Sequence[Bar], margin: float, colour: str) -> None:
+    """Draw a row a bar, from above, with its label over it and its numbers at the right."""
+    axes.axvspan(-margin, margin, color=SKY, alpha=0.35, linewidth=0)
+    axes.axvline(0, color=BLACK, linewidth=0.8)
+    for place, bar in enumerate(bars):
+        contrast, height = bar.contrast, -place
+        if not np.isnan(contrast.low):
+            axes.hlines(height, contrast.low, contrast.high, color=colour, linewidth=2.6 if bar.is_main else 1.6)
+        axes.plot(contrast.mean, height, "D" if bar.is_main else "s", color=colour, markersize=7 if bar.is_main else 5)
+        if len(bar.by_fold) > 1:
+            below = np.full(len(bar.by_fold), height - 0.2)
+            axes.plot(bar.by_fold, below, "o", color=BLACK, markersize=2.6, fillstyle="none", markeredgewidth=0.7)
+        weight = "bold" if bar.is_main else "normal"
+        for text, x, side in ((bar.label, 0, "left"), (show_contrast(contrast, 3), 1, "right")):
+            told = axes.annotate(
+                text, (x, height), (0, 6), xycoords=("axes fraction", "data"), textcoords="offset points",
+                fontsize=9, fontweight=weight, ha=side,
+            )  # fmt: skip
+            told.set_gid(ESTIMATE if side == "right" else LABEL)
+    axes.set_ylim(-len(bars) + 0.45, 0.75)
+    axes.margins(x=0.06)
+    axes.set_yticks([])
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    axes.xaxis.label.set_size(8)
