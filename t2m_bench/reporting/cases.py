@@ -15,7 +15,11 @@ from t2m_bench.reporting.drawing import LABEL, ORANGE, SKY, Figure
 from t2m_bench.reporting.forest import WIDTH
 from t2m_bench.reporting.results import Crops, Reference, Results
 
-OUTLINES = {"reference": ("white", "-"), "text-guided": (ORANGE, "--"), "no text": (SKY, ":")}
+OUTLINES: dict[str, tuple[str, Any]] = {
+    "reference": ("white", "-"),
+    "text-guided": (ORANGE, "--"),
+    "no text": (SKY, ":"),
+}
 """Each outline's colour and dash: the dash tells them apart in grey."""
 
 
@@ -107,8 +111,8 @@ def find_masks(results: Results, reference: Reference, case: str, method: str | 
 
 
 def _draw_case(axes: Any, shown: ShownCase, masks: Mapping[str, Any]) -> None:
-    axes.imshow(masks["image"], cmap="gray", vmin=0, vmax=255)
+    axes.imshow(masks["image"], cmap="gray", vmin=0, vmax=255, interpolation="none")
     for name, (colour, dash) in OUTLINES.items():
         if name in masks and np.any(masks[name]) and not np.all(masks[name]):
-            axes.contour(masks[name], levels=[0.5], colors=colour, linestyles=dash, linewidths=1.4)
+            axes.contour(masks[name], levels=[0.5], colors=colour, linestyles=dash, linewidths=1.8)
     axes.set_title(f"{shown.why}: {shown.shown}", fontsize=9, pad=3).set_gid(LABEL)

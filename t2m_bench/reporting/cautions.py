@@ -3,7 +3,7 @@
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.reporting.arms import is_trained
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.verdicts import CLAIM_SEEDS
+from t2m_bench.statistics.crossed import CLAIM_SEEDS
 
 STAND_IN = "stand-in"
 

@@ -5,13 +5,14 @@ import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 matplotlib.use("Agg")
 
-DPI = 200
+DPI = 150
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
@@ -75,7 +76,7 @@ class Figure:
         drawn = drawn.replace("<svg", about, 1)
         return drawn if self.has_paper else drawn.replace(BLACK, "currentColor")
 
-    def _save(self, kind: str, **options: object) -> bytes:
+    def _save(self, kind: str, **options: Any) -> bytes:
         stream = io.BytesIO()
         self.canvas.savefig(stream, format=kind, bbox_inches="tight", **options)
         return stream.getvalue()

@@ -15,11 +15,11 @@ from t2m_bench.reporting.comparisons import find_best_floor
 from t2m_bench.reporting.drawing import BLACK, BLUE, ESTIMATE, LABEL, ORANGE, SKY, Figure
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import Table, flatten_contrast, make_table, show_contrast
-from t2m_bench.statistics.crossed import Contrast, average_seeds, estimate_crossed, make_fold_tables
+from t2m_bench.statistics.crossed import Contrast, estimate_crossed, estimate_given_models, make_fold_tables
 
 GAIN, COST = "gain", "cost"
 
-WIDTH, ROW, HEAD = 5.4, 0.36, 0.95
+WIDTH, ROW, HEAD = 4.9, 0.38, 0.95
 """Inches of a plot of intervals: its width, the height of a row, and that of axis and headings."""
 
 
@@ -65,7 +65,7 @@ def list_costs(results: Results, method: str) -> list[Bar]:
         tables = make_fold_tables(results.select(method, RIGHT), results.select(method, condition), DICE)
         if tables:
             by_fold = tuple(float(table.mean()) for table in tables)
-            contrast = estimate_crossed(average_seeds(tables))
+            contrast = estimate_given_models(tables)
             bars.append(Bar(f"{method}: {RIGHT} - {condition}", label, contrast, by_fold))
     return bars
 
@@ -117,20 +117,21 @@ def draw_forest(gains: Sequence[Bar], costs: Sequence[Bar], margin: float) -> Fi
     return Figure("forest", "Main differences", "Forest plot of paired Dice differences", caption, canvas)
 
 
-def draw_bars(axes: Any, bars: Sequence[Bar], margin: float, colour: str) -> None:
-    """Draw a row a bar, from above, with its label over it and its numbers at the right."""
-    axes.axvspan(-margin, margin, color=SKY, alpha=0.35, linewidth=0)
-    axes.axvline(0, color=BLACK, linewidth=0.8)
+def draw_bars(axes: Any, bars: Sequence[Bar], margin: float, colour: str, has_numbers: bool = True) -> None:
+    """Draw a row a bar, from above, with its label over it and, where asked, its numbers at the right."""
     for place, bar in enumerate(bars):
         contrast, height = bar.contrast, -place
+        axes.fill_between((-margin, margin), height - 0.3, height + 0.14, color=SKY, alpha=0.4, linewidth=0)
+        axes.vlines(0, height - 0.3, height + 0.14, color=BLACK, linewidth=0.8)
         if not np.isnan(contrast.low):
             axes.hlines(height, contrast.low, contrast.high, color=colour, linewidth=2.6 if bar.is_main else 1.6)
         axes.plot(contrast.mean, height, "D" if bar.is_main else "s", color=colour, markersize=7 if bar.is_main else 5)
         if len(bar.by_fold) > 1:
-            below = np.full(len(bar.by_fold), height - 0.2)
+            below = np.full(len(bar.by_fold), height - 0.22)
             axes.plot(bar.by_fold, below, "o", color=BLACK, markersize=2.6, fillstyle="none", markeredgewidth=0.7)
         weight = "bold" if bar.is_main else "normal"
-        for text, x, side in ((bar.label, 0, "left"), (show_contrast(contrast, 3), 1, "right")):
+        texts = [(bar.label, 0, "left"), (show_contrast(contrast, 3), 1, "right")]
+        for text, x, side in texts if has_numbers else texts[:1]:
             told = axes.annotate(
                 text, (x, height), (0, 6), xycoords=("axes fraction", "data"), textcoords="offset points",
                 fontsize=9, fontweight=weight, ha=side,

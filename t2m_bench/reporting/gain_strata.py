@@ -79,7 +79,7 @@ def draw_gain_strata(strata: Sequence[GainStrata], margin: float) -> Figure | No
     canvas = Canvas(figsize=(WIDTH, sum(heights) + HEAD / 2), layout="constrained")
     grid = canvas.subplots(len(strata), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axes, part, colour in zip(grid, strata, (BLUE, GREEN) * len(strata), strict=False):
-        draw_bars(axes, part.bars, margin, colour)
+        draw_bars(axes, part.bars, margin, colour, has_numbers=False)
         axes.set_title(part.title, loc="left", fontsize=10, fontweight="bold")
     grid[-1].set_xlabel("worse with text ← Dice difference → better with text")
     caption = "Gain from text, against the same model without it, with 95 % interval."

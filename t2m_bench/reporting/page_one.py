@@ -127,12 +127,9 @@ def _answer(results: Results, verdicts: Sequence[Verdict], gains: Sequence[Bar])
     headline = verdicts[0].headline if verdicts else "Not known: no text-guided model has results."
     if not gains or not gains[0].is_main:
         return headline, ""
-    main, *others = gains
-    told = " and ".join(f"{show_contrast(bar.contrast, DIGITS)} over {bar.label}" for bar in others[-2:])
     return headline, (
-        f"Text changed Dice by {show_contrast(main.contrast, DIGITS)} against the same model trained without it"
-        f" (95 % interval; differences within {results.margin:g} do not matter)"
-        + (f"; the text-guided model gained {told}." if told else ".")
+        f"Text changed Dice by {show_contrast(gains[0].contrast, DIGITS)} against the same model trained without it "
+        f"(95 % interval; differences within {results.margin:g} do not matter)."
     )
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from t2m_bench.data.case import Case
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.reporting.inspection import Page, make_card, render_page
-from t2m_bench.reporting.report import write_report
+from t2m_bench.reporting.report import SUPPLEMENT_NAME, write_report
 from t2m_bench.reporting.results import load_experiment
 
 FLAGS = (
@@ -50,6 +50,22 @@ def page(whole_suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(load_experiment(folder), ("html",)).paths["html"]
 
 
+PHONE = """<script>
+addEventListener("load", () => {
+  const frames = [...document.querySelectorAll("iframe")].map(frame => frame.contentDocument.documentElement);
+  document.title = JSON.stringify(frames.map(page => page.scrollWidth - page.clientWidth));
+});
+</script>"""
+
+
+def test_page_one_needs_no_sideways_scrolling(chromium: str, page: Path, tmp_path: Path) -> None:
+    frames = "".join(f'<iframe src="{page.as_uri()}" width="{width}" height="900"></iframe>' for width in (1280, 390))
+    frame = tmp_path / "frames.html"
+    frame.write_text(f"<!doctype html><title></title>{frames}{PHONE}")
+    shown = open_page(chromium, frame, tmp_path, "--allow-file-access-from-files", "--dump-dom").stdout
+    assert "<title>[0,0]</title>" in shown, "pixels that stick out at 1280 and at 390"
+
+
 def open_page(chromium: str, page: Path, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [chromium, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", *arguments, page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -71,7 +87,8 @@ def test_the_page_is_drawn(chromium: str, page: Path, tmp_path: Path, size: str)
 @pytest.mark.parametrize("width", [1300, 400])
 def test_a_click_sorts_and_nothing_sticks_out(chromium: str, page: Path, tmp_path: Path, width: int) -> None:
     probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text().replace("</body>", f"{PROBE}</body>"))
+    supplement = page.with_name(SUPPLEMENT_NAME)
+    probed.write_text(supplement.read_text().replace("</body>", f"{PROBE}</body>"))
     shown = open_page(chromium, probed, tmp_path, f"--window-size={width},1000", "--dump-dom").stdout
     found = re.search(r"<title>(\{.*?\})</title>", shown)
     assert found is not None

@@ -21,7 +21,7 @@ from t2m_bench.reporting.completeness import list_missing
 from t2m_bench.reporting.console import print_report
 from t2m_bench.reporting.provenance import list_facts, list_warnings, make_audit_table
 from t2m_bench.reporting.published import FOOTNOTE
-from t2m_bench.reporting.report import Report, break_interval, write_report
+from t2m_bench.reporting.report import SUPPLEMENT_NAME, Report, break_interval, write_report
 from t2m_bench.reporting.results import find_results, load_crops, load_experiment
 from t2m_bench.reporting.table import Table
 from t2m_bench.reporting.training_cost import make_runs_table
@@ -38,12 +38,12 @@ class Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
-        self.pictures: list[dict[str, str | None]] = []
+        self.figures: list[str | None] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value for name, value in attrs if name in {"src", "href"} and value]
-        if tag == "img":
-            self.pictures.append(dict(attrs))
+        if tag == "svg":
+            self.figures.append(dict(attrs).get("aria-label"))
 
 
 @pytest.fixture(scope="session")
@@ -71,12 +71,17 @@ def test_a_measure_that_an_arm_s_tables_have_no_column_of_is_missing_in_the_repo
 
 
 def test_every_part_and_format_is_written(written: Report) -> None:
-    page, reader = written.paths["html"].read_text(), Reader()
-    reader.feed(page)
-    assert all(link.startswith(("data:", "#")) for link in reader.links), "one file, no network"
-    assert len(reader.pictures) == 6
-    assert all(picture["alt"] for picture in reader.pictures)
-    assert "&lt;b&gt;" in page
+    first, supplement = written.paths["html"], written.paths["html"].with_name(SUPPLEMENT_NAME)
+    drawn: list[str] = []
+    for path in (first, supplement):
+        page, reader = path.read_text(), Reader()
+        reader.feed(page)
+        assert all(link.startswith(("data:", "#", "report")) for link in reader.links), "no network"
+        assert all(label for label in reader.figures)
+        assert "&lt;b&gt;" in page
+        assert "<b>" not in page
+        drawn += reader.figures
+    assert len(drawn) == sum(len(part.figures) for part in written.parts) == 8, "each figure once"
     (warning,) = [text for text in written.warnings if is_named(text, "mini")]
     check_names(warning, "MedSAM")
     assert warning in page
@@ -85,6 +90,7 @@ def test_every_part_and_format_is_written(written: Report) -> None:
     for figure in (figure for part in written.parts for figure in part.figures):
         assert f"figures/{figure.name}.png" in text
         assert (folder / "figures" / f"{figure.name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / "figures" / f"{figure.name}.pdf").read_bytes().startswith(b"%PDF")
     for table in written.tables:
         assert len(pd.read_csv(folder / "tables" / f"{table.name}.csv")) == len(table.numbers)
         assert (folder / "tables" / f"{table.name}.tex").is_file()
@@ -94,8 +100,9 @@ def test_every_part_and_format_is_written(written: Report) -> None:
 
 def test_what_makes_the_figures_less_stands_before_the_first(written: Report) -> None:
     page = written.paths["html"].read_text()
-    assert page.index("fold 2: 3 leaks") < page.index("<table")
-    assert page.index("hierarchical 20") < page.index("<table")
+    assert page.index("fold 2: 3 leaks") < page.index("<figure")
+    supplement = written.paths["html"].with_name(SUPPLEMENT_NAME).read_text()
+    assert supplement.index("hierarchical 20") < supplement.index("<table")
     assert all(is_named(table.note, "Leakage") for table in written.tables)
     assert all(table.numbers["leakage_allowed"].all() for table in written.tables)
     assert all(verdict.headline.endswith(LEAKAGE_MARK) for verdict in written.verdicts)
