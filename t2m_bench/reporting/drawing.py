@@ -24,7 +24,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 """Every series has its own colour and its own marker or dash, so that a print in grey can be read."""
 
-ESTIMATE, LABEL = "estimate", "label"
+ESTIMATE, LABEL = "estimate", "row-name"
 """Names of text in a figure, `text.set_gid(ESTIMATE)`, which become its classes in a page."""
 
 _LEFT_OUT = (

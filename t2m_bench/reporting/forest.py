@@ -140,6 +140,7 @@ def draw_bars(axes: Any, bars: Sequence[Bar], margin: float, colour: str, has_nu
     axes.set_ylim(-len(bars) + 0.45, 0.75)
     axes.margins(x=0.06)
     axes.set_yticks([])
-    axes.spines[["left", "top", "right"]].set_visible(False)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name == "bottom")
     axes.tick_params(labelsize=8)
     axes.xaxis.label.set_size(8)

@@ -95,6 +95,10 @@ def test_every_part_and_format_is_written(written: Report) -> None:
         assert len(pd.read_csv(folder / "tables" / f"{table.name}.csv")) == len(table.numbers)
         assert (folder / "tables" / f"{table.name}.tex").is_file()
     assert FOOTNOTE in text
+    first_table, first_figure = (
+        written.paths["tex"].read_text().index(name) for name in ("tab:page-one", "fig:forest")
+    )
+    assert max(first_table, first_figure) < written.paths["tex"].read_text().index("tab:arms")
     assert not any(part.lacks for part in written.parts)
 
 
