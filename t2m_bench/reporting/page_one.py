@@ -18,6 +18,7 @@ from t2m_bench.reporting.completeness import find_asked_method
 from t2m_bench.reporting.drawing import Figure
 from t2m_bench.reporting.forest import Bar, draw_forest, list_costs, list_gains, make_forest_table
 from t2m_bench.reporting.gain_strata import draw_gain_strata, list_gain_strata, make_gain_strata_table
+from t2m_bench.reporting.measure_columns import ArmRows, compare_location
 from t2m_bench.reporting.provenance import list_grave_warnings
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import (
@@ -26,12 +27,15 @@ from t2m_bench.reporting.table import (
     Table,
     flatten_contrast,
     make_table,
+    show_change,
     show_contrast,
     show_estimate,
+    show_interval,
     show_percent,
 )
 from t2m_bench.reporting.verdicts import Verdict
 from t2m_bench.statistics.intervals import compute_patient_means, estimate_mean
+from t2m_bench.statistics.paired_location import PairedLocation, estimate_location
 
 DIGITS = 3
 
@@ -143,7 +147,7 @@ def make_page_table(results: Results, method: str | None) -> Table:
         estimate = estimate_mean(compute_patient_means(main, DICE), rng)
         compared = method if arm != method else None
         gain = compare_arms(results, compared, arm) if compared else None
-        distance = compare_arms(results, compared, arm, measure=HD95) if compared else None
+        distance = _compare_distance(results, compared, arm, unit)
         dice = main.groupby("case")[DICE].mean()
         failed = float((dice < FAILED).mean())
         lost = dice - results.select_main(compared).groupby("case")[DICE].mean() if compared else dice.iloc[:0]
@@ -153,7 +157,7 @@ def make_page_table(results: Results, method: str | None) -> Table:
                 label,
                 show_estimate(estimate, DIGITS),
                 show_contrast(gain, DIGITS),
-                show_contrast(distance, 1),
+                _show_location(distance),
                 show_percent(failed, signed=False),
                 " / ".join(show_percent(share, signed=False) for share in shares) if compared else ABSENT,
             )
@@ -161,7 +165,7 @@ def make_page_table(results: Results, method: str | None) -> Table:
         numbers.append(
             {"model": label, "arm": arm, DICE: estimate.mean, "dice_low": estimate.low, "dice_high": estimate.high}
             | flatten_contrast("gain", gain)
-            | flatten_contrast("hd95_difference", distance)
+            | {"hd95_difference": distance.difference, "hd95_low": distance.low, "hd95_high": distance.high}
             | {"failed": failed, "loses_more_than_margin": shares[0], "loses_more_than_0.1": shares[1]}
         )
     columns = (
@@ -174,6 +178,20 @@ def make_page_table(results: Results, method: str | None) -> Table:
     )
     note = "Each row is a model; differences are the text-guided model minus that row, case by case."
     return make_table("page_one", "Models compared", note, columns, rows, numbers)
+
+
+def _compare_distance(results: Results, compared: str | None, arm: str, unit: str) -> PairedLocation:
+    """Return how an arm's HD95 differs from another's, patient by patient, given these trained models."""
+    rows, other = (results.select_main(name) if name else None for name in (compared, arm))
+    if rows is None or other is None:
+        return estimate_location(np.empty(0))
+    rows, other = (part[part["distance_unit"] == unit] for part in (rows, other))
+    return compare_location(ArmRows(rows, other, unit), HD95)
+
+
+def _show_location(location: PairedLocation) -> str:
+    interval = show_interval(location.low, location.high, digits=1)
+    return show_change(location.difference, 1) + ("" if interval == ABSENT else f" {interval}")
 
 
 def _list_models(results: Results, method: str | None) -> list[tuple[str, str]]:

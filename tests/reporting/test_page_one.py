@@ -76,7 +76,7 @@ def test_the_table_says_what_was_planted(page: PageOne) -> None:
     assert list(numbers.index) == ["floor_class_mask", "baseline", "text_free", "label", "hierarchical"]
     for arm in numbers.index[:-1]:
         assert numbers.loc[arm, "gain"] == pytest.approx(GAIN["hierarchical"] - GAIN[arm], abs=0.005)
-        assert numbers.loc[arm, "hd95_difference"] == pytest.approx(-60 * numbers.loc[arm, "gain"], abs=0.01)
+        assert numbers.loc[arm, "hd95_difference"] == pytest.approx(-60 * numbers.loc[arm, "gain"], abs=0.1)
     assert np.isnan(numbers.loc["hierarchical", "gain"])
     assert (numbers["failed"] == 0).all()
     assert numbers.loc["baseline", "loses_more_than_margin"] < 0.1
