@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from simulated_suite import Suite
 
-TRAINED = ("text_free", "text_free_one_level", "label", "gated", "hierarchical")
+TRAINED = ("text_free", "label", "gated", "hierarchical", "text_free_one_level")
 ARMS = ("floor_ellipse", "floor_class_mask", "baseline", *TRAINED)
 
 

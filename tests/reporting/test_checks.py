@@ -47,7 +47,7 @@ def test_a_case_that_every_arm_lacks_in_a_condition_is_no_error(experiment: Path
     for path in experiment.glob("*-fold1-seed*/cases.parquet"):
         table = pd.read_parquet(path)
         rewrite(path, ~((table["case"] == table["case"].iloc[0]) & (table["condition"] == "wrong")))
-    assert len(load_experiment(experiment).arms) == 7
+    assert len(load_experiment(experiment).arms) == 8
 
 
 def test_a_case_that_no_table_of_its_fold_has_is_missed_too(experiment: Path) -> None:

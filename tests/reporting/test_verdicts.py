@@ -15,7 +15,7 @@ from t2m_bench.reporting.results import Results, load_experiment
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
 from t2m_bench.statistics.decision import Outcome, Reason, Size
 
-ARMS = ("baseline", "text_free", "text_free_one_level", "label", "gated", "hierarchical")
+ARMS = ("baseline", "text_free", "label", "gated", "hierarchical", "text_free_one_level")
 TIGHT = {"tight": 0.0}
 
 
@@ -199,7 +199,7 @@ def shift(results: Results, by: float) -> pd.Series:
 
 
 def test_the_verdict_names_what_the_rest_of_the_family_found(tmp_path: Path) -> None:
-    suite = Suite(ARMS, patients=24, boxes={"tight": 0.0, "loose_20": 0.05}, help_=0.03)
+    suite = Suite(ARMS, patients=24, boxes={"tight": 0.0, "loose_20": 0.05}, help_=0.03, draw=8)
     suite.gain = suite.gain | {"gated": suite.gain["text_free"] - 0.03}
     sentences = find(load_experiment(suite.write(tmp_path)))["help"].sentences
     (of_gated,) = [sentence for sentence in sentences if is_named(sentence, "gated")]
