@@ -60,7 +60,9 @@ def test_an_adapter_trains_on_slices_and_is_asked_wrong_texts(experiment: Experi
     table = load_results(experiment.folder / summary["run"] / "cases.parquet")
     right = table[(table["condition"] == "right") & (table["box"] == "tight")]
     assert set(right["case"]) == set(experiment.prepared.splits.test)
-    assert right["dice"].between(0.3, 1.0).all()
+    frozen = load_results(experiment.folder / "reference-fold1" / "cases.parquet")
+    baseline = frozen[(frozen["arm"] == "baseline") & (frozen["box"] == "tight")]
+    assert right["dice"].mean() > baseline["dice"].mean(), "mini never saw a bright lesion; one epoch teaches some"
     assert {"wrong", "wrong:t_stage", "wrong:histology", "swap:histology=NSCLC NOS"} <= set(table["condition"])
     assert table["text_class"].str.contains(r"^\w+ \+ ", regex=True).all(), "both fields, joined"
     noted = json.loads((experiment.folder / "experiment.json").read_text())
@@ -70,7 +72,6 @@ def test_an_adapter_trains_on_slices_and_is_asked_wrong_texts(experiment: Experi
     assert "W1500 L-600" in noted["audit"]["selection"]
     assert set(noted["audit"]["classes_by_field"]) == {"t_stage", "histology"}
     assert 0.0 <= noted["audit"]["size_auc"] <= 1.0
-    assert (experiment.folder / "reference-fold1" / "cases.parquet").is_file()
 
 
 def test_no_identifier_of_the_source_leaves_the_manifest(experiment: Experiment, runs: Path) -> None:
