@@ -753,6 +753,8 @@ def main() -> None:
     # wherever other work shares the processors
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     keep_outputs()
+    from t2m_bench.cluster.unfinished import end_process, is_waiting
+
     code, message = _run_verb()
     lost = find_loss(sys.stdout)
     if code == 0 and lost:
@@ -760,4 +762,6 @@ def main() -> None:
         message = f"standard output could not be written ({lost}); all other work of this command is done"
     if message:
         _say(f"t2m-bench: {message}", sys.stderr)
+    if is_waiting():
+        end_process(code)
     sys.exit(code)

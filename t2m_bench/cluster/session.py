@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from t2m_bench.cluster.unfinished import is_waiting
 from t2m_bench.errors import ClusterError, StoppedError, WorkersLostError, find_first_line
 from t2m_bench.training.launcher_variables import hide_launchers
 
@@ -70,7 +71,8 @@ def ray_session(processes: int, cpus: float, gpus: float = 0) -> Iterator[None]:
         _check_room(processes, cpus, gpus)
         yield
     finally:
-        ray.shutdown()
+        if not is_waiting():
+            ray.shutdown()
 
 
 def _start() -> None:

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
@@ -16,6 +15,7 @@ import torch
 
 from t2m_bench.cluster.session import count_room, list_node_resources, ray_session
 from t2m_bench.cluster.stop import StopCall, make_stop_flag, poll_stop_flag
+from t2m_bench.cluster.unfinished import start_wait
 from t2m_bench.errors import UserError, WorkersLostError, find_last_line
 from t2m_bench.files import explain
 from t2m_bench.recipe.schema import ClusterSection
@@ -86,7 +86,7 @@ def fit_apart(trainer: Any) -> Future[None]:
         else:
             fitted.set_result(None)
 
-    threading.Thread(target=fit, daemon=True).start()
+    start_wait(fit)
     return fitted
 
 
