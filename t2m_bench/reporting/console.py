@@ -21,6 +21,9 @@ FULL_WIDTH = 190
 FULL_PARTS = ("headline", "counterfactuals", "ladder", "runs", "search")
 """The parts that the full form prints; the rest is in the files."""
 
+BRIEF_REASONS = 2
+"""Verdicts that a brief report shows with figures: whether the text helps, and whether the model relies on it."""
+
 BRIEF_DIGITS = 3
 
 
@@ -31,9 +34,9 @@ def print_report(report: Report, full: bool = False) -> None:
         full: print the main tables with intervals of everything and each verdict with all its reasons.
     """
     width = find_width()
-    for verdict in report.verdicts:
+    for number, verdict in enumerate(report.verdicts):
         print(wrap(f"{verdict.question} {verdict.headline}", width))
-        for sentence in verdict.sentences if full else verdict.sentences[:1]:
+        for sentence in verdict.sentences if full else verdict.sentences[: number < BRIEF_REASONS]:
             print(wrap(sentence, width, indent="  "))
     for table in _list_tables(report, full):
         _print_table(table, full)
@@ -43,7 +46,7 @@ def print_report(report: Report, full: bool = False) -> None:
     paths = list(report.paths.values())
     first = report.paths.get("html", paths[0])
     beside = ", ".join(path.name for path in paths if path != first)
-    print_sentence(f"report: {first}" + (f" (beside it: {beside})" if beside else ""))
+    print_sentence(f"report: {first}" + (f" (beside it: {beside})" if beside and full else ""))
     if not full:
         print_sentence(f"every table and reason: t2m-bench report {shlex.quote(str(first.parents[1]))} --full")
 
@@ -102,6 +105,7 @@ def _print_table(table: Table, full: bool) -> None:
         caption=table.note or None,
         caption_justify="left",
         box=box.HEAVY_HEAD if full else box.SIMPLE_HEAD,
+        show_edge=full,
     )
     for number, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
