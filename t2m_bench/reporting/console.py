@@ -40,8 +40,9 @@ def print_report(report: Report, full: bool = False) -> None:
             print(wrap(sentence, width, indent="  "))
     for table in _list_tables(report, full):
         _print_table(table, full)
-    for warning in report.warnings:
-        print(wrap(f"Note: {warning}", width))
+    notes = report.warnings if full else [" ".join(report.warnings)] if report.warnings else []
+    for note in notes:
+        print(wrap(f"Note: {note}", width))
     # paths and commands are copied, so a log keeps them whole
     paths = list(report.paths.values())
     first = report.paths.get("html", paths[0])
