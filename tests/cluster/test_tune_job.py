@@ -94,6 +94,22 @@ def wait_for(place: Path, name: str, process: subprocess.Popen[str], finished: i
     pytest.fail(f"ended too early: {process.communicate()}")
 
 
+def kill_running_trial(place: Path, name: str, driver: int, trial: int) -> int:
+    """Kill the process of this trial or of a later one and return the trial's number.
+
+    A short trial may end before it is seen to run: its process is halted first, and killed only while it is at work.
+    """
+    while True:
+        pid = find_trial_process(driver)
+        os.kill(pid, signal.SIGSTOP)
+        running = [one.number for one in load(place, name).trials if one.state is TrialState.RUNNING and one.params]
+        if running and running[0] >= trial:
+            os.kill(pid, signal.SIGKILL)
+            return running[0]
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.1)
+
+
 def find_trial_process(driver: int) -> int:
     """Return the process that trains a trial, once that of the trial before is gone.
 
@@ -164,9 +180,10 @@ def test_a_killed_trial_is_failed_with_its_reason_and_ctrl_c_leaves_a_study_that
     path = write_sweep(place, "c", **long)
     process = start(place, path, "optim.epochs=20", "--trials", "4")
     wait_for(place, "c", process, 1, epochs=1)  # the second trial's own process is at work
-    os.kill(find_trial_process(process.pid), signal.SIGKILL)
-    wait_for(place, "c", process, 2)  # the study went on
-    assert [trial.state.name for trial in load(place, "c").trials][:2] == ["COMPLETE", "FAIL"]
+    number = kill_running_trial(place, "c", process.pid, 1)
+    wait_for(place, "c", process, number + 1)  # the study went on
+    states = [trial.state.name for trial in load(place, "c").trials]
+    assert states[: number + 1] == ["COMPLETE"] * number + ["FAIL"]
     process.send_signal(signal.SIGINT)
     _, _, errors = finish(process, code=130)
     check_names(errors, "SIGINT")

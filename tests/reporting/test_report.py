@@ -199,7 +199,7 @@ def test_a_report_fits_a_log(written: Report, capsys: pytest.CaptureFixture[str]
     help_ = written.verdicts[0]
     unwrapped = " ".join(printed.split())
     assert all(part in unwrapped for part in (help_.question, help_.headline.split(" (")[0]))
-    assert "report.md" in printed
+    assert "report.html" in printed
     assert max(map(len, printed.splitlines()[:20])) <= 190
 
 
