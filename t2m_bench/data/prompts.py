@@ -10,12 +10,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from t2m_bench.errors import RecipeError
+from t2m_bench.recipe import conditions
 from t2m_bench.recipe.typed_yaml import describe_fault
 from t2m_bench.recipe.yaml_text import parse_yaml
 
 FOLDER = Path(__file__).parent / "prompt_files"
 FAMILIES = ("category", "typical")
-UNKNOWN = "unknown"
+UNKNOWN = conditions.UNKNOWN
+"""The class of a text field that the source does not give; each prompt file has sentences for it."""
 
 Use = Literal["training", "held_out"]
 Sentences = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from t2m_bench.data.case import Case
-from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
-from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, RIGHT
+from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, PREDICTED, RIGHT, UNKNOWN
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import TIGHT
 
@@ -192,7 +191,7 @@ def draw_random(asked: Asked) -> Iterator[Drawn]:
 
 def draw_unknown(asked: Asked) -> Iterator[Drawn]:
     """Say that every field is unknown."""
-    yield asked.give("unknown", dict.fromkeys(asked.case.text_fields, UNKNOWN))
+    yield asked.give(UNKNOWN, dict.fromkeys(asked.case.text_fields, UNKNOWN))
 
 
 def draw_wrong(asked: Asked) -> Iterator[Drawn]:
@@ -223,7 +222,7 @@ def draw_predicted(asked: Asked) -> Iterator[Drawn]:
     """Give the class that a probe predicts from box and embedding."""
     predicted = asked.asking.predicted.get(asked.case.case_id)
     if predicted is not None and asked.is_known:
-        yield asked.give("predicted", predicted)
+        yield asked.give(PREDICTED, predicted)
 
 
 def _draw_donor(case: Case, cases: Sequence[Case], fields: tuple[str, ...], rng: np.random.Generator) -> Case | None:

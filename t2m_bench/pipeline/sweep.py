@@ -18,7 +18,7 @@ from t2m_bench.pipeline.bench import bench
 from t2m_bench.pipeline.preflight import check_folders, check_packages
 from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.pipeline.train import Experiment, gather
-from t2m_bench.recipe.arms import REFERENCE_ARM
+from t2m_bench.recipe.arms import ARMS, LEVELS, REFERENCE_ARM
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.recipe.typed_yaml import list_values, set_dotted
@@ -297,9 +297,10 @@ def _refit(recipe: Recipe, studies: Mapping[str, str], folder: Path, terminal: T
 def make_free_sweep(loaded: LoadedSweep, trials: int) -> LoadedSweep | None:
     """Return the sweep over the axes that text_free has, of so many trials; None where it has none of them."""
     sweep = loaded.sweep
+    unread = ("prompts.", *(f"adapter.{level}." for level in LEVELS if level not in ARMS.find(FREE).levels))
     space: dict[str, Any] = {}
     for name, axis in sweep.space.items():
-        idle = name == "adapter.kind" or name in CONTRASTIVE or name.startswith(("adapter.gated.", "prompts."))
+        idle = name in ("adapter.kind", *CONTRASTIVE) or name.startswith(unread)
         when = {other: values for other, values in axis.when.items() if other != "adapter.kind"}
         if not idle and all(other in space for other in when):
             space[name] = axis.model_copy(update={"when": when}).model_dump(exclude_defaults=True)

@@ -32,7 +32,10 @@ DEFAULT_ARMS = (REFERENCE_ARM, "gated", DEFAULT_ARM)
 UNTRAINED_ARMS = ("floor_box", "floor_ellipse", "floor_mean_mask", "floor_class_mask", "baseline")
 """Rows of results beside the arms: shapes drawn in the box, and the frozen model alone."""
 
-LEVELS = ("gated", "coarse", "fine")
+ONE_LEVEL = "gated"
+"""The section of `adapter` for arms with one level; the arm `gated` is called after it."""
+
+LEVELS = (ONE_LEVEL, "coarse", "fine")
 """The sections of `adapter` that describe a level."""
 
 

@@ -20,6 +20,12 @@ PARAPHRASE = "paraphrase"
 SWAP = "swap"
 """The condition behind the swap matrix; in results each is SWAP:FIELD=CLASS."""
 
+UNKNOWN = "unknown"
+"""The class of a text field that the source does not give, and the condition that says so of every field."""
+
+PREDICTED = "predicted"
+"""The condition that gives the class a probe predicts; probe.json keeps these classes under the same name."""
+
 
 @dataclass(frozen=True)
 class ConditionEntry:
@@ -104,12 +110,12 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             label="held-out wording of the right text",
             needs_sentences=True,
         ),
-        ConditionEntry(name="unknown", draw=f"{_DRAWS}draw_unknown", label="text says unknown", gives_unknown=True),
+        ConditionEntry(name=UNKNOWN, draw=f"{_DRAWS}draw_unknown", label="text says unknown", gives_unknown=True),
         ConditionEntry(
             name="random", draw=f"{_DRAWS}draw_random", label="random vector of equal norm", needs_sentences=True
         ),
         ConditionEntry(
-            name="predicted",
+            name=PREDICTED,
             draw=f"{_DRAWS}draw_predicted",
             label="class that the image predicts (probe)",
             uses_probe=True,
@@ -118,7 +124,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
     reserved=(NO_TEXT,),
 )
 
-DEFAULT_CONDITIONS = (RIGHT, WRONG, SWAP, "other_patient", PARAPHRASE, "unknown", "random", "predicted")
+DEFAULT_CONDITIONS = (RIGHT, WRONG, SWAP, "other_patient", PARAPHRASE, UNKNOWN, "random", PREDICTED)
 """Conditions of a recipe that names none; those of other packages are used where a recipe names them."""
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from t2m_bench.recipe.arms import ARMS, DEFAULT_ARM, DEFAULT_ARMS, LEVELS, UNTRAINED_ARMS
+from t2m_bench.recipe.arms import ARMS, DEFAULT_ARM, DEFAULT_ARMS, LEVELS, ONE_LEVEL, UNTRAINED_ARMS
 from t2m_bench.recipe.conditions import CONDITIONS, DEFAULT_CONDITIONS, RIGHT
 from t2m_bench.recipe.datasets import DATA_SETS, DEFAULT_DATA_SET
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
@@ -226,7 +226,7 @@ PUBLISHED_ADAPTER: dict[str, Any] = {
     "norm": "output",
     "start": "unscaled",
     "inner_width": IMAGE_WIDTH,
-    "gated": {"tokens": 1, "heads": 1, "gate_init": _sigmoid(1.0)},
+    ONE_LEVEL: {"tokens": 1, "heads": 1, "gate_init": _sigmoid(1.0)},
     "coarse": {"tokens": 1, "heads": 4, "gate_init": _sigmoid(0.5)},
     "fine": {"tokens": 2, "heads": 8, "gate_init": _sigmoid(0.8)},
 }

@@ -28,6 +28,7 @@ from t2m_bench.models.arm import Arm, BuildContext, Built
 from t2m_bench.models.sam import FileStamp, FrozenDecoder, load_decoder
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.recipe.arms import ARMS, ArmEntry, Texts
+from t2m_bench.recipe.conditions import PREDICTED
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.training.compiling import NOT_ASKED
@@ -81,7 +82,7 @@ class FoldData:
         command = "Remove the folder and run the same command."
         probe = load_json(self.reference / PROBE_NAME, command)
         boxes = load_json(self.reference / BOXES_NAME, command)
-        by_field = {name: found["predicted"] for name, found in probe["fields"].items()}
+        by_field = {name: found[PREDICTED] for name, found in probe["fields"].items()}
         # a field that could not be predicted is given as unknown: its own value is what the image does not tell
         predicted = {
             case.case_id: {
