@@ -19,6 +19,7 @@ from t2m_bench.data.images import load_mask
 from t2m_bench.embedding.shards.reader import CaseSource
 from t2m_bench.evaluation.conditions import Question, QuestionSet
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
+from t2m_bench.evaluation.predicted_masks import encode_mask, gather_masks
 from t2m_bench.metrics.measures import (
     is_measured_in_full,
     list_always_measured,
@@ -78,11 +79,13 @@ class Answers:
     Attributes:
         scores: (Q, M) float64, in the order of `list_measured`.
         crops: (shown, CROP_SIDE, CROP_SIDE) bool, the predictions of the questions that are shown.
+        masks: each question's prediction as `encode_mask` makes it; empty where they were not to be kept.
     """
 
     scores: NDArray[np.float64]
     crops: NDArray[np.bool_]
     cost: Cost
+    masks: tuple[bytes, ...] = ()
 
     def to_rows(
         self, questions: Sequence[Question], constant: Mapping[str, Any], fields: Sequence[str]
@@ -147,7 +150,12 @@ class Evaluator:
     ranks: EvaluationGroup
 
     def answer(
-        self, arm: Arm | None, question_set: QuestionSet, shown: Sequence[int] = (), dice_alone: bool = False
+        self,
+        arm: Arm | None,
+        question_set: QuestionSet,
+        shown: Sequence[int] = (),
+        dice_alone: bool = False,
+        keep_masks: bool = False,
     ) -> Answers:
         """Answer each question; every rank returns all answers.
 
@@ -155,6 +163,7 @@ class Evaluator:
             arm: None for the frozen model alone.
             shown: positions of the questions whose predictions are returned as crops.
             dice_alone: leave the slower measures out, as for a validation in every epoch.
+            keep_masks: return every prediction.
         """
         start, device = time.monotonic(), self.ranks.device
         main, rest, number_of = _find_distinct(question_set.questions)
@@ -166,6 +175,7 @@ class Evaluator:
         pictured = {number_of[question_set.questions[position].key]: place for place, position in enumerate(shown)}
         scores = torch.zeros(len(main) + len(rest), len(list_measured()), dtype=torch.float64, device=device)
         crops = torch.zeros(len(shown), CROP_SIDE, CROP_SIDE, dtype=torch.uint8, device=device)
+        kept: dict[int, bytes] = {}
         finished = []
         for part in (main, rest):
             share = share_positions(len(part), self.ranks.rank, self.ranks.world_size)
@@ -176,12 +186,18 @@ class Evaluator:
                     number, case = number_of[question.key], question.case
                     measured = measure_mask(mask, reference, case.box_xyxy, case.spacing_mm, number in in_full)
                     scores[number] = torch.tensor(list(measured.values()), dtype=torch.float64, device=device)
+                    if keep_masks:
+                        kept[number] = encode_mask(mask)
                     if number in pictured:
                         crops[pictured[number]] = torch.from_numpy(cut_out(mask, case.box_xyxy)).to(crops)
             finished.append(time.monotonic() - start)
         cost = Cost(len(question_set.questions), len(number_of), finished[1], len(main), finished[0])
+        every = gather_masks(kept, len(number_of), self.ranks) if keep_masks else []
         return Answers(
-            self._spread(scores, question_set.questions, number_of), self.ranks.sum(crops).cpu().numpy() > 0, cost
+            self._spread(scores, question_set.questions, number_of),
+            self.ranks.sum(crops).cpu().numpy() > 0,
+            cost,
+            tuple(every[number_of[question.key]] for question in question_set.questions if keep_masks),
         )
 
     def _spread(

@@ -18,6 +18,7 @@ from t2m_bench.data.prompts import UNKNOWN, Use
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import EvaluationSpec
+from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME
 from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
 from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import FileStamp
@@ -310,7 +311,8 @@ def write_reference_once(job: Job, terminal: Terminal) -> None:
         drawn = job.data.reference / BOXES_NAME
         there = {TIGHT, *load_json(drawn, f"Remove {drawn} and run the same command.")} if drawn.is_file() else set()
         wanted = [*job.data.asking.boxes, *sorted(there - set(job.data.asking.boxes))]
-        if not set(wanted) <= there & find_scored_boxes(job.data.reference):
+        lacks_masks = job.suite.bench.keep_masks and not (job.data.reference / PREDICTED_NAME).is_file()
+        if lacks_masks or not set(wanted) <= there & find_scored_boxes(job.data.reference):
             with terminal.watch(f"fold {job.recipe.dataset.test_fold}: boxes, probe, floors and baseline"):
                 write_reference(job, wanted)
             terminal.say(f"wrote {job.data.reference}: boxes, probe, floors and baseline")

@@ -403,6 +403,8 @@ class BenchSection(Section):
     """Entries of the table of conditions."""
     boxes: Annotated[tuple[str, ...], NO_REPEATS] = (TIGHT, "jitter_20", "loose_20")
     """Boxes to ask with: tight, jitter_P, loose_P, shift_P (P percent)."""
+    keep_masks: bool = False
+    """Whether every predicted mask is kept at the image's own resolution, in predicted_masks.parquet of its run."""
 
     @model_validator(mode="after")
     def _knows_its_names(self) -> "BenchSection":

@@ -1,5 +1,6 @@
 """Decides whether a run is finished, and with it what `train` and `bench` reuse."""
 
+from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME
 from t2m_bench.files import load_json
 from t2m_bench.metrics.results import RESULTS_NAME
 from t2m_bench.recipe.defaults import load_first_suite
@@ -8,11 +9,13 @@ from t2m_bench.runs.setup import Job
 
 
 def is_finished(job: Job) -> bool:
-    """Return whether the run is trained and has answered all that it is asked now.
+    """Return whether the run is trained, has answered all that it is asked now, and kept its masks where it should.
 
     Where the recipe names no conditions or boxes, those that became a default after the run are not asked of it.
     """
     if not ((job.run_folder / RUN_NAME).is_file() and (job.run_folder / RESULTS_NAME).is_file()):
+        return False
+    if job.suite.bench.keep_masks and not (job.run_folder / PREDICTED_NAME).is_file():
         return False
     noted = load_json(job.run_folder / RUN_NAME, "Train again with the same command.")
     default_then = noted.get("default_suite", load_first_suite())

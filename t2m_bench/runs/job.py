@@ -14,6 +14,7 @@ from t2m_bench.data.boxes import Boxes
 from t2m_bench.evaluation.conditions import Question, QuestionSet, ask_right, ask_without_text, build_questions
 from t2m_bench.evaluation.crops import find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Answers
+from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME, write_predicted
 from t2m_bench.files import write_json
 from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.models.arm import count_trainable_parameters
@@ -123,10 +124,13 @@ def evaluate(bench: RunContext, progress: Progress, test: FinalExam) -> None:
     load_best_adapter(job.run_folder, bench.arm, progress)
     question_set = test.question_set
     shown = find_shown(question_set.questions)
-    answers = replace(bench.evaluator, boxes=test.boxes).answer(bench.arm, question_set, list(shown.values()))
+    evaluator, keep_masks = replace(bench.evaluator, boxes=test.boxes), job.suite.bench.keep_masks
+    answers = evaluator.answer(bench.arm, question_set, list(shown.values()), keep_masks=keep_masks)
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_main:
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
+        if keep_masks:
+            write_predicted(job.run_folder / PREDICTED_NAME, question_set.questions, answers.masks)
         write_results(
             job.run_folder / RESULTS_NAME, answers.to_rows(question_set.questions, job.describe(), job.data.fields)
         )

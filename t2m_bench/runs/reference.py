@@ -15,6 +15,7 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import ask_without_text, compute_same_class_share
 from t2m_bench.evaluation.crops import cut_out, find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
+from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME, write_predicted
 from t2m_bench.evaluation.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.files import write_json
 from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
@@ -53,7 +54,8 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     question_set = ask_without_text(test_cases, [TIGHT, *drawn])
     shown = find_shown(question_set.questions)
     evaluator = Evaluator(job.data.root, frozen.source, frozen.segmenter, frame, drawn, ranks)
-    answers = evaluator.answer(None, question_set, list(shown.values()))
+    keep_masks = job.suite.bench.keep_masks
+    answers = evaluator.answer(None, question_set, list(shown.values()), keep_masks=keep_masks)
     rows += answers.to_rows(
         question_set.questions, untrained("baseline", dataset.kind, dataset.test_fold), job.data.fields
     )
@@ -63,6 +65,8 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
         crops[f"{case.case_id}/mask"] = cut_out(load_mask(job.data.root, case), case.box_xyxy)
     write_crops(folder / CROPS_NAME, crops)
     write_crops(folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
+    if keep_masks:
+        write_predicted(folder / PREDICTED_NAME, question_set.questions, answers.masks)
     write_results(folder / RESULTS_NAME, rows)  # last: its presence says that the folder is whole
 
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.multiprocessing as mp
+from messages import raises_naming
 from PIL import Image
 from ranks_bench import (
     CASE_IDS,
@@ -22,10 +24,20 @@ from ranks_bench import (
 from t2m_bench.data.boxes import draw_boxes
 from t2m_bench.data.case import Case
 from t2m_bench.data.frame import Frame
+from t2m_bench.data.images import load_mask
+from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import EvaluationSpec, Question, QuestionSet, build_questions
 from t2m_bench.evaluation.crops import CROP_SIDE, cut_out
 from t2m_bench.evaluation.evaluate import Evaluator
+from t2m_bench.evaluation.predicted_masks import (
+    PREDICTED_NAME,
+    decode_mask,
+    encode_mask,
+    load_predicted,
+    write_predicted,
+)
 from t2m_bench.metrics.measures import list_measured
+from t2m_bench.metrics.overlap import compute_dice
 from t2m_bench.training.process_group import ProcessGroup
 
 WRONG = {"birads": {"2": "5", "3": "5", "4": "2", "5": "2"}}
@@ -58,8 +70,15 @@ def make_evaluator(root: Path, cases: list[Case]) -> Evaluator:
 def answer_here(root: Path, cases: list[Case]) -> dict[str, torch.Tensor]:
     recipe = make_recipe()
     question_set = build_questions(cases, make_batches(recipe).texts, make_asking(cases))
-    found = make_evaluator(root, cases).answer(make_adapter(recipe), question_set, shown=[0, 7, 20])
-    return {"scores": torch.from_numpy(found.scores), "crops": torch.from_numpy(found.crops)}
+    evaluator = make_evaluator(root, cases)
+    found = evaluator.answer(make_adapter(recipe), question_set, shown=[0, 7, 20], keep_masks=True)
+    asked = zip(question_set.questions, found.masks, strict=True)
+    masks = [decode_mask(counts.decode(), q.case.height, q.case.width).flatten() for q, counts in asked]
+    return {
+        "scores": torch.from_numpy(found.scores),
+        "crops": torch.from_numpy(found.crops),
+        "masks": torch.from_numpy(np.concatenate(masks)),
+    }
 
 
 def _run(rank: int, world_size: int, port: int, root: Path, cases: list[Case]) -> None:
@@ -121,7 +140,48 @@ def test_ranks_answer_every_question_once(tmp_path: Path, world_size: int) -> No
     for rank in range(world_size):
         shared = torch.load(tmp_path / f"rank-{rank}.pt", weights_only=True)
         torch.testing.assert_close(shared["scores"], alone["scores"], atol=1e-3, rtol=1e-3, equal_nan=True)
-        assert (shared["crops"] != alone["crops"]).float().mean() < 1e-3
+        for name in ("crops", "masks"):
+            assert (shared[name] != alone[name]).float().mean() < 1e-3
+
+
+def test_kept_masks_give_the_scores_of_the_results_again(tmp_path: Path) -> None:
+    recipe, cases = make_recipe(), make_cases(tmp_path)
+    question_set = build_questions(cases, make_batches(recipe).texts, make_asking(cases, ("tight", "loose_20")))
+    answers = make_evaluator(tmp_path, cases).answer(make_adapter(recipe), question_set, keep_masks=True)
+    write_predicted(tmp_path / PREDICTED_NAME, question_set.questions, answers.masks)
+    table = load_predicted(tmp_path / PREDICTED_NAME)
+    assert len(table) == len(question_set.questions) > 2 * len(cases)
+    references = {case.case_id: load_mask(tmp_path, case) for case in cases}
+    dice = [
+        compute_dice(decode_mask(row.counts, row.height, row.width), references[row.case]) for row in table.itertuples()
+    ]
+    assert dice == answers.select("dice").tolist()
+    assert len(set(table["counts"])) > len(cases), "masks differ by text and box"
+
+
+def test_no_mask_is_kept_unasked_and_a_lost_table_is_named(tmp_path: Path) -> None:
+    recipe, cases = make_recipe(), make_cases(tmp_path)
+    question_set = build_questions(cases, make_batches(recipe).texts, make_asking(cases))
+    assert make_evaluator(tmp_path, cases).answer(make_adapter(recipe), question_set).masks == ()
+    path = tmp_path / PREDICTED_NAME
+    with raises_naming(RunFolderError, path, "bench.keep_masks"):
+        load_predicted(path)
+    path.write_bytes(b"PAR1 cut short")
+    with raises_naming(RunFolderError, path, "Parquet"):
+        load_predicted(path)
+    pd.DataFrame({"case": ["a"]}).to_parquet(path)
+    with raises_naming(RunFolderError, path, "condition"):
+        load_predicted(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (64, 1)])
+def test_masks_are_encoded_as_counted_by_hand(shape: tuple[int, int]) -> None:
+    """COCO counts down the columns, first of zeros, and writes five bits a character from 48 on."""
+    empty, full = np.zeros(shape, bool), np.ones(shape, bool)
+    assert decode_mask(encode_mask(empty).decode(), *shape).tolist() == empty.tolist()
+    assert decode_mask(encode_mask(full).decode(), *shape).tolist() == full.tolist()
+    hand = np.array([[0, 1, 0], [1, 1, 0]], bool)  # 0 1 | 1 1 | 0 0: one zero, three ones, two zeros
+    assert encode_mask(hand) == bytes([48 + 1, 48 + 3, 48 + 2])
 
 
 def test_a_crop_shows_the_box_in_the_middle_with_its_margin() -> None:

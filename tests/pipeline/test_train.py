@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from messages import check_names, raises_naming
@@ -21,6 +22,7 @@ from t2m_bench.data.phantoms.bus_bra import write_bus_bra_phantom
 from t2m_bench.embedding.shards.reader import EmbeddedBatch, ShardReader
 from t2m_bench.errors import LeakageError, RunFolderError, WeightsError
 from t2m_bench.evaluation.evaluate import Evaluator
+from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME, load_predicted
 from t2m_bench.locks import hold_lock
 from t2m_bench.metrics.floors import predict_ellipse
 from t2m_bench.metrics.overlap import compute_dice
@@ -172,10 +174,30 @@ def test_boxes_that_a_killed_process_drew_are_scored_by_the_next(
     assert load_results(reference / "cases.parquet").equals(table)
 
 
+def test_masks_are_kept_when_asked_later_without_training(experiment: Experiment, run: Path, runs: Path) -> None:
+    reference = experiment.folder / "reference-fold1"
+    assert not list(experiment.folder.rglob(PREDICTED_NAME))
+    trained = (run / "adapter.safetensors").stat().st_mtime_ns
+    raw = experiment.recipe.model_dump(mode="json")
+    raw["bench"] |= {"keep_masks": True}
+    asked = open_experiment(Recipe.model_validate(raw), runs, Terminal())
+    assert asked.folder == experiment.folder
+    train(asked, "gated", 0, Terminal(), StopRequest())
+    assert (run / "adapter.safetensors").stat().st_mtime_ns == trained
+    key = ["case", "condition", "box"]
+    for folder in (run, reference):
+        table, masks = load_results(folder / "cases.parquet"), load_predicted(folder / PREDICTED_NAME)
+        table = table[~table["arm"].str.startswith("floor_")]
+        assert masks[key].to_numpy().tolist() == table[key].to_numpy().tolist()
+    written = (run / PREDICTED_NAME).stat().st_mtime_ns
+    train(asked, "gated", 0, Terminal(), StopRequest())
+    assert (run / PREDICTED_NAME).stat().st_mtime_ns == written, "kept masks are reused"
+
+
 def read_all(path: Path) -> str:
     """Return a file's content as text, what is compressed in it too."""
     if path.suffix == ".parquet":
-        return load_results(path).to_csv()
+        return pd.read_parquet(path).to_csv()
     if path.suffix == ".npz":
         with zipfile.ZipFile(path) as archive:
             return " ".join(f"{name} {archive.read(name).decode('latin-1')}" for name in archive.namelist())
