@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from t2m_bench.errors import RecipeError
 from t2m_bench.recipe import conditions
 from t2m_bench.recipe.typed_yaml import describe_fault
-from t2m_bench.recipe.yaml_text import parse_yaml
+from t2m_bench.recipe.yaml_text import UnclearError, find_surrogate, parse_yaml
 
 FOLDER = Path(__file__).parent / "prompt_files"
 FAMILIES = ("category", "typical")
@@ -123,7 +123,11 @@ def load_prompts(name_or_path: str, family: str) -> PromptBook:
     path = shipped if shipped.is_file() else Path(name_or_path)
     try:
         text = path.read_text(encoding="utf-8")
-        content = _File.model_validate(parse_yaml(text))
+        raw = parse_yaml(text)
+        broken = find_surrogate(raw)
+        if broken is not None:
+            raise RecipeError(f"{path}: {broken!a} holds half a character (a surrogate); write it without.")
+        content = _File.model_validate(raw)
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
         raise RecipeError(f"prompts.file = {name_or_path}: no shipped file ({known}), no readable path.") from None
@@ -131,6 +135,8 @@ def load_prompts(name_or_path: str, family: str) -> PromptBook:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise RecipeError(f"{path}: {place}: {str(first['msg']).removeprefix('Value error, ')}") from None
+    except UnclearError as error:
+        raise RecipeError(f"{path}: {error}.") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {describe_fault(error)}. Correct the file.") from None
     return PromptBook(path.stem, family, hashlib.sha256(f"{family}\n{text}".encode()).hexdigest(), content)

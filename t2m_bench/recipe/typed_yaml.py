@@ -4,7 +4,8 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -22,7 +23,7 @@ from pydantic_core import PydanticCustomError, PydanticUndefined, to_jsonable_py
 from t2m_bench.errors import RecipeError, UserError
 from t2m_bench.files import expand_home
 from t2m_bench.recipe.defaults import REQUIRED, Value
-from t2m_bench.recipe.yaml_text import parse_yaml
+from t2m_bench.recipe.yaml_text import UnclearError, find_surrogate, parse_yaml
 
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """Seeds that torch's generators accept."""
@@ -63,29 +64,70 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _split_at_commas(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read `a,b` as the list [a, b] where a field takes a list: that is how one writes it on a command line."""
+    def _take_as_meant(cls, value: Any, info: ValidationInfo) -> Any:
+        """Split `a,b` where a field takes a list; refuse values that pydantic would turn into another type."""
         annotation = cls.model_fields[str(info.field_name)].annotation
-        takes_list = get_origin(annotation) is tuple
-        may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
-        if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
-            return [_load_part(part) for part in value.split(",")]
-        is_one = takes_list and isinstance(value, int | float) and not isinstance(value, bool)
-        return [value] if is_one else value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes true for 1, and so would pydantic."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
-            raise PydanticCustomError("truth", "true and false mean nothing here")
+        value = _split_at_commas(value, annotation)
+        types = set(_list_types(annotation))
+        for part in value if isinstance(value, list | tuple) else [value]:
+            _refuse_other_type(part, types)
         return value
+
+
+def _split_at_commas(value: Any, annotation: Any) -> Any:
+    """Read `a,b` as the list [a, b] where a field takes a list: that is how one writes it on a command line."""
+    takes_list = get_origin(annotation) is tuple
+    may_take_list = any(get_origin(form) is tuple for form in get_args(annotation))
+    if isinstance(value, str) and (takes_list or (may_take_list and "," in value)):
+        return [_load_part(part) for part in value.split(",")]
+    is_one = takes_list and isinstance(value, int | float) and not isinstance(value, bool)
+    return [value] if is_one else value
+
+
+def _list_types(annotation: Any) -> Iterator[Any]:
+    """Yield the types of the single values that an annotation allows, in a list or alone."""
+    if get_origin(annotation) is Annotated:
+        yield from _list_types(get_args(annotation)[0])
+    elif get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
+    elif get_origin(annotation) in (tuple, list, Union, UnionType):
+        for part in get_args(annotation):
+            yield from _list_types(part)
+    else:
+        yield annotation
+
+
+def _refuse_other_type(value: Any, types: set[Any]) -> None:
+    """Refuse a truth value or a text as a number, and a number or a text as a truth value: pydantic takes them.
+
+    Raises:
+        PydanticCustomError: saying how to write it.
+    """
+    takes_text = not types <= {bool, int, float, NoneType, Ellipsis}
+    if isinstance(value, bool) and bool not in types and Any not in types:
+        hint = "; a text such as yes, no, on or off needs quotes" if takes_text else ""
+        raise PydanticCustomError("truth", "true and false mean nothing here{hint}", {"hint": hint})
+    is_of_truth = types <= {bool, NoneType}
+    if isinstance(value, str) and not takes_text and (is_of_truth or _is_number(value)):
+        plain = "true or false" if is_of_truth else "the number plainly"
+        raise PydanticCustomError("text", "a text means nothing here; write {plain}, without quotes", {"plain": plain})
+    if isinstance(value, int | float) and not isinstance(value, bool) and is_of_truth:
+        raise PydanticCustomError("number", "a number means nothing here; write true or false")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _load_part(part: str) -> Any:
     try:
         return parse_yaml(part)
+    except UnclearError as error:
+        raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from None
     except yaml.YAMLError as error:
         reason = describe_fault(error)
         raise PydanticCustomError("part", "{part} is not YAML: {reason}", {"part": part, "reason": reason}) from None
@@ -150,6 +192,8 @@ def load_mapping(path: Path, what: str, folder: str) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except UnclearError as error:
+        raise RecipeError(f"{path}: {error}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read as YAML: {describe_fault(error)}. Correct the file.") from None
     if not isinstance(raw, dict):
@@ -167,7 +211,9 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not dotted:
         raise RecipeError(f"override {override!r}: write it as field.name=value, such as adapter.fine.heads=4")
     try:
-        loaded = parse_yaml(value)
+        loaded = parse_yaml(value, dotted)
+    except UnclearError as error:
+        raise RecipeError(f"override {override!r}: {error}") from None
     except yaml.YAMLError as error:
         raise RecipeError(
             f"override {override!r}: the value is not YAML: {describe_fault(error)}. Put a text in quotes."
@@ -202,6 +248,11 @@ def validate(model: type[SectionT], raw: dict[str, Any], what: str, source: str)
     Raises:
         RecipeError: naming each field that is wrong, with the nearest known name for an unknown one.
     """
+    broken = find_surrogate(raw)
+    if broken is not None:
+        raise RecipeError(
+            f"{source}: {broken!a} holds half a character (a surrogate), which no file can hold; write it without"
+        )
     try:
         return model.model_validate(raw)
     except ValidationError as error:

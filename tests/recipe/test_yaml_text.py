@@ -1,6 +1,8 @@
 """Numbers as one writes them today, in every file and override alike."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,8 +30,18 @@ RECIPE = "name: trial\ndataset: {root: data}\noptim: {learning_rate: 1e-4}\n"
             ("5.", 5.0),
             ("1e400", float("inf")),
         ],
-        *[("010", 10), ("08", 8), ("1_000", 1000), ("0x10", 16), ("0o17", 15), ("-3", -3), ("+4", 4)],
-        *[("1:30", "1:30"), ("e5", "e5"), ("1e", "1e"), ("v1e5", "v1e5"), ("1.2.3", "1.2.3"), ('"1e-4"', "1e-4")],
+        *[("0", 0), ("10", 10), ("1000", 1000), ("0x10", 16), ("0o17", 15), ("-3", -3), ("+4", 4), ("00.5", 0.5)],
+        *[
+            ('"1:30"', "1:30"),
+            ("'010'", "010"),
+            ("1:x", "1:x"),
+            ("1_x", "1_x"),
+            ("e5", "e5"),
+            ("1e", "1e"),
+            ("v1e5", "v1e5"),
+            ("1.2.3", "1.2.3"),
+            ('"1e-4"', "1e-4"),
+        ],
     ],
 )
 def test_numbers_are_those_of_yaml_1_2(text: str, value: object) -> None:
@@ -48,6 +60,107 @@ def test_every_fault_of_a_text_is_one_error(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with raises_naming(RecipeError, path):
         load_recipe(path)
+
+
+UNCLEAR = {
+    "010": (8, 10), "08": (8,), "-007": (-7,), "00": (0,), "1_0": (10,), "1_0.5": (10.5,), "1:30": (90,),
+    "1:30.5": (90.5,), "0b11": (3,), "-0x10": (-16,), "0x1_0": (16,),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", UNCLEAR)
+def test_a_number_that_versions_of_yaml_read_otherwise_is_refused_by_field(text: str, tmp_path: Path) -> None:
+    recipe, sweep = tmp_path / "recipe.yaml", tmp_path / "sweep.yaml"
+    recipe.write_text(f"{RECIPE}bench: {{seeds: [0, {text}]}}\n")
+    with raises_naming(RecipeError, recipe, "bench.seeds.1", text, "line 4", *UNCLEAR[text]):
+        load_recipe(recipe)
+    recipe.write_text(RECIPE)
+    for override in (f"optim.epochs={text}", f"optim={{epochs: {text}}}"):
+        with raises_naming(RecipeError, "optim.epochs", text, *UNCLEAR[text]):
+            load_recipe(recipe, [override])
+    with raises_naming(RecipeError, "bench.seeds", text, *UNCLEAR[text]):
+        load_recipe(recipe, [f"bench.seeds=0,{text}"])
+    sweep.write_text(f"name: s\nrecipe: recipe.yaml\nspace:\n  optim.weight_decay: {{low: {text}, high: 100.0}}\n")
+    with raises_naming(RecipeError, sweep, "space.optim.weight_decay.low", text, "line 4", *UNCLEAR[text]):
+        load_sweep(sweep)
+    book = tmp_path / "own.yaml"
+    book.write_text(f"fields: {{stage: {{classes: {{{text}: {{}}}}}}}}\n")
+    with raises_naming(RecipeError, book, f"fields.stage.classes.{text}", text):
+        load_prompts(str(book), "category")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "found"),
+    [
+        *[("optim.epochs", "'10'", "10"), ("optim.epochs", "yes", "True"), ("optim.learning_rate", "1_0e-3", "1_0e-3")],
+        *[("optim.epochs", "many", "many")],
+        *[("bench.seeds", "['1']", "1"), ("bench.seeds", "[true]", "True"), ("bench.seeds", "[0, no]", "False")],
+        *[("dataset.strict", "1", "1"), ("dataset.strict", "'yes'", "yes"), ("dataset.strict", "0.0", "0.0")],
+        *[("prompts.file", "yes", "True"), ("text_encoder.pooling", "no", "False"), ("dataset.root", "on", "True")],
+    ],
+)
+def test_a_value_of_another_type_is_not_turned_into_the_field_s(
+    field: str, value: str, found: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    with raises_naming(RecipeError, field, found):
+        load_recipe(path, [f"{field}={value}"])
+
+
+def test_words_for_truth_are_read_where_truth_is_meant(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    for word, meant in {"yes": True, "on": True, "true": True, "no": False, "off": False}.items():
+        assert load_recipe(path, [f"dataset.strict={word}"]).dataset.strict is meant
+
+
+HALF = "a\ud800"
+"""A text with half a character, which no UTF-8 holds; YAML and JSON write it as an escape."""
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        *[({"name": HALF}, "name"), ({"image_encoder": {"preset": HALF}}, "image_encoder.preset")],
+        *[({"bench": {"seeds": [0, HALF]}}, "bench.seeds.1"), ({"prompts": {HALF: 1}}, r"prompts.a\ud800")],
+        ({"text_encoder": {"name": HALF}}, "text_encoder.name"),
+        ({"dataset": {"root": "data", "columns": {"text": {"stage": HALF}}}}, "dataset.columns.text.stage"),
+    ],
+)
+def test_half_a_character_is_refused_by_field(change: dict[str, Any], field: str, tmp_path: Path) -> None:
+    recipe, sweep = tmp_path / "recipe.yaml", tmp_path / "sweep.yaml"
+    raw = {"name": "trial", "dataset": {"root": "data"}}
+    recipe.write_text(json.dumps(raw | change))
+    with raises_naming(RecipeError, recipe, field):
+        load_recipe(recipe)
+    recipe.write_text(json.dumps(raw))
+    override = "=".join((*change, json.dumps(*change.values())))
+    with raises_naming(RecipeError, field):
+        load_recipe(recipe, [override])
+    searched = {"name": "s", "recipe": "recipe.yaml", "space": {"optim.weight_decay": {"low": 0.0, "high": 1.0}}}
+    sweep.write_text(json.dumps(searched | {"overrides": [override]}))
+    with raises_naming(RecipeError, field):
+        load_sweep(sweep)
+    sweep.write_text(json.dumps(searched | {"space": {"adapter.kind": {"choices": ["gated", HALF]}}}))
+    with raises_naming(RecipeError, sweep, "space.adapter.kind.choices.1"):
+        load_sweep(sweep)
+
+
+@pytest.mark.parametrize("override", ["image_encoder.preset=\ud800", "\udcff=1", "optim.\udcff=1", "name=a\udcfc"])
+def test_half_a_character_on_the_command_line_is_refused(override: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, [override])
+    str(caught.value).encode()
+
+
+def test_half_a_character_in_a_prompt_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text((FOLDER / "birads.yaml").read_text() + f"note: {json.dumps(HALF)}\n")
+    with raises_naming(RecipeError, path, "note"):
+        load_prompts(str(path), "category")
 
 
 def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path: Path) -> None:
@@ -92,7 +205,8 @@ def test_prompts_and_a_winning_recipe_are_read_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["1e5", "08", "0o17", "1_000", "1.", ".5", "yes", "~", "", "a: b", 1e-4, 10, None, True]
+    "value",
+    ["1e5", "08", "010", "0o17", "0b11", "1_000", "1:30", "1.", ".5", "yes", "~", "", "a: b", 1e-4, 10, None, True],
 )
 def test_what_is_written_is_read_again(value: object) -> None:
     assert parse_yaml(dump_yaml({"name": value, "list": [value]})) == {"name": value, "list": [value]}
