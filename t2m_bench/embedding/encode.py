@@ -19,7 +19,8 @@ from t2m_bench.data.prefetch import prefetch
 from t2m_bench.embedding.shards.schema import ShardEntry, Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, ShardPlan, write_shard
 from t2m_bench.errors import WeightsError
-from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenDecoder, FrozenSam, encode_images, load_sam, preprocess_image
+from t2m_bench.models.encoder_input import preprocess_image
+from t2m_bench.models.sam import EMBEDDING_WIDTH, FrozenDecoder, FrozenSam, encode_images, load_sam
 from t2m_bench.recipe.encoders import InputRange
 
 PIXELS_AT_ONCE = 2**20

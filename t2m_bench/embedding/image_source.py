@@ -12,7 +12,7 @@ from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_image, load_mask
 from t2m_bench.embedding.encode import compute_mask_low_res
 from t2m_bench.embedding.shards.reader import EmbeddedBatch
-from t2m_bench.models.sam import preprocess_image
+from t2m_bench.models.encoder_input import preprocess_image
 
 CACHED_CASES = 2048
 """Images kept in memory, 0.3 GB in all."""

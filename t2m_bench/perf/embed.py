@@ -13,7 +13,8 @@ from t2m_bench.embedding.encode import count_bytes_per_case, embed_cases
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import finish_shards, plan_shards, write_shard
-from t2m_bench.models.sam import encode_images, load_sam, preprocess_image
+from t2m_bench.models.encoder_input import preprocess_image
+from t2m_bench.models.sam import encode_images, load_sam
 from t2m_bench.perf.measure import LIMIT, OURS, PLAIN, Measurement, measure
 from t2m_bench.recipe.encoders import DEFAULT_ENCODER
 

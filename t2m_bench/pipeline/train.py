@@ -33,7 +33,15 @@ from t2m_bench.runs import job as run_job
 from t2m_bench.runs.cell import train_in_process
 from t2m_bench.runs.finished import is_finished
 from t2m_bench.runs.reference import find_scored_boxes, write_reference
-from t2m_bench.runs.run_folder import HISTORY_NAME, LOCK_NAME, RUN_NAME, lock_run
+from t2m_bench.runs.run_folder import (
+    HISTORY_NAME,
+    LOCK_NAME,
+    RUN_NAME,
+    lock_run,
+    name_experiment,
+    name_reference,
+    name_run,
+)
 from t2m_bench.runs.setup import BOXES_NAME, FoldData, Job, set_up
 from t2m_bench.terminal import Advance, Terminal
 from t2m_bench.training.checkpoint import load_progress
@@ -85,8 +93,8 @@ class Experiment:
     def make_job(self, arm: str, seed: int) -> Job:
         """Return the job of one arm and training seed."""
         recipe = self.recipe.with_arm(arm, seed)
-        name = f"{arm}-fold{self.fold}-seed{seed}-{recipe.compute_run_hash()}"
-        return Job(arm, recipe, self.recipe, self._make_fold_data(), (self.folder / name).resolve())
+        folder = (self.folder / name_run(recipe, arm)).resolve()
+        return Job(arm, recipe, self.recipe, self._make_fold_data(), folder)
 
     def _make_fold_data(self) -> FoldData:
         book, checkpoint = self.texts.book, self.recipe.image_encoder.checkpoint
@@ -113,7 +121,7 @@ class Experiment:
                 predicted={},
                 places={case.case_id: place for place, case in enumerate(cases)},
             ),
-            reference=(self.folder / f"reference-fold{self.fold}").resolve(),
+            reference=(self.folder / name_reference(self.fold)).resolve(),
             checkpoint_stamp=FileStamp.of(checkpoint) if checkpoint else None,
         )
 
@@ -182,7 +190,7 @@ def locate_experiment(
         "prompts": texts.signature.prompts_sha256,
     }
     data_hash = hashlib.sha256("".join(hashes.values()).encode()).hexdigest()
-    folder = runs / f"{recipe.name}-{recipe.compute_experiment_hash(data_hash)}"
+    folder = runs / name_experiment(recipe, data_hash)
     return Experiment(recipe, folder, prepared, embedded, texts), hashes
 
 

@@ -25,9 +25,10 @@ from t2m_bench.data.images import compute_image_sha256, compute_tight_box
 from t2m_bench.data.phantoms.bus_bra import CLASS_EXPONENTS, LOOKS, draw_image, draw_outline
 from t2m_bench.data.phantoms.hidden_shape import draw_mask
 from t2m_bench.metrics.overlap import compute_dice
+from t2m_bench.models.encoder_input import preprocess_image
 from t2m_bench.models.losses import compute_bce_loss, compute_dice_loss
 from t2m_bench.models.pretrain.rich_phantoms import draw_rich_phantom
-from t2m_bench.models.sam import MINI_IMAGE_SIZE, build_sam, preprocess_image
+from t2m_bench.models.sam import MINI_IMAGE_SIZE, build_sam
 from t2m_bench.models.segmenter import BoxSegmenter, restore_mask
 from t2m_bench.recipe.encoders import DEFAULT_ENCODER, IMAGE_ENCODERS
 
