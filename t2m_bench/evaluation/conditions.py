@@ -11,6 +11,7 @@ from torch import Tensor
 from t2m_bench.data.case import Case
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
+from t2m_bench.evaluation.donors import Donors, list_values
 from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, PREDICTED, RIGHT, UNKNOWN
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import TIGHT
@@ -97,19 +98,21 @@ def build_questions(cases: Sequence[Case], texts: TextTable, asking: EvaluationS
     """Return every question to an arm that reads text.
 
     A text table without held-out sentences is one of labels: it has no paraphrases, and a random vector is none of its.
+    Where no field has classes, conditions that name one are absent.
 
     Raises:
         RecipeError: a condition draws a text under a name that is not one of its own.
     """
     questions: list[Question] = []
     vectors: list[Tensor] = []
+    donors = Donors(cases, tuple(asking.wrong))
+    has_classes = any(asking.classes.values())
     for case in cases:
         rng = np.random.default_rng([DRAW_SEED, asking.places[case.case_id]])
         noise = rng.standard_normal(texts.embeddings.shape[1])
-        donor = _draw_donor(case, cases, tuple(asking.wrong), rng)
-        asked = Asked(case, asking, texts, donor, noise)
+        asked = Asked(case, asking, texts, donors.draw(case, rng), noise)
         for entry in map(CONDITIONS.find, asking.conditions):
-            if entry.needs_sentences and not texts.held_out:
+            if (entry.needs_sentences and not texts.held_out) or (entry.needs_classes and not has_classes):
                 continue
             for drawn in load_object(entry.draw)(asked):
                 if not entry.covers(drawn.condition):
@@ -223,23 +226,6 @@ def draw_predicted(asked: Asked) -> Iterator[Drawn]:
     predicted = asked.asking.predicted.get(asked.case.case_id)
     if predicted is not None and asked.is_known:
         yield asked.give(PREDICTED, predicted)
-
-
-def _draw_donor(case: Case, cases: Sequence[Case], fields: tuple[str, ...], rng: np.random.Generator) -> Case | None:
-    """Draw a case of another patient with another class, known in every field."""
-    own = list_values(case, fields)
-    others = [
-        other
-        for other in cases
-        if other.patient_id != case.patient_id and list_values(other, fields) != own
-        if UNKNOWN not in list_values(other, fields)
-    ]
-    return others[int(rng.integers(len(others)))] if others else None
-
-
-def list_values(case: Case, fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the case's values of the text fields in their order."""
-    return tuple(case.text_fields[name] for name in fields)
 
 
 def _scale(noise: np.ndarray[tuple[int, ...], np.dtype[np.float64]], like: Tensor) -> Tensor:

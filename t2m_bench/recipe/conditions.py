@@ -45,6 +45,7 @@ class ConditionEntry:
         in_full: whether distances are measured of its answers, not overlap alone. Names of one field alone are asked
             with the tight box and measured in brief all the same.
         needs_sentences: whether it means nothing to an arm that is given classes.
+        needs_classes: whether it names a class, so that it is absent where texts are free and have none.
         gives_unknown: whether its text says that the class is unknown.
         uses_probe: whether its text names the class that the redundancy probe predicts.
     """
@@ -59,6 +60,7 @@ class ConditionEntry:
     all_boxes: bool = False
     in_full: bool = False
     needs_sentences: bool = False
+    needs_classes: bool = False
     gives_unknown: bool = False
     uses_probe: bool = False
 
@@ -92,6 +94,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             field_label="wrong {field} alone",
             all_boxes=True,
             in_full=True,
+            needs_classes=True,
         ),
         ConditionEntry(
             name=SWAP,
@@ -100,6 +103,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             label="any other class, uniformly",
             field_label="any other {field}, uniformly",
             row="other",
+            needs_classes=True,
         ),
         ConditionEntry(
             name="other_patient", draw=f"{_DRAWS}draw_donor", label="another patient's text, of another class"
@@ -118,6 +122,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             name=PREDICTED,
             draw=f"{_DRAWS}draw_predicted",
             label="class that the image predicts (probe)",
+            needs_classes=True,
             uses_probe=True,
         ),
     ),
