@@ -81,13 +81,17 @@ def check_axes(loaded: LoadedSweep, terminal: Terminal, strict: bool) -> None:
     """Name the axes that cannot matter.
 
     Raises:
-        RecipeError: there are some and the check is strict.
+        RecipeError: the arm reads one in no trial, or there are any and the check is strict.
     """
     idle = find_idle_axes(loaded.sweep, loaded.recipe)
-    for sentence in idle:
-        terminal.say(f"cannot matter: {sentence}")
+    unread = [axis for axis in idle if axis.is_unread]
+    if unread:
+        told = "; ".join(f"{axis}; remove the axis, or add an adapter.kind that has it" for axis in unread)
+        raise RecipeError(f"{loaded.path}: {told}")
+    for axis in idle:
+        terminal.say(f"cannot matter: {axis}")
     if idle and strict:
-        raise RecipeError(f"{len(idle)} axes cannot matter (--strict): {'; '.join(idle)}")
+        raise RecipeError(f"{loaded.path}: {len(idle)} axes cannot matter (--strict): {'; '.join(map(str, idle))}")
 
 
 def search(
@@ -96,7 +100,8 @@ def search(
     """Run a sweep, or go on with it; validation cases alone decide, and only a refit looks at test cases.
 
     Raises:
-        RecipeError: an axis cannot matter and `strict` is set, or the storage cannot lie in `runs`.
+        RecipeError: no trial reads an axis, or one cannot matter and `strict` is set, or the storage cannot lie in
+            `runs`.
         RunFolderError: the folder holds a study of another space, or another process works on it.
         ClusterError: not even one trial fits.
         StoppedError: the process was asked to stop; the study is whole, the same command goes on.

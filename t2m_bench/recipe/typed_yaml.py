@@ -1,8 +1,9 @@
 """YAML files as typed data: dotted overrides, unknown keys refused with the nearest known name."""
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -256,7 +257,7 @@ def validate(model: type[SectionT], raw: dict[str, Any], what: str, source: str)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        lines = [_describe(problem, model, what) for problem in error.errors()]
+        lines = [_describe(problem, model, what) for problem in _join_forms(error.errors())]
         raise RecipeError(f"{source}: " + "; ".join(lines)) from None
 
 
@@ -264,6 +265,23 @@ def find_near(name: str, known: list[str]) -> str:
     """Return the words that point from an unknown name to a known one, or list those there are."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+
+
+FORM = re.compile(r"(bool|int|float|str|tuple|list|dict|literal)(\[.*)?")
+"""What pydantic adds to a field's name for each of several forms that its value may have."""
+
+
+def _join_forms(problems: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return one problem a field: pydantic has one for each form that the value may have, and does not."""
+    joined: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for problem in problems:
+        place, message = tuple(problem["loc"]), str(problem["msg"])
+        if len(place) > 1 and isinstance(place[-1], str) and FORM.fullmatch(place[-1]):
+            place = place[:-1]
+        if place in joined:
+            message = f"{joined[place]['msg']} or {message.removeprefix('Input should be ')}"
+        joined[place] = {**problem, "loc": place, "msg": message}
+    return list(joined.values())
 
 
 def _describe(problem: Any, model: type[BaseModel], what: str) -> str:

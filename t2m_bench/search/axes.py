@@ -1,6 +1,7 @@
 """Axes of a search space that cannot matter, told before the first trial."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from t2m_bench.recipe.arms import ARMS, LEVELS
@@ -10,15 +11,35 @@ from t2m_bench.search.sweep import Sweep
 CONTRASTIVE = ("loss.contrastive_weight", "loss.temperature")
 """Axes of the contrastive loss; the other weights of the loss train every kind."""
 
+ALWAYS = "the adapter is always"
+"""Opens the reason of an axis that the arm reads in no trial."""
 
-def find_idle_axes(sweep: Sweep, recipe: Recipe) -> list[str]:
-    """Return a sentence for each axis that is without effect, always or in some trials, with the reason."""
-    found = []
+
+@dataclass(frozen=True)
+class IdleAxis:
+    """An axis without effect, always or in some trials.
+
+    Attributes:
+        field: its name, as messages have it. reason: why it cannot matter.
+        is_unread: whether the arm reads it in no trial at all, so that a search over it is a mistake.
+    """
+
+    field: str
+    reason: str
+    is_unread: bool
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}"
+
+
+def find_idle_axes(sweep: Sweep, recipe: Recipe) -> list[IdleAxis]:
+    """Return each axis that is without effect, always or in some trials, once a reason."""
     raw = recipe.model_dump(mode="json")
-    for name in sweep.space:
-        reasons = dict.fromkeys(_find_reasons(sweep, raw, name))
-        found += [f"space.{name}: {reason}" for reason in reasons]
-    return found
+    return [
+        IdleAxis(f"space.{name}", reason, reason.startswith(ALWAYS))
+        for name in sweep.space
+        for reason in dict.fromkeys(_find_reasons(sweep, raw, name))
+    ]
 
 
 def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]:
@@ -53,7 +74,7 @@ def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]
 def _explain_kinds(kinds: list[Any], without: list[Any], what: str) -> Iterator[str]:
     """Explain an axis that some of the kinds an adapter may have ignore."""
     if without and len(without) == len(kinds):
-        yield f"the adapter is always {' or '.join(kinds)}, which has no {what}"
+        yield f"{ALWAYS} {' or '.join(kinds)}, which has no {what}"
     elif without:
         rest = [kind for kind in kinds if kind not in without]
         wanted = rest[0] if len(rest) == 1 else f"[{', '.join(rest)}]"

@@ -34,24 +34,30 @@ class Axis(Section):
         """Return what is wrong with the axis by itself."""
         if self.choices is not None:
             if self.low is not None or self.high is not None:
-                return "give either choices or low and high"
+                return f"low = {self.low}, high = {self.high} beside choices: give either choices or low and high"
+            if self.log or self.integer or self.step is not None:
+                name = "log" if self.log else "integer" if self.integer else "step"
+                return f"choices = {list(self.choices)}: {name} means nothing beside choices; leave it out"
+            if not self.choices:
+                return "choices = []: an axis has at least two"
             if any(one == other for place, one in enumerate(self.choices) for other in self.choices[:place]):
                 return f"choices = {list(self.choices)}: one stands twice"
             if len(self.choices) < 2:
                 return f"choices = {list(self.choices)}: one choice is no axis; put it into overrides"
             return None
         if self.low is None or self.high is None:
-            return "give low and high, or choices"
+            return f"low = {self.low}, high = {self.high}: give low and high, or choices"
         if not self.low < self.high:
             return f"the range from {self.low} to {self.high} is empty; low must be below high"
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            return "low and high must be finite"
+            return f"low = {self.low}, high = {self.high}: both must be finite"
         if self.log and self.low <= 0:
             return f"low = {self.low}: a log range lies above 0"
         if self.log and self.step is not None:
-            return "log and step exclude each other"
+            return f"step = {self.step:g}: log and step exclude each other"
         if self.integer and (self.low % 1 or self.high % 1 or (self.step or 1) % 1):
-            return "an integer range has integer low, high and step"
+            step = "" if self.step is None else f", step = {self.step:g}"
+            return f"low = {self.low}, high = {self.high}{step}: an integer range has whole numbers"
         if self._count_steps() == 0:
             return f"step = {self.step:g} is wider than the range from {self.low} to {self.high}: one value is no axis"
         return None

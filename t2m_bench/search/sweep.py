@@ -146,6 +146,8 @@ class LoadedSweep:
     sweep: Sweep
     raw: dict[str, Any]
     recipe: Recipe
+    path: Path = Path("sweep")
+    """The sweep file, for messages."""
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = None) -> LoadedSweep:
@@ -175,7 +177,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), trials: int | None = N
     if problems:
         raise RecipeError(f"{path}: {'; '.join(problems)}")
     _check_against_recipe(sweep, raw_recipe, str(path))
-    return LoadedSweep(sweep, raw_recipe, recipe)
+    return LoadedSweep(sweep, raw_recipe, recipe, path)
 
 
 def _draw_as_recipe(sweep: Sweep, recipe: Recipe, changes: Iterable[str]) -> Sweep:

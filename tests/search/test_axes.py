@@ -12,7 +12,7 @@ DEMO = Path(__file__).resolve().parents[2] / "sweeps" / "demo.yaml"
 
 def find(*overrides: str) -> list[str]:
     loaded = load_sweep(DEMO, overrides)
-    return find_idle_axes(loaded.sweep, loaded.recipe)
+    return [str(axis) for axis in find_idle_axes(loaded.sweep, loaded.recipe)]
 
 
 def test_the_demo_has_no_idle_axis() -> None:

@@ -1,10 +1,12 @@
+import sys
 from pathlib import Path
 
 import optuna
 import pytest
 import yaml
-from messages import raises_naming
+from messages import check_names, raises_naming
 
+from t2m_bench.cli import main
 from t2m_bench.errors import RecipeError
 from t2m_bench.recipe.typed_yaml import load_mapping, validate
 from t2m_bench.search.samplers import build_distribution
@@ -93,6 +95,84 @@ def test_bad_sweeps_are_refused_by_name(override: str, named: set[object]) -> No
     with raises_naming(RecipeError, *named) as found:
         load_sweep(DEMO, [f"sweep.{override}"])
     assert "secret" not in str(found.value)
+
+
+KIND = "adapter.kind: {choices: [gated, hierarchical]}"
+BAD_AXES: dict[str, set[object]] = {
+    "optim.learning_rate: {low: 0.01, high: 0.001}": {"optim.learning_rate", 0.01, 0.001},
+    "optim.learning_rate: {low: 0.01, high: 0.01}": {"optim.learning_rate", 0.01},
+    "optim.learning_rate: {low: 0, high: 0.001, log: true}": {"optim.learning_rate", "low", 0, "log"},
+    "optim.learning_rate: {low: -1, high: 0.001}": {"optim.learning_rate", -1},
+    "optim.learning_rate: {lo: 0.1, high: 1}": {"optim.learning_rate.lo", "low"},
+    "optim.learning_rates: {low: 0.1, high: 1}": {"optim.learning_rates", "optim.learning_rate"},
+    "optim: {weight_decay: {low: 0, high: 1}, epoch: {low: 1, high: 2}}": {"optim.epoch", "optim.epochs"},
+    "dataset.test_fold: {choices: [1, 2]}": {"dataset.test_fold"},
+    "adapter.norm: {choices: []}": {"adapter.norm", "choices = []"},
+    "adapter.norm: {choices: [branch]}": {"adapter.norm", "['branch']"},
+    "adapter.norm: {choices: [branch, branch]}": {"adapter.norm", "['branch', 'branch']"},
+    "adapter.norm: {choices: [branch, 3]}": {"adapter.norm", 3, "output"},
+    "adapter.norm: {choices: [branch, null]}": {"adapter.norm.choices.1", "None"},
+    "adapter.norm: {choices: branch}": {"adapter.norm.choices", "'branch'"},
+    "adapter.norm: {choices: [yes, no]}": {"adapter.norm", "True", "quotes"},
+    "adapter.fine.heads: {choices: [1, '2']}": {"adapter.fine.heads", "'2'", "quotes"},
+    "adapter.fine.heads: {choices: [1, 2.5]}": {"adapter.fine.heads", 2.5},
+    "adapter.fine.heads: {choices: [1, true]}": {"adapter.fine.heads", "True"},
+    "optim.weight_decay: {low: 0.1, high: 0.2, step: 5}": {"optim.weight_decay", "step", 5},
+    "optim.weight_decay: {low: 0.1, high: 0.2, step: 0}": {"optim.weight_decay.step", 0},
+    "optim.weight_decay: {low: .nan, high: 0.2}": {"optim.weight_decay.low", "nan"},
+    "optim.weight_decay: {low: 0.1, high: .inf}": {"optim.weight_decay.high", "inf"},
+    "optim.weight_decay: {choices: [0.1, .nan]}": {"optim.weight_decay.choices.1", "nan"},
+    "optim.weight_decay: {low: a, high: 0.2}": {"optim.weight_decay.low", "'a'"},
+    "optim.weight_decay: {low: '0.1', high: 0.2}": {"optim.weight_decay.low", "'0.1'", "quotes"},
+    "optim.weight_decay: {low: false, high: true}": {"optim.weight_decay.low", "False", "optim.weight_decay.high"},
+    "optim.weight_decay: {low: 0.1, high: 0.2, log: 1}": {"optim.weight_decay.log", 1},
+    "optim.weight_decay: {low: 0.1}": {"optim.weight_decay", 0.1, "high"},
+    "optim.weight_decay: 0.1": {"optim.weight_decay", 0.1},
+    "optim.weight_decay: {low: 0.1, high: 0.2, choices: [0.1, 0.2]}": {"optim.weight_decay", "choices", 0.2},
+    "optim.weight_decay: {choices: [0.1, 0.2], log: true}": {"optim.weight_decay", "[0.1, 0.2]", "log"},
+    "optim.weight_decay: {choices: [0.1, 0.2], step: 0.1}": {"optim.weight_decay", "[0.1, 0.2]", "step"},
+    "optim.weight_decay: {low: 0.1, high: 0.2, when: {adapter.norm: output}}": {"optim.weight_decay", "adapter.norm"},
+    "optim.weight_decay: {low: 0.1, high: 0.2, when: {adapter.kind: label}}": {"optim.weight_decay", "'label'"},
+    "optim.weight_decay: {low: 0.1, high: 0.2, when: gated}": {"optim.weight_decay.when", "'gated'"},
+    "optim.weight_decay: {choices: [0, 1], when: {optim.weight_decay: 0}}": {"optim.weight_decay.when"},
+    "adapter.norm: {choices: [branch, output], when: {adapter.start: unscaled}}\n"
+    "  adapter.start: {choices: [frozen, unscaled], when: {adapter.norm: branch}}": {"adapter.norm", "adapter.start"},
+    "optim.warmup_steps: {low: 0.5, high: 10, integer: true}": {"optim.warmup_steps", 0.5},
+    "optim.warmup_steps: {low: 0, high: 10}": {"optim.warmup_steps", "integer"},
+    "optim.warmup_steps: {low: 0, high: 9, integer: true, step: 0.5}": {"optim.warmup_steps", 0.5},
+    "optim.warmup_steps: {low: 010, high: 100, integer: true}": {"optim.warmup_steps.low", "010", 10, 8},
+    "loss.temperature: {low: 0.0, high: 1.0}": {"loss.temperature", 0.0},
+    "adapter.coarse.gate_init: {low: 0.1, high: 0.9, when: {adapter.kind: gated}}": {
+        "adapter.coarse.gate_init",
+        "gated",
+    },
+}
+
+
+@pytest.mark.parametrize("axis", BAD_AXES)
+def test_a_bad_axis_is_one_message_with_file_axis_and_value_before_any_work(
+    axis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, runs = tmp_path / "bad.yaml", tmp_path / "runs"
+    recipe = REPOSITORY / "launch" / "demo.yaml"
+    path.write_text(f"name: s\nrecipe: {recipe}\ntrials: 2\nscheduler: {{kind: none}}\nspace:\n  {KIND}\n  {axis}\n")
+    monkeypatch.setattr(sys, "argv", ["t2m-bench", "sweep", str(path), "--runs", str(runs)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    check_names(said.err, path, *BAD_AXES[axis])
+    assert len(said.err.splitlines()) == 1
+    assert not runs.exists()
+
+
+def test_a_range_that_a_step_does_not_fill_ends_at_its_last_step() -> None:
+    """As in Optuna and numpy: no reader refuses it."""
+    axis = load_sweep(DEMO, ["sweep.space.optim.weight_decay={low: 0.0, high: 1.0, step: 0.3}"]).sweep.space[
+        "optim.weight_decay"
+    ]
+    assert axis.list_values() == [0.0, 0.3, 0.6, 0.9]
 
 
 def test_the_recipes_seed_and_draw_are_the_sweeps_unless_it_has_its_own() -> None:
