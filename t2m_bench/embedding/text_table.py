@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from t2m_bench.data.prompts import UNKNOWN, PromptBook, Use
+from t2m_bench.embedding.prompt_bank import PromptBank
+
 RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
@@ -95,3 +98,11 @@ class TextTable:
         donor_of = dict(zip(fields_of, donors, strict=True))
         shuffled = {case_id: fields_of[donor_of[patient]] for case_id, patient in patient_of.items()}
         return replace(self, fields_of={**self.fields_of, **shuffled})
+
+
+def list_sentence_rows(book: PromptBook, bank: PromptBank, use: Use) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return field -> value -> rows of the prompt bank of its training or its held-out sentences."""
+    return {
+        field: {value: bank.find_rows(book.sentences(field, value, use)) for value in (*book.classes(field), UNKNOWN)}
+        for field in book.fields
+    }

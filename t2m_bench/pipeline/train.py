@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from t2m_bench.data.datasets.registry import find_phantom
-from t2m_bench.data.prompts import UNKNOWN, Use
-from t2m_bench.embedding.text_table import TextTable
+from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME
@@ -108,9 +107,9 @@ class Experiment:
             signature=self.embedded.signature,
             texts=TextTable(
                 torch.from_numpy(self.texts.bank.text_embedding),
-                self._find_rows("training"),
+                list_sentence_rows(book, self.texts.bank, "training"),
                 {case.case_id: case.text_fields for case in cases},
-                self._find_rows("held_out"),
+                list_sentence_rows(book, self.texts.bank, "held_out"),
             ),
             fields=book.fields,
             asking=EvaluationSpec(
@@ -124,16 +123,6 @@ class Experiment:
             reference=(self.folder / name_reference(self.fold)).resolve(),
             checkpoint_stamp=FileStamp.of(checkpoint) if checkpoint else None,
         )
-
-    def _find_rows(self, use: Use) -> dict[str, dict[str, tuple[int, ...]]]:
-        """Return field -> value -> rows of the prompt bank of its training or its held-out sentences."""
-        book, bank = self.texts.book, self.texts.bank
-        return {
-            field: {
-                value: bank.find_rows(book.sentences(field, value, use)) for value in (*book.classes(field), UNKNOWN)
-            }
-            for field in book.fields
-        }
 
 
 def open_experiment(

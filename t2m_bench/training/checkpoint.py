@@ -1,5 +1,6 @@
 """Training state on disk: one safetensors file with JSON in its header, never a pickle, whole or not there."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -140,6 +141,19 @@ def _parse_progress(path: Path, note: dict[str, Any]) -> Progress:
 def save_adapter(folder: Path, module: nn.Module, note: dict[str, Any]) -> None:
     """Write the adapter's parameters and measured scale alone: the frozen parts are named by hash, not stored."""
     save_tensors(folder / ADAPTER_NAME, module.state_dict(), note)
+
+
+def compute_adapter_sha256(folder: Path) -> str:
+    """Return the sha256 of the file that `save_adapter` wrote.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        with (folder / ADAPTER_NAME).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise RunFolderError(f"{folder / ADAPTER_NAME}: cannot be read ({error.strerror}). Train again.") from None
 
 
 def load_adapter(folder: Path, module: nn.Module) -> dict[str, Any]:

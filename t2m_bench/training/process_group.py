@@ -21,8 +21,7 @@ from t2m_bench.locks import hold_lock
 from t2m_bench.recipe.schema import Zero
 from t2m_bench.shipped import find_folder
 from t2m_bench.training.launcher_variables import forget_launchers
-
-PRECISIONS = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from t2m_bench.training.precision import autocast
 
 
 class ProcessGroup:
@@ -52,7 +51,7 @@ class ProcessGroup:
                 self._accelerator = _accelerate_with_deepspeed(zero, use_gpu, clip_norm)
         elif zero is not None:
             raise RuntimeError("DeepSpeed works in a process group; there is none")
-        self._dtype = PRECISIONS[mixed_precision]
+        self._precision = mixed_precision
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=mixed_precision == "fp16")
 
     @property
@@ -91,7 +90,7 @@ class ProcessGroup:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in the recipe's precision inside this context."""
-        return torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None)
+        return autocast(self.device, self._precision)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of a tensor over all ranks."""

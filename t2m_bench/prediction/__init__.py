@@ -1,0 +1,1 @@
+"""A trained adapter on new images."""

@@ -1,0 +1,111 @@
+"""Reads a trained adapter from its run's folder, inside the experiment that it belongs to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t2m_bench.data.datasets.nsclc.data_set import make_slice_rule
+from t2m_bench.data.prompts import load_prompts
+from t2m_bench.embedding.prompt_bank import BankSignature, PromptBank, load_bank
+from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
+from t2m_bench.errors import RecipeError, RunFolderError
+from t2m_bench.files import EXPERIMENT_NAME, load_json
+from t2m_bench.models.text import compute_text_sha256, load_text_encoder
+from t2m_bench.prediction.trained import PixelSettings, TrainedAdapter, Vocabulary
+from t2m_bench.recipe.schema import Recipe, parse_noted_recipe
+from t2m_bench.runs.run_folder import RUN_NAME
+
+NOTED = ("arm", "seed", "run_hash", "best_epoch", "recipe")
+HASHES = ("image_encoder", "text_encoder", "prompts")
+
+
+def load_run(folder: Path, text_encoder: str | None = None) -> TrainedAdapter:
+    """Read a finished run.
+
+    Args:
+        text_encoder: where the text encoder lies now, if not where the training had it.
+
+    Raises:
+        RunFolderError: the folder holds no finished run, or lies outside its experiment.
+        RecipeError: its recipe is of another version, or the prompt file is not the one of then.
+        WeightsError: the sentences are not embedded here, and the text encoder is absent.
+    """
+    path = folder / RUN_NAME
+    noted = load_json(path, "Give a finished run's folder, or one that `t2m-bench export` wrote.")
+    missing = [name for name in NOTED if name not in noted]
+    if missing:
+        raise RunFolderError(f"{path}: {missing[0]} is absent. Train the run again with `t2m-bench train`.")
+    suite, recipe = _parse(noted.get("suite", noted["recipe"]), path), _parse(noted["recipe"], path)
+    hashes = _load_hashes(folder.resolve().parent / EXPERIMENT_NAME)
+    dataset = suite.dataset
+    return TrainedAdapter(
+        name=folder.resolve().name,
+        folder=folder,
+        adapter_sha256=str(noted.get("adapter_sha256", "")),
+        run_hash=str(noted["run_hash"]),
+        epoch=int(noted["best_epoch"]),
+        adapter=recipe.adapter,
+        precision=recipe.optim.mixed_precision,
+        image_encoder=suite.image_encoder,
+        image_weights_sha256=hashes["image_encoder"],
+        text_encoder=suite.text_encoder.model_copy(update={"name": text_encoder or suite.text_encoder.name}),
+        text_weights_sha256=hashes["text_encoder"],
+        pixels=PixelSettings(dataset.kind, dataset.intensity, make_slice_rule(suite).window_hu),
+        vocabulary=_load_vocabulary(suite, hashes, folder.resolve().parents[1], text_encoder),
+        source=str(path),
+    )
+
+
+def _parse(raw: Any, path: Path) -> Recipe:
+    try:
+        return parse_noted_recipe(raw, str(path))
+    except RecipeError as error:
+        raise RecipeError(
+            f"{error}. The run was made by another version of t2m-bench: use that one, or train it again with this one."
+        ) from None
+
+
+def _load_hashes(path: Path) -> Mapping[str, str]:
+    experiment = load_json(path, "A run is read inside its experiment's folder: leave it there, or export it.")
+    hashes: Any = experiment.get("hashes")
+    missing = [name for name in HASHES if not isinstance(hashes, dict) or name not in hashes]
+    if missing:
+        raise RunFolderError(f"{path}: hashes.{missing[0]} is absent. Train the run again with `t2m-bench train`.")
+    return {name: str(hashes[name]) for name in HASHES}
+
+
+def _load_vocabulary(suite: Recipe, hashes: Mapping[str, str], runs: Path, text_encoder: str | None) -> Vocabulary:
+    """Read the embedded sentences of a run; where they are not there they are encoded again."""
+    book, encoder = load_prompts(suite.prompts.file, suite.prompts.family), suite.text_encoder
+    if book.sha256 != hashes["prompts"]:
+        raise RecipeError(
+            f"prompts.file = {suite.prompts.file}: its sentences are not those that the run was trained with (sha256 "
+            f"{book.sha256}, then {hashes['prompts']}). Put the file of then back."
+        )
+    signature = BankSignature(encoder.name, hashes["text_encoder"], encoder.pooling, book.sha256)
+    path = runs / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
+    if path.is_file():
+        bank = load_bank(path, signature)
+    else:
+        name, sentences = text_encoder or encoder.name, book.all_sentences()
+        check_text_weights(name, hashes["text_encoder"])
+        bank = PromptBank(sentences, load_text_encoder(name, encoder.pooling).encode(sentences).numpy())
+    rows, held_out = list_sentence_rows(book, bank, "training"), list_sentence_rows(book, bank, "held_out")
+    return Vocabulary(bank.sentences, TextTable(torch.from_numpy(bank.text_embedding), rows, {}, held_out))
+
+
+def check_text_weights(name: str, wanted: str) -> None:
+    """See that a text encoder is the one of the training.
+
+    Raises:
+        RunFolderError: it is another; names both.
+        WeightsError: it cannot be found.
+    """
+    found = compute_text_sha256(name)
+    if found != wanted:
+        raise RunFolderError(
+            f"text encoder {name}: its files have sha256 {found}, the adapter was trained with {wanted}. Name the "
+            "folder of the encoder of then (--text-encoder), or give the class in place of a text (--field)."
+        )
