@@ -10,6 +10,7 @@ from t2m_bench.reporting.comparisons import Comparison
 from t2m_bench.reporting.counterfactuals import list_text_arms, make_counterfactual_table, make_swap_table
 from t2m_bench.reporting.distances import make_measures_table
 from t2m_bench.reporting.drawing import Figure
+from t2m_bench.reporting.failures import make_failure_table
 from t2m_bench.reporting.figures import (
     draw_boxes,
     draw_gates,
@@ -94,6 +95,7 @@ def _make_clean_sections(results: Results, comparisons: Sequence[Comparison], dr
             "All boxes are tight; looser ones were not asked.",
         ),
         _make("classes", "Classes", [make_class_table(results, field) for field in results.fields], []),
+        _make("failures", "Failures", [make_failure_table(results)], []),
         _make("harm", "Harm", [make_harm_table(results)], [], "No arm was asked with text."),
         _make(
             "runs",

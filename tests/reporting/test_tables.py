@@ -16,6 +16,7 @@ from t2m_bench.metrics.results import write_results
 from t2m_bench.reporting.comparisons import make_comparisons
 from t2m_bench.reporting.counterfactuals import make_counterfactual_table
 from t2m_bench.reporting.distances import make_measures_table
+from t2m_bench.reporting.failures import make_failure_table
 from t2m_bench.reporting.figures import draw_boxes
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.page_one import make_page_one
@@ -157,6 +158,26 @@ def test_every_arm_is_seen_with_every_box(parts: dict[str, ReportSection], exper
 def test_classes_are_averaged_equally(parts: dict[str, ReportSection]) -> None:
     numbers = find_table(parts, "classes").set_index("arm")
     assert numbers.loc["baseline", "macro"] == pytest.approx(numbers.loc["baseline", ["2", "3", "4", "5"]].mean())
+
+
+def test_failures_are_counted_in_cases_and_patients(experiment: Path) -> None:
+    """Two cases of one fold are given 0.1 and 0.69 for every seed, all others 0.7 or more."""
+    for number, path in enumerate(sorted(experiment.glob("gated-fold1-*/cases.parquet"))):
+        table = pd.read_parquet(path)
+        table["dice"] = table["dice"].clip(lower=0.7)
+        names = sorted(table["case"].unique())
+        for name, value in ((names[0], 0.1), (names[1], 0.69)):
+            # of seed 0 alone the second case is no failure, which its mean over seeds decides
+            table.loc[table["case"] == name, "dice"] = value if number or value < 0.5 else 0.68
+        write_results(path, table.to_dict("records"))
+    numbers = make_failure_table(load_experiment(experiment)).numbers.set_index("arm")
+    results = load_experiment(experiment)
+    dice = results.select_main("gated").groupby("case")["dice"].mean()
+    assert numbers.loc["gated", "failed"] == 2
+    assert numbers.loc["gated", "dice_least"] == pytest.approx(0.1)
+    assert numbers.loc["gated", "dice_p5"] == pytest.approx(np.percentile(dice, 5))
+    assert numbers.loc["gated", "cases"] == dice.size
+    assert numbers.loc["floor_ellipse", "failed"] == sum(results.select_main("floor_ellipse")["dice"] < 0.7)
 
 
 def test_harm_is_counted(experiment: Path) -> None:
