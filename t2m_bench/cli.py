@@ -330,6 +330,7 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
     """Encode every image and sentence once with the frozen encoders."""
     from t2m_bench.pipeline.doctor import check_before_work
     from t2m_bench.pipeline.embed import embed as run_embed
+    from t2m_bench.pipeline.embed import embed_texts
     from t2m_bench.pipeline.preflight import check_before_reading
     from t2m_bench.pipeline.prepare import prepare as run_prepare
     from t2m_bench.recipe.schema import load_recipe
@@ -340,6 +341,8 @@ def embed(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("ru
     check_before_reading(loaded, runs, (), terminal)
     prepared = run_prepare(loaded, runs, terminal)
     check_before_work(loaded, runs, terminal)
+    if prepared.free is not None:
+        embed_texts(loaded, runs, terminal, prepared.free)
     embedded = run_embed(loaded, prepared, runs, terminal)
     rate = embedded.num_encoded / embedded.seconds
     summary = {"folder": str(embedded.folder), "cases": embedded.num_cases, "encoded": embedded.num_encoded}
@@ -681,8 +684,11 @@ def _init_table(table: Path, folder: Path, as_json: bool) -> None:
     written = write_own_recipe(table, folder)
     for line in written.said:
         _say(line)
-    _say(f"wrote {written.recipe} and {written.prompts}; edit them, then: t2m-bench inspect {written.recipe}")
-    _end(as_json, {"recipe": str(written.recipe), "prompts": str(written.prompts), "columns": written.said})
+    files = [str(path) for path in (written.recipe, written.prompts) if path is not None]
+    edit = "edit them" if len(files) > 1 else "edit it"
+    _say(f"wrote {' and '.join(files)}; {edit}, then: t2m-bench inspect {written.recipe}")
+    prompts = str(written.prompts) if written.prompts is not None else None
+    _end(as_json, {"recipe": str(written.recipe), "prompts": prompts, "columns": written.said})
 
 
 def _find(given: Path, folder: str = "launch") -> Path:

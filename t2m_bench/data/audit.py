@@ -9,6 +9,7 @@ from typing import Any
 from t2m_bench.data.box_size import compute_size_auc
 from t2m_bench.data.case import Case
 from t2m_bench.data.exclusions import Exclusion, count_exclusions
+from t2m_bench.data.free_text import TEXT
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.splits import Splits
 from t2m_bench.errors import LeakageError
@@ -23,7 +24,7 @@ class Audit:
 
     Attributes:
         cases, patients: split -> count; classes: split -> class -> cases, of the field that stratifies.
-        flags: quality flag -> cases. unknown_texts: cases of which that field is unknown.
+        flags: quality flag -> cases. unknown_texts: cases of which that field, or the free text, is unknown.
         leaks: one sentence for each kind of leak found, empty when there is none.
         classes_by_field: text field -> split -> class -> cases, of every field.
         size_auc: what the box's size in mm alone tells of the stratifying field (box_size.py); None where not known.
@@ -48,7 +49,7 @@ class Audit:
 def run_audit(
     cases: Sequence[Case],
     splits: Splits,
-    stratified: str,
+    stratified: str | None,
     seen_image_hashes: Iterable[str] = (),
     exclusions: Sequence[Exclusion] = (),
     selection: str = "",
@@ -57,7 +58,7 @@ def run_audit(
     """Look for patients and images on two sides, and for evaluation images that a frozen model was trained on.
 
     Args:
-        stratified: the text field by whose classes the splits were drawn.
+        stratified: the text field by whose classes the splits were drawn; None where texts are free and have none.
         seen_image_hashes: `Case.image_sha256` of the images that the frozen models of this package were trained on.
         exclusions, selection: what the reader left out, and how it chose.
         class_order: classes of the stratifying field in the order of the prompt file.
@@ -65,22 +66,24 @@ def run_audit(
     by_id = {case.case_id: case for case in cases}
     parts = {name: [by_id[case_id] for case_id in getattr(splits, name)] for name in ("train", "val", "test")}
     found = [*_find_shared(parts), *_find_seen(parts, frozenset(seen_image_hashes))]
+    asked = TEXT if stratified is None or TEXT in cases[0].text_fields else stratified
     by_field = {
         name: {split: _count(case.text_fields[name] for case in part) for split, part in parts.items()}
         for name in cases[0].text_fields
+        if name != TEXT  # as many values as cases
     }
     return Audit(
         cases={name: len(part) for name, part in parts.items()},
         patients={name: len({case.patient_id for case in part}) for name, part in parts.items()},
-        classes=by_field[stratified],
+        classes=by_field[stratified] if stratified is not None else {},
         flags=_count(flag for case in cases for flag in case.flags),
-        unknown_texts=sum(case.text_fields[stratified] == UNKNOWN for case in cases),
+        unknown_texts=sum(case.text_fields[asked] == UNKNOWN for case in cases),
         leaks=tuple(sentence for sentence, _ in found),
         examples=tuple(case_id for _, case_ids in found for case_id in case_ids[:LISTED_LEAKS]),
         classes_by_field=by_field,
         exclusions=count_exclusions(exclusions),
         selection=selection,
-        size_auc=compute_size_auc(cases, stratified, class_order),
+        size_auc=compute_size_auc(cases, stratified, class_order) if stratified is not None else None,
     )
 
 

@@ -23,7 +23,7 @@ class Case:
         channels: 1 of a grey image, 3 of neighbouring CT slices, of which the middle one is annotated.
         source: what the image was made from, in the source's identifiers; stays in the manifest.
         strata: name of a grouping, such as the scanner, to the case's group.
-        text: a sentence of the case's own, as the source has it; stays in the manifest.
+        text, paraphrase: a sentence of the case's own, and the same in other words; they stay in the manifest.
     """
 
     case_id: str
@@ -43,3 +43,4 @@ class Case:
     source: str = ""
     strata: dict[str, str] = field(default_factory=dict)
     text: str = ""
+    paraphrase: str = ""

@@ -6,7 +6,7 @@ It holds the source's patient identifiers, as splits and exclusions.json beside 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,11 @@ def load_manifest(path: Path) -> list[Case]:
 
 
 def compute_manifest_hash(cases: Sequence[Case]) -> str:
-    """Return the sha256 of what the cases are, wherever their folder lies; strata and text count where given."""
-    lines = [json.dumps(_to_json(case), sort_keys=True) for case in cases]
+    """Return the sha256 of what the cases are, wherever their folder lies; text counts where given.
+
+    Strata do not: they group results and change none, so that one may be added to a data set that has runs.
+    """
+    lines = [json.dumps(_to_json(replace(case, strata={})), sort_keys=True) for case in cases]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,6 +96,12 @@ class PromptBook:
         addition = f" {described.typical}" if self.family == "typical" and described.typical else ""
         return tuple(sentence + addition for sentence in getattr(described, use))
 
+    def describe(self, values: Mapping[str, str]) -> tuple[tuple[str, str, str], ...]:
+        """Return (field, value, sentence) of a case; the sentence is the one of evaluation."""
+        return tuple(
+            (field, values[field], self.sentences(field, values[field], "training")[0]) for field in self.fields
+        )
+
     def wrong(self, field: str) -> dict[str, str]:
         """Return the published map from a class to the wrong one given in its place."""
         return dict(self.content.fields[field].wrong)
@@ -111,12 +118,18 @@ class PromptBook:
         )
 
 
-def load_prompts(name_or_path: str, family: str) -> PromptBook:
+def load_prompts(name_or_path: str | None, family: str) -> PromptBook:
     """Load a shipped file by name (`birads`, `nsclc`) or a user's own by path.
 
     Raises:
-        RecipeError: the family or file is unknown, or the file is not as it must be; names the field.
+        RecipeError: the family or file is unknown, the file is not as it must be, or texts come from a column; names
+            the field.
     """
+    if name_or_path is None:
+        raise RecipeError(
+            "prompts.column: the texts are the cases' own, and this command needs the sentences of a prompt file. Set "
+            "prompts.file and leave prompts.column out."
+        )
     if family not in FAMILIES:
         raise RecipeError(f"prompts.family = {family} is unknown; choose {' or '.join(FAMILIES)}.")
     shipped = FOLDER / f"{name_or_path}.yaml"

@@ -75,6 +75,13 @@ def pseudonymise(cases: Iterable[Case], pseudonyms: Pseudonyms) -> list[Case]:
     case_names = pseudonyms.of_all({case.case_id for case in cases}, "case")
     patient_names = pseudonyms.of_all({case.patient_id for case in cases}, "patient")
     return [
-        replace(case, case_id=case_names[case.case_id], patient_id=patient_names[case.patient_id], source="", text="")
+        replace(
+            case,
+            case_id=case_names[case.case_id],
+            patient_id=patient_names[case.patient_id],
+            source="",
+            text="",
+            paraphrase="",
+        )
         for case in cases
     ]

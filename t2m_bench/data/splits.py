@@ -30,8 +30,11 @@ class Splits:
         return [case_id for case_id in (*self.train, *self.val) if case_id not in test]
 
 
-def split_cases(cases: Sequence[Case], dataset: DatasetSection, field: str) -> Splits:
+def split_cases(cases: Sequence[Case], dataset: DatasetSection, field: str | None) -> Splits:
     """Split as the recipe says: by patient and with validation apart, or as was published.
+
+    Args:
+        field: its classes are spread evenly; None where cases have none.
 
     Raises:
         DatasetError: as `make_splits`.
@@ -77,7 +80,13 @@ def _check_parts(parts: Mapping[str, Sequence[str]], num_cases: int) -> None:
 
 
 def make_splits(
-    cases: Sequence[Case], *, test_fold: int | None, val_fraction: float, seed: int, field: str, fold_seed: int = 0
+    cases: Sequence[Case],
+    *,
+    test_fold: int | None,
+    val_fraction: float,
+    seed: int,
+    field: str | None,
+    fold_seed: int = 0,
 ) -> Splits:
     """Split by patient: the test fold where given (else a fifth), validation drawn from the rest.
 
@@ -114,7 +123,7 @@ def make_splits(
     return Splits(**{name: tuple(case_ids) for name, case_ids in parts.items()})
 
 
-def derive_folds(cases: Sequence[Case], seed: int, field: str) -> dict[str, int | None]:
+def derive_folds(cases: Sequence[Case], seed: int, field: str | None) -> dict[str, int | None]:
     """Return patient -> fold from 1: each class's patients are spread evenly, as are all patients together."""
     class_of = _find_classes(cases, field)
     patients = sorted(class_of)
@@ -123,15 +132,16 @@ def derive_folds(cases: Sequence[Case], seed: int, field: str) -> dict[str, int 
     return {patient: place % NUM_DERIVED_FOLDS + 1 for place, patient in enumerate(dealt)}
 
 
-def _find_classes(cases: Sequence[Case], field: str) -> Mapping[str, str]:
-    """Return patient -> class, the last in sorted order where a patient has several."""
+def _find_classes(cases: Sequence[Case], field: str | None) -> Mapping[str, str]:
+    """Return patient -> class, the last in sorted order where a patient has several; one class without a field."""
     class_of: dict[str, str] = {}
     for case in cases:
-        class_of[case.patient_id] = max(class_of.get(case.patient_id, ""), case.text_fields[field])
+        own = case.text_fields[field] if field is not None else ""
+        class_of[case.patient_id] = max(class_of.get(case.patient_id, ""), own)
     return class_of
 
 
-def _draw_patients(cases: Sequence[Case], share: float, field: str, rng: np.random.Generator) -> set[str]:
+def _draw_patients(cases: Sequence[Case], share: float, field: str | None, rng: np.random.Generator) -> set[str]:
     """Draw a share of each class's patients, at least one where a class has two."""
     by_class: dict[str, list[str]] = defaultdict(list)
     for patient, name in _find_classes(cases, field).items():

@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -16,6 +18,23 @@ RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 
 @dataclass(frozen=True)
+class FreeTexts:
+    """What tells free texts apart, where each case has its own.
+
+    Attributes:
+        text_field: the text field whose values name texts.
+        class_field: the text field of the classes; empty where there are none.
+        class_names: its classes, without "unknown".
+        directions: value -> (E,) float64 of length 1: its embedding less the mean of the training texts'.
+    """
+
+    text_field: str
+    class_field: str
+    class_names: tuple[str, ...]
+    directions: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class TextTable:
     """The prompt bank and which sentences each case may be given.
 
@@ -23,13 +42,22 @@ class TextTable:
         embeddings: (S, E), one row a distinct sentence.
         rows: field -> value -> rows of the training sentences; each field has the value "unknown".
         fields_of: case_id -> field -> value.
-        held_out: as rows, of the sentences that training never sees.
+        held_out: as rows, of the sentences that training never sees; of free texts, those that have another wording.
+        free: what tells free texts apart; None where classes have sentences. is_labels: whether rows are classes'
+            vectors, not sentences'.
     """
 
     embeddings: Tensor
     rows: RowsOf
     fields_of: Mapping[str, Mapping[str, str]]
     held_out: RowsOf = field(default_factory=dict)
+    free: FreeTexts | None = None
+    is_labels: bool = False
+
+    @property
+    def has_sentences(self) -> bool:
+        """Return whether sentences stand for a case, not a class's vector."""
+        return bool(self.held_out) or (self.free is not None and not self.is_labels)
 
     def pick(self, values: Mapping[str, str], choose: np.random.Generator | None = None) -> tuple[int, ...]:
         """Return the row of one sentence a field, drawn, or the first where nothing is drawn."""
@@ -42,6 +70,10 @@ class TextTable:
     def pick_held_out(self, values: Mapping[str, str]) -> tuple[int, ...]:
         """Return the row of the first held-out sentence of each field's value."""
         return tuple(by_value[values[name]][0] for name, by_value in self.held_out.items())
+
+    def has_held_out(self, values: Mapping[str, str]) -> bool:
+        """Return whether each field's value has a held-out sentence; free texts may lack one."""
+        return bool(self.held_out) and all(values[name] in by_value for name, by_value in self.held_out.items())
 
     def count_nearest_in_class(self) -> dict[str, tuple[int, int]]:
         """Return field -> (held-out sentences whose nearest training sentence has their value, all of them).
@@ -66,24 +98,48 @@ class TextTable:
         return self.embeddings[list(self.pick(values, choose))].mean(dim=0)
 
     def class_index(self, values: Mapping[str, str]) -> int:
-        """Return the index of the combination of values, for telling positive from negative pairs."""
+        """Return the index of the combination of values, for telling positive from negative pairs.
+
+        Free texts are positive pairs where their class is the same, or the text itself where no class is known; texts
+        that say unknown are one class.
+        """
+        if self.free is not None:
+            return self._index_free(self.free, values)
         index = 0
         for name, by_value in self.rows.items():
             index = index * len(by_value) + sorted(by_value).index(values[name])
         return index
 
+    def _index_free(self, free: FreeTexts, values: Mapping[str, str]) -> int:
+        names = free.class_names
+        if free.class_field and values[free.class_field] in names:
+            return 1 + names.index(values[free.class_field])
+        number = self._text_index.get(values[free.text_field], 0)
+        return len(names) + number if number and not self.is_labels else 0
+
+    @cached_property
+    def _text_index(self) -> Mapping[str, int]:
+        """Value of a free text -> its number from 1."""
+        assert self.free is not None
+        return {value: number for number, value in enumerate(sorted(self.free.directions), start=1)}
+
     def as_labels(self) -> "TextTable":
         """Return a table with one one-hot vector a value of each field in place of sentences, for the arm `label`.
+
+        Of free texts the values are those of the field of classes.
 
         It stands there as often as there were sentences, so that whoever draws one draws as much: what is drawn next,
         such as boxes, is then the same in all arms.
         """
         numbers = itertools.count()
+        said: RowsOf = self.rows
+        if self.free is not None:
+            said = {self.free.class_field: dict.fromkeys((*self.free.class_names, UNKNOWN), (0,))}
         rows = {
             name: {value: (next(numbers),) * len(of_value) for value, of_value in by_value.items()}
-            for name, by_value in self.rows.items()
+            for name, by_value in said.items()
         }
-        return replace(self, embeddings=torch.eye(next(numbers)), rows=rows, held_out={})
+        return replace(self, embeddings=torch.eye(next(numbers)), rows=rows, held_out={}, is_labels=True)
 
     def shuffle(self, patient_of: Mapping[str, str], rng: np.random.Generator) -> "TextTable":
         """Return a table in which each of these patients has another's text; other cases keep theirs.
@@ -95,7 +151,10 @@ class TextTable:
         for case_id, patient in patient_of.items():
             fields_of.setdefault(patient, self.fields_of[case_id])
         donors = [list(fields_of)[position] for position in rng.permutation(len(fields_of))]
-        donor_of = dict(zip(fields_of, donors, strict=True))
+        if self.free is None:
+            donor_of = dict(zip(fields_of, donors, strict=True))
+        else:  # in a ring, so that no patient keeps their own text
+            donor_of = dict(zip(donors, [*donors[1:], donors[0]], strict=True))
         shuffled = {case_id: fields_of[donor_of[patient]] for case_id, patient in patient_of.items()}
         return replace(self, fields_of={**self.fields_of, **shuffled})
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from t2m_bench.data.case import Case
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.donors import Donors, list_values
-from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, PREDICTED, RIGHT, UNKNOWN
+from t2m_bench.evaluation.free_donors import FreeDonors
+from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, OTHER_PATIENT, PREDICTED, RIGHT, UNKNOWN, ConditionEntry
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import TIGHT
 
@@ -98,26 +99,27 @@ def build_questions(cases: Sequence[Case], texts: TextTable, asking: EvaluationS
     """Return every question to an arm that reads text.
 
     A text table without held-out sentences is one of labels: it has no paraphrases, and a random vector is none of its.
-    Where no field has classes, conditions that name one are absent.
+    Where no field has classes, conditions that name one are absent. Where each case has a text of its own, another
+    class's text is that of another patient.
 
     Raises:
         RecipeError: a condition draws a text under a name that is not one of its own.
     """
     questions: list[Question] = []
     vectors: list[Tensor] = []
-    donors = Donors(cases, tuple(asking.wrong))
-    has_classes = any(asking.classes.values())
+    donors = _Donating(cases, texts, asking)
+    entries = [
+        (entry, draw) for entry in map(CONDITIONS.find, asking.conditions) if (draw := _find_draw(entry, texts, asking))
+    ]
     for case in cases:
         rng = np.random.default_rng([DRAW_SEED, asking.places[case.case_id]])
         noise = rng.standard_normal(texts.embeddings.shape[1])
-        asked = Asked(case, asking, texts, donors.draw(case, rng), noise)
-        for entry in map(CONDITIONS.find, asking.conditions):
-            if (entry.needs_sentences and not texts.held_out) or (entry.needs_classes and not has_classes):
-                continue
-            for drawn in load_object(entry.draw)(asked):
+        asked = Asked(case, asking, texts, donors.draw(case, rng), noise, donors.draw_of_classes(case))
+        for entry, draw in entries:
+            for drawn in load_object(draw)(asked):
                 if not entry.covers(drawn.condition):
                     raise RecipeError(
-                        f"the condition {entry.name} ({entry.draw}) gives a text under the name {drawn.condition}, "
+                        f"the condition {entry.name} ({draw}) gives a text under the name {drawn.condition}, "
                         f"which its pattern {entry.form} does not allow; results could not be written"
                     )
                 prompt = drawn.prompt
@@ -130,6 +132,45 @@ def build_questions(cases: Sequence[Case], texts: TextTable, asking: EvaluationS
     return QuestionSet(tuple(questions), torch.cat([texts.embeddings, *(row[None] for row in vectors)]))
 
 
+def _find_draw(entry: ConditionEntry, texts: TextTable, asking: EvaluationSpec) -> str:
+    """Return the draw of a condition, "module:function"; empty where it means nothing to these texts."""
+    if entry.needs_sentences and not texts.has_sentences:
+        return ""
+    if not entry.needs_classes:
+        return entry.draw
+    if not any(asking.classes.values()):
+        return ""
+    return entry.draw if texts.free is None else entry.draw_free
+
+
+class _Donating:
+    """Draws the texts of other patients, be they sentences of a class or each patient's own."""
+
+    def __init__(self, cases: Sequence[Case], texts: TextTable, asking: EvaluationSpec) -> None:
+        self._by_class = Donors(cases, tuple(asking.wrong)) if texts.free is None else None
+        self._free = FreeDonors(cases, texts.free) if texts.free is not None else None
+        self._asking = asking
+
+    def draw(self, case: Case, rng: np.random.Generator) -> Case | None:
+        """Return a case whose text is given in place of this one's; None where there is none."""
+        if self._by_class is not None:
+            return self._by_class.draw(case, rng)
+        # a stream of its own: noise for `label` is of another width, and all arms are given the same texts
+        return self._free.draw(case, self._start(case, 1)) if self._free is not None else None
+
+    def draw_of_classes(self, case: Case) -> dict[str, Case]:
+        """Return class -> a case of another patient with it, where each case has a text of its own."""
+        if self._free is None:
+            return {}
+        rng = self._start(case, 2)
+        names = [name for of_field in self._asking.classes.values() for name in of_field]
+        found = {name: self._free.draw_of(case, name, rng) for name in names}
+        return {name: donor for name, donor in found.items() if donor is not None}
+
+    def _start(self, case: Case, stream: int) -> np.random.Generator:
+        return np.random.default_rng([DRAW_SEED, self._asking.places[case.case_id], stream])
+
+
 @dataclass(frozen=True)
 class Asked:
     """Texts from which one case's text may be drawn.
@@ -137,6 +178,7 @@ class Asked:
     Attributes:
         donor: a case of another patient with another class, known in every field; None where there is none.
         noise: (E,), drawn for this case.
+        of_class: class -> a case of another patient with it, where each case has a text of its own.
     """
 
     case: Case
@@ -144,6 +186,7 @@ class Asked:
     texts: TextTable
     donor: Case | None
     noise: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+    of_class: Mapping[str, Case] = field(default_factory=dict)
 
     @property
     def known(self) -> list[str]:
@@ -183,7 +226,8 @@ def draw_right(asked: Asked) -> Iterator[Drawn]:
 def draw_paraphrase(asked: Asked) -> Iterator[Drawn]:
     """Give a wording of the case's own text that training never sees."""
     own = asked.case.text_fields
-    yield Drawn("paraphrase", own, asked.texts.pick_held_out(own))
+    if asked.texts.has_held_out(own):
+        yield Drawn("paraphrase", own, asked.texts.pick_held_out(own))
 
 
 def draw_random(asked: Asked) -> Iterator[Drawn]:
@@ -215,10 +259,19 @@ def draw_swaps(asked: Asked) -> Iterator[Drawn]:
         yield from (asked.give(f"swap:{name}={other}", {**own, name: other}) for other in others)
 
 
+def draw_free_swaps(asked: Asked) -> Iterator[Drawn]:
+    """Give, for each other class in turn, the text of another patient with it."""
+    for name, of_field in asked.asking.classes.items():
+        own = asked.case.text_fields[name]
+        others = [other for other in of_field if other != own and other in asked.of_class]
+        if own != UNKNOWN:
+            yield from (asked.give(f"swap:{name}={other}", asked.of_class[other].text_fields) for other in others)
+
+
 def draw_donor(asked: Asked) -> Iterator[Drawn]:
     """Give the text of another patient of another class."""
     if asked.donor is not None and asked.is_known:
-        yield asked.give("other_patient", asked.donor.text_fields)
+        yield asked.give(OTHER_PATIENT, asked.donor.text_fields)
 
 
 def draw_predicted(asked: Asked) -> Iterator[Drawn]:
@@ -226,6 +279,14 @@ def draw_predicted(asked: Asked) -> Iterator[Drawn]:
     predicted = asked.asking.predicted.get(asked.case.case_id)
     if predicted is not None and asked.is_known:
         yield asked.give(PREDICTED, predicted)
+
+
+def draw_free_predicted(asked: Asked) -> Iterator[Drawn]:
+    """Give the text of another patient with the class that a probe predicts from box and embedding."""
+    predicted = asked.asking.predicted.get(asked.case.case_id, {})
+    donors = [asked.of_class[predicted[name]] for name in asked.asking.classes if predicted.get(name) in asked.of_class]
+    if donors:
+        yield asked.give(PREDICTED, donors[0].text_fields)
 
 
 def _scale(noise: np.ndarray[tuple[int, ...], np.dtype[np.float64]], like: Tensor) -> Tensor:

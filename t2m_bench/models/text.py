@@ -58,6 +58,31 @@ class FrozenText:
         rows = [self._encode(sentences[start : start + BATCH_SIZE]) for start in range(0, len(sentences), BATCH_SIZE)]
         return torch.cat(rows)
 
+    def count_tokens(self, text: str) -> int:
+        """Return the tokens of a text, the encoder's own marks included."""
+        return len(self.tokenizer(text)["input_ids"])
+
+    @torch.no_grad()
+    def encode_in_pieces(self, text: str) -> Tensor:
+        """Return (E,) float32 of a text of any length: the mean over pieces of the encoder's length, without overlap.
+
+        A piece weighs as many tokens as it has.
+        """
+        tokens = self.tokenizer(
+            text,
+            truncation=True,
+            max_length=self.max_tokens,
+            stride=0,
+            return_overflowing_tokens=True,
+            return_special_tokens_mask=True,
+            padding=True,
+            return_tensors="pt",
+        )
+        own = (1 - tokens["special_tokens_mask"]).sum(dim=1, keepdim=True).float()  # (pieces, 1), marks not counted
+        pooled = self._pool({name: tokens[name] for name in ("input_ids", "attention_mask")})
+        mean: Tensor = (pooled * own).sum(dim=0) / own.sum()
+        return mean
+
     def _encode(self, sentences: Sequence[str]) -> Tensor:
         for sentence in sentences:
             length = len(self.tokenizer(sentence)["input_ids"])
@@ -66,7 +91,10 @@ class FrozenText:
                     f"text encoder {self.name} takes {self.max_tokens} tokens and this sentence has {length}: "
                     f"{sentence[:60]!r}... Shorten it in the prompt file."
                 )
-        tokens = self.tokenizer(list(sentences), padding=True, return_tensors="pt")
+        return self._pool(self.tokenizer(list(sentences), padding=True, return_tensors="pt"))
+
+    def _pool(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Return (n, E) of tokens (n, T)."""
         hidden: Tensor = self.model(**tokens).last_hidden_state.float()  # (n, tokens, E)
         if self.pooling == "cls":
             return hidden[:, 0]

@@ -5,9 +5,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from t2m_bench.data.free_text import FreeTextBook
 from t2m_bench.data.manifest import compute_manifest_hash
 from t2m_bench.data.prompts import PromptBook, load_prompts
 from t2m_bench.embedding.encode import EmbedTask, count_bytes_per_case
+from t2m_bench.embedding.free_texts import encode_free_texts
 from t2m_bench.embedding.prompt_bank import BankSignature, PromptBank, load_bank, write_bank
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import INDEX_NAME, Signature
@@ -39,9 +41,9 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Texts:
-    """The sentences of a recipe with their embeddings."""
+    """The sentences of a recipe with their embeddings; a bank of free texts names them by their hashes."""
 
-    book: PromptBook
+    book: PromptBook | FreeTextBook
     bank: PromptBank
     signature: BankSignature
 
@@ -166,15 +168,18 @@ class _Count:
         self._advance(self._done, self.total)
 
 
-def embed_texts(recipe: Recipe, runs: Path, terminal: Terminal) -> Texts:
-    """Encode every distinct sentence of the recipe's prompt file once.
+def embed_texts(recipe: Recipe, runs: Path, terminal: Terminal, free: FreeTextBook | None = None) -> Texts:
+    """Encode every distinct sentence of the recipe's prompt file once, or the free texts of the cases.
+
+    Args:
+        free: the cases' own texts, as `prepare` returns them.
 
     Raises:
         RecipeError: the prompt file cannot be used.
-        WeightsError: the encoder is absent or cannot be read.
+        WeightsError: the encoder is absent or cannot be read, or free texts are longer than it takes.
     """
     encoder = recipe.text_encoder
-    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
+    book = free or load_prompts(recipe.prompts.file, recipe.prompts.family)
     signature = BankSignature(encoder.name, compute_text_sha256(encoder.name), encoder.pooling, book.sha256)
     path = runs / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
     if not path.is_file():
@@ -187,12 +192,16 @@ def embed_texts(recipe: Recipe, runs: Path, terminal: Terminal) -> Texts:
 
 
 def _encode_texts(
-    recipe: Recipe, book: PromptBook, path: Path, signature: BankSignature, terminal: Terminal
+    recipe: Recipe, book: PromptBook | FreeTextBook, path: Path, signature: BankSignature, terminal: Terminal
 ) -> PromptBank:
     """Encode and write the sentences of a book in a folder of banks that this process holds."""
     clear_partial(path.parent)
-    encoder, sentences = recipe.text_encoder, book.all_sentences()
-    bank = PromptBank(sentences, load_text_encoder(encoder.name, encoder.pooling).encode(sentences).numpy())
+    encoder = recipe.text_encoder
+    loaded = load_text_encoder(encoder.name, encoder.pooling)
+    if isinstance(book, FreeTextBook):
+        bank = encode_free_texts(book, loaded, recipe.prompts.long_text)
+    else:
+        bank = PromptBank(book.all_sentences(), loaded.encode(book.all_sentences()).numpy())
     write_bank(path, bank, signature)
-    terminal.say(f"wrote {path}: {len(sentences)} sentences by {encoder.name}")
+    terminal.say(f"wrote {path}: {len(bank.sentences)} sentences by {encoder.name}")
     return bank

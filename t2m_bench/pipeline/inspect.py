@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.free_text import FreeTextBook
 from t2m_bench.data.image_audit import load_image_audit
 from t2m_bench.data.images import load_annotated, load_mask
 from t2m_bench.data.manifest import load_manifest
@@ -67,7 +68,7 @@ def inspect(recipe: Recipe, runs: Path, num_cases: int, seed: int, terminal: Ter
     """
     check_numbers(num_cases, seed)
     prepared = prepare(recipe, runs, terminal)
-    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
+    book = prepared.free or load_prompts(recipe.prompts.file, recipe.prompts.family)
     flags = find_flags(prepared)
     drawn = choose_cases(prepared.cases, num_cases, np.random.default_rng(seed))
     known = {case.case_id for case in drawn}
@@ -124,7 +125,11 @@ def choose_cases(cases: Sequence[Case], number: int, rng: np.random.Generator) -
 
 
 def _make_cards(
-    root: Path, cases: Sequence[Case], book: PromptBook, flags: Mapping[str, tuple[str, ...]], terminal: Terminal
+    root: Path,
+    cases: Sequence[Case],
+    book: PromptBook | FreeTextBook,
+    flags: Mapping[str, tuple[str, ...]],
+    terminal: Terminal,
 ) -> tuple[list[Card], list[str]]:
     """Return a card a case, and a message for each that has no pictures."""
     cards, failures = [], []

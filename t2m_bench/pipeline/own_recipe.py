@@ -43,17 +43,34 @@ PROMPTS_OPENING = """\
 """
 
 
+OFFER = """\
+# Column {column} holds a sentence for each case. To give the model that in place of a class's sentences, write
+# prompts: {{column: {column}{class_column}}}
+"""
+FREE = """\
+# Each case is given its own text, of column {column}, which stays in the private manifest. A column of classes, where
+# there is one, is named in prompts.class_column; the same in other words in prompts.paraphrase_column.
+# prompts.strip_numbers: true masks digits and units, which may tell the size and the place of a lesion.
+"""
+
+
 @dataclass(frozen=True)
 class Written:
-    """Files that were written, and the columns as they were understood; a line for each."""
+    """Files that were written, and the columns as they were understood; a line for each.
+
+    Attributes:
+        prompts: None where each case has a text of its own.
+    """
 
     recipe: Path
-    prompts: Path
+    prompts: Path | None
     said: list[str]
 
 
 def write_own_recipe(table: Path, folder: Path) -> Written:
-    """Look at a table and write a recipe and a prompt file for it; nothing that exists is replaced.
+    """Look at a table and write a recipe for it, and a prompt file where it has classes; nothing is replaced.
+
+    A table without classes and with a column of sentences gets a recipe of free text; one with both, the offer of it.
 
     Args:
         table: in the folder that its paths start from.
@@ -63,30 +80,47 @@ def write_own_recipe(table: Path, folder: Path) -> Written:
         RecipeError: one of the files exists.
     """
     guess = guess_columns(table)
-    if not guess.fields:
+    if not guess.fields and not guess.sentences:
         raise DatasetError(
-            f"{table}: no column holds classes (2 to 12 values, each in several rows) that sentences could be made of. "
-            "Add one, such as the diagnosis."
+            f"{table}: no column holds classes (2 to 12 values, each in several rows) that sentences could be made of, "
+            "nor a sentence for each case. Add one, such as the diagnosis or the report."
         )
     name = re.sub(r"[^a-z0-9_-]+", "_", table.resolve().parent.name.lower()).strip("_-") or "own"
     recipe, prompts = folder / f"{name}.yaml", folder / f"{name}_prompts.yaml"
     for path in (recipe, prompts):
         if path.exists():
             raise RecipeError(f"{path}: exists, and is not replaced. Remove it, or name another folder.")
-    write_text(prompts, PROMPTS_OPENING + dump_yaml({"fields": _make_fields(guess)}))
-    write_text(recipe, OPENING.format(recipe=recipe) + dump_yaml(_make_recipe(guess, name, prompts)))
+    opening = OPENING.format(recipe=recipe) + _describe_free_text(guess)
+    if guess.fields:
+        write_text(prompts, PROMPTS_OPENING + dump_yaml({"fields": _make_fields(guess)}))
+        said: dict[str, object] = {"file": str(prompts.resolve())}
+    else:
+        said = {"column": guess.sentences[0]}
+    write_text(recipe, opening + dump_yaml(_make_recipe(guess, name, said)))
     load_recipe(recipe)
-    return Written(recipe, prompts, guess.said)
+    return Written(recipe, prompts if guess.fields else None, guess.said)
 
 
-def _make_recipe(guess: Guess, name: str, prompts: Path) -> dict[str, object]:
+def _describe_free_text(guess: Guess) -> str:
+    """Return the lines of a recipe about a column of sentences; none where the table has no such column."""
+    if not guess.sentences:
+        return ""
+    column = guess.sentences[0]
+    if not guess.fields:
+        return FREE.format(column=column)
+    named = next(iter(guess.fields))
+    of_class = guess.columns.get("text", {}).get(named, named)
+    return OFFER.format(column=column, class_column=f", class_column: {of_class}")
+
+
+def _make_recipe(guess: Guess, name: str, prompts: dict[str, object]) -> dict[str, object]:
     (kind,) = (entry.name for entry in DATA_SETS.own if entry.reads_table)
     table = guess.table.resolve()
     dataset = dict[str, object](kind=kind, root=str(table.parent), table=table.name)
     return {
         "name": name,
         "dataset": dataset | ({"columns": guess.columns} if guess.columns else {}),
-        "prompts": {"file": str(prompts.resolve())},
+        "prompts": prompts,
         "text_encoder": {"name": STAND_IN},
         "optim": {"epochs": EPOCHS},
         "bench": {"seeds": list(SEEDS)},

@@ -22,7 +22,7 @@ from t2m_bench.embedding.shards.writer import finish_shards, plan_shards, write_
 from t2m_bench.evaluation.conditions import ask_without_text, build_questions
 from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.models.sam import load_sam
-from t2m_bench.pipeline.embed import Embedded, locate_shards
+from t2m_bench.pipeline.embed import Embedded, embed_texts, locate_shards
 from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare_folds
 from t2m_bench.pipeline.train import Experiment, locate_experiment
@@ -102,6 +102,7 @@ def make_plan(recipe: Recipe, runs: Path, terminal: Terminal) -> Plan:
     """
     texts = check_before_reading(recipe, runs, recipe.bench.arms, terminal)
     prepared = prepare_folds(recipe, recipe.folds, runs, terminal)[recipe.dataset.test_fold]
+    texts = texts or embed_texts(recipe, runs, terminal, prepared.free)
     device = find_device(recipe.cluster.use_gpu)
     signature, shards = locate_shards(recipe, prepared, runs)
     is_embedded = (shards / INDEX_NAME).is_file()

@@ -11,7 +11,7 @@ from t2m_bench.cluster.session import check_socket_path, has_cluster
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
 from t2m_bench.files import escape_name, explain
 from t2m_bench.models.sam import check_checkpoint
-from t2m_bench.models.text import find_text_folder
+from t2m_bench.models.text import find_text_folder, load_text_encoder
 from t2m_bench.pipeline.embed import Texts, embed_texts
 from t2m_bench.recipe.arms import ARMS, ArmEntry
 from t2m_bench.recipe.conditions import CONDITIONS
@@ -25,8 +25,10 @@ TRIAL_BYTES = 2**20
 """Content of the trial file that shows whether a disk accepts data."""
 
 
-def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], terminal: Terminal) -> Texts:
+def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], terminal: Terminal) -> Texts | None:
     """Look, in seconds, at what does not depend on the data set; return the embedded sentences, which are made first.
+
+    Free texts are known when the data set is read: of these the encoder alone is loaded, and None is returned.
 
     Args:
         arms: the arms that will be trained, by their names in the recipe.
@@ -37,6 +39,9 @@ def check_before_reading(recipe: Recipe, runs: Path, arms: Iterable[str], termin
             what mends it.
     """
     check_setting(recipe, runs, arms)
+    if recipe.prompts.column is not None:
+        load_text_encoder(recipe.text_encoder.name, recipe.text_encoder.pooling)
+        return None
     return embed_texts(recipe, runs, terminal)
 
 

@@ -15,6 +15,7 @@ from t2m_bench.data.datasets.registry import (
     read_cases,
 )
 from t2m_bench.data.exclusions import Exclusion, check_exclusions, list_exclusions
+from t2m_bench.data.free_text import FreeTextBook, make_free_book
 from t2m_bench.data.image_audit import (
     IMAGE_AUDIT_NAME,
     ImageFinding,
@@ -47,6 +48,7 @@ class Prepared:
         cases, splits: under pseudonyms; manifest, splits and exclusions in the folder alone name the source's
             identifiers.
         manifest_sha256: of the cases as the source names them, so that it is the same wherever it was prepared.
+        free: the cases' own texts; None where a prompt file has the sentences.
     """
 
     root: Path
@@ -56,6 +58,7 @@ class Prepared:
     audit: Audit
     manifest_sha256: str
     reused: bool
+    free: FreeTextBook | None = None
 
 
 def prepare(recipe: Recipe, runs: Path, terminal: Terminal) -> Prepared:
@@ -78,8 +81,8 @@ def prepare_folds(recipe: Recipe, folds: Iterable[int], runs: Path, terminal: Te
         UserError: as `prepare`, of any of the folds.
     """
     read = _read(recipe, runs, terminal)
-    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
-    _check_fields(book, read.cases)
+    book = _open_book(recipe, read.cases)
+    free = book if isinstance(book, FreeTextBook) else None
     for name in book.fields:
         if all(case.text_fields[name] == UNKNOWN for case in read.cases):
             terminal.say(describe_unknown_field(name))
@@ -92,7 +95,7 @@ def prepare_folds(recipe: Recipe, folds: Iterable[int], runs: Path, terminal: Te
     prepared = {}
     for fold, (splits, audit) in audited.items():
         hidden_splits = Splits(*(tuple(name_of[case_id] for case_id in part) for part in vars(splits).values()))
-        prepared[fold] = Prepared(images, read.folder, hidden, hidden_splits, audit, manifest_sha256, read.reused)
+        prepared[fold] = Prepared(images, read.folder, hidden, hidden_splits, audit, manifest_sha256, read.reused, free)
     return prepared
 
 
@@ -138,14 +141,29 @@ def _read(recipe: Recipe, runs: Path, terminal: Terminal) -> _Read:
     return _Read(source, folder, cases, exclusions, findings, reused)
 
 
-def _split_and_audit(recipe: Recipe, read: _Read, book: PromptBook) -> tuple[Splits, Audit]:
+def _open_book(recipe: Recipe, cases: list[Case]) -> PromptBook | FreeTextBook:
+    """Return the sentences of the prompt file, which must fit the cases, or the cases' own.
+
+    Raises:
+        RecipeError: the prompt file cannot be used, or is of another data set.
+        DatasetError: no case has a text of its own.
+    """
+    if recipe.prompts.column is not None:
+        return make_free_book(recipe.prompts, cases)
+    book = load_prompts(recipe.prompts.file, recipe.prompts.family)
+    _check_fields(book, cases)
+    return book
+
+
+def _split_and_audit(recipe: Recipe, read: _Read, book: PromptBook | FreeTextBook) -> tuple[Splits, Audit]:
     """Split the cases by the recipe's test fold, audit the splits and note both beside the manifest."""
     dataset = recipe.dataset
-    field = book.fields[0]  # of several, the first stratifies
+    field = book.fields[0] if book.fields else None  # of several, the first stratifies
     splits = split_cases(read.cases, dataset, field)
     seen = load_seen_image_hashes(recipe.image_encoder.preset)
     selection = read.source.describe_selection()
-    audit = run_audit(read.cases, splits, field, seen, read.exclusions, selection, book.classes(field))
+    class_order = book.classes(field) if field is not None else ()
+    audit = run_audit(read.cases, splits, field, seen, read.exclusions, selection, class_order)
     if read.findings is not None:
         audit = replace(audit, images=summarise_images(read.findings, splits))
     check_audit(audit, recipe.allow_leakage, dataset.test_fold)

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from t2m_bench.data.datasets.registry import find_phantom
+from t2m_bench.data.free_text import FreeTextBook
+from t2m_bench.embedding.free_texts import make_free_table
 from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import EvaluationSpec
@@ -22,7 +24,7 @@ from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
 from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import FileStamp
 from t2m_bench.pipeline.doctor import check_before_work
-from t2m_bench.pipeline.embed import Embedded, Texts, embed
+from t2m_bench.pipeline.embed import Embedded, Texts, embed, embed_texts
 from t2m_bench.pipeline.periodic import run_periodically
 from t2m_bench.pipeline.preflight import check_before_reading
 from t2m_bench.pipeline.prepare import Prepared, prepare, prepare_folds
@@ -105,17 +107,12 @@ class Experiment:
             splits=self.prepared.splits,
             shards=self.embedded.folder.resolve(),
             signature=self.embedded.signature,
-            texts=TextTable(
-                torch.from_numpy(self.texts.bank.text_embedding),
-                list_sentence_rows(book, self.texts.bank, "training"),
-                {case.case_id: case.text_fields for case in cases},
-                list_sentence_rows(book, self.texts.bank, "held_out"),
-            ),
+            texts=self._make_texts(),
             fields=book.fields,
             asking=EvaluationSpec(
                 asked.conditions,
                 asked.boxes,
-                {field: book.wrong(field) for field in book.fields},
+                {field: book.wrong(field) for field in book.fields if book.wrong(field)},
                 {field: book.classes(field) for field in book.fields},
                 predicted={},
                 places={case.case_id: place for place, case in enumerate(cases)},
@@ -123,6 +120,14 @@ class Experiment:
             reference=(self.folder / name_reference(self.fold)).resolve(),
             checkpoint_stamp=FileStamp.of(checkpoint) if checkpoint else None,
         )
+
+    def _make_texts(self) -> TextTable:
+        book, bank, prepared = self.texts.book, self.texts.bank, self.prepared
+        fields_of = {case.case_id: case.text_fields for case in prepared.cases}
+        if isinstance(book, FreeTextBook):
+            return make_free_table(book, bank, fields_of, prepared.splits.outside_test)
+        training, held_out = list_sentence_rows(book, bank, "training"), list_sentence_rows(book, bank, "held_out")
+        return TextTable(torch.from_numpy(bank.text_embedding), training, fields_of, held_out)
 
 
 def open_experiment(
@@ -163,6 +168,7 @@ def gather(
     prepared = by_fold[recipe.dataset.test_fold]
     if to_train:
         check_before_work(recipe, runs, terminal)
+    texts = texts or embed_texts(recipe, runs, terminal, prepared.free)
     embedded = embed(recipe, prepared, runs, terminal)
     experiment, hashes = locate_experiment(recipe, runs, prepared, embedded, texts)
     return replace(experiment, others=by_fold), hashes

@@ -17,6 +17,9 @@ NO_TEXT = "none"
 PARAPHRASE = "paraphrase"
 """The condition behind the verdict on wording."""
 
+OTHER_PATIENT = "other_patient"
+"""The condition behind reliance on free text, which has no published wrong text."""
+
 SWAP = "swap"
 """The condition behind the swap matrix; in results each is SWAP:FIELD=CLASS."""
 
@@ -34,9 +37,12 @@ class ConditionEntry:
     Attributes:
         name: as `bench.conditions` has it.
         draw: "module:function" from an `evaluation.conditions.Asked` to the texts given, `evaluation.conditions.Drawn`.
+        draw_free: the same where each case has a text of its own and a class; without it a condition that needs classes
+            is absent there.
         pattern: regular expression of the condition's names in results; the name alone where it is empty. Names are
             `name`, or `name:` and a part, which begins with the text field where `field_label` is set.
         label: what the table of other texts calls it; empty where it has no row there.
+        free_label: the same of free texts, where it differs.
         row: name of a row that averages over all of its names; where it is empty each name has a row.
         fields_label, field_label: labels where a data set has several text fields: of the row of all fields together
             ({fields}), which is left out where it is empty, and of a row of each field alone ({field}). Without
@@ -53,6 +59,7 @@ class ConditionEntry:
     name: str
     draw: str
     label: str = ""
+    free_label: str = ""
     row: str = ""
     pattern: str = ""
     fields_label: str = ""
@@ -61,6 +68,7 @@ class ConditionEntry:
     in_full: bool = False
     needs_sentences: bool = False
     needs_classes: bool = False
+    draw_free: str = ""
     gives_unknown: bool = False
     uses_probe: bool = False
 
@@ -99,6 +107,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
         ConditionEntry(
             name=SWAP,
             draw=f"{_DRAWS}draw_swaps",
+            draw_free=f"{_DRAWS}draw_free_swaps",
             pattern=rf"{SWAP}:\w+=.+",
             label="any other class, uniformly",
             field_label="any other {field}, uniformly",
@@ -106,7 +115,10 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
             needs_classes=True,
         ),
         ConditionEntry(
-            name="other_patient", draw=f"{_DRAWS}draw_donor", label="another patient's text, of another class"
+            name=OTHER_PATIENT,
+            draw=f"{_DRAWS}draw_donor",
+            label="another patient's text, of another class",
+            free_label="another patient's text",
         ),
         ConditionEntry(
             name=PARAPHRASE,
@@ -121,6 +133,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
         ConditionEntry(
             name=PREDICTED,
             draw=f"{_DRAWS}draw_predicted",
+            draw_free=f"{_DRAWS}draw_free_predicted",
             label="class that the image predicts (probe)",
             needs_classes=True,
             uses_probe=True,
@@ -129,7 +142,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
     reserved=(NO_TEXT,),
 )
 
-DEFAULT_CONDITIONS = (RIGHT, WRONG, SWAP, "other_patient", PARAPHRASE, UNKNOWN, "random", PREDICTED)
+DEFAULT_CONDITIONS = (RIGHT, WRONG, SWAP, OTHER_PATIENT, PARAPHRASE, UNKNOWN, "random", PREDICTED)
 """Conditions of a recipe that names none; those of other packages are used where a recipe names them."""
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from t2m_bench.recipe.arms import ARMS, DEFAULT_ARM, DEFAULT_ARMS, LEVELS, ONE_LEVEL, UNTRAINED_ARMS
+from t2m_bench.recipe.arms import ARMS, DEFAULT_ARM, DEFAULT_ARMS, LEVELS, ONE_LEVEL, UNTRAINED_ARMS, Texts
 from t2m_bench.recipe.conditions import CONDITIONS, DEFAULT_CONDITIONS, RIGHT
 from t2m_bench.recipe.datasets import DATA_SETS, DEFAULT_DATA_SET
 from t2m_bench.recipe.defaults import keep_decisive, load_defaults
@@ -91,7 +91,7 @@ class ColumnsSection(Section):
     """Names the columns of a data set's own table.
 
     Columns with the names below are used where the table has them; `image`, `mask` and `patient` it must have. A column
-    that the recipe names must be in the table. `label: null` leaves a column out that means something else.
+    that the recipe names otherwise must be in the table. `label: null` leaves a column out that means something else.
     """
 
     image: str = "image"
@@ -176,14 +176,51 @@ class DatasetSection(Section):
 
 
 class PromptsSection(Section):
-    """Selects the sentences that stand for the text fields."""
+    """Selects the sentences: those of a prompt file that stand for the text fields, or each case's own (`column`)."""
 
-    file: NameOrPath = "birads"
-    """A shipped prompt file by its name, or a path."""
+    file: NameOrPath | None = "birads"
+    """A shipped prompt file by its name, or a path; none where `column` is set."""
     family: str = "category"
     """Family of sentences in the prompt file."""
     text_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Share of training texts that are replaced by the text that says unknown."""
+    column: str | None = None
+    """Free text: the column of your own table that holds a sentence for each case, such as a report."""
+    class_column: str | None = None
+    """With free text: a column of classes, for splits, positive pairs, the arm `label` and texts of another class."""
+    paraphrase_column: str | None = None
+    """With free text: a column with the same in other words, never trained on."""
+    unknown: Annotated[str, Field(min_length=1)] = "Not recorded."
+    """With free text: the sentence for a case without one."""
+    long_text: Literal["refuse", "average"] = "refuse"
+    """Free text that is longer than the encoder takes: `average` cuts it into pieces and weights them by tokens."""
+    strip_numbers: bool = False
+    """Mask digits and units of free text, which may tell the size and the place of a lesion."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_source(cls, raw: Any) -> Any:
+        """Leave the default file out where a column is named."""
+        has_column = isinstance(raw, dict) and raw.get("column") is not None
+        return {"file": None} | raw if has_column else raw
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "PromptsSection":
+        if self.column is not None and self.file is not None:
+            raise ValueError(
+                f"prompts.file = {self.file} and prompts.column = {self.column}: sentences come from a prompt file or "
+                "from a column; leave one out"
+            )
+        if self.column is None and self.file is None:
+            raise ValueError("prompts.file or prompts.column is required: the source of the sentences")
+        if self.column is None:
+            for name in ("class_column", "paraphrase_column", "strip_numbers"):
+                if getattr(self, name):
+                    raise ValueError(f"prompts.{name} means nothing without prompts.column, a column of free text")
+        columns = [name for name in (self.column, self.class_column, self.paraphrase_column) if name is not None]
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"prompts names the column {columns[-1]} twice; text, class and paraphrase are three")
+        return self
 
 
 class ImageEncoderSection(Section):
@@ -543,6 +580,21 @@ class Recipe(Section):
             raise ValueError("optim.mixed_precision = fp16 needs a GPU (cluster.use_gpu=true); on a CPU use bf16")
         if self.optim.mixed_precision == "fp16" and self.cluster.deepspeed is not None:
             raise ValueError("optim.mixed_precision = fp16 is not offered with cluster.deepspeed; use bf16 or no")
+        return self
+
+    @model_validator(mode="after")
+    def _free_text_has_a_table(self) -> "Recipe":
+        if self.prompts.column is None:
+            return self
+        if self.dataset.table is None:
+            raise ValueError("prompts.column names a column of your own table: set dataset.kind and dataset.table")
+        if self.prompts.class_column is None:
+            named = {name: arm.adapter.get("kind", name) for name, arm in self.bench.named.items()}
+            kinds = [self.adapter.kind, *(named.get(arm, arm) for arm in self.bench.arms)]
+            for kind in kinds:
+                entry = ARMS.get(kind)
+                if entry is not None and entry.texts == Texts.LABELS:
+                    raise ValueError(f"the arm {kind} is given a class: name its column in prompts.class_column")
         return self
 
     @model_validator(mode="after")

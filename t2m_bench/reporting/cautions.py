@@ -24,6 +24,8 @@ def _tell_text(results: Results) -> str:
     if phantom:
         share = 100 * phantom["text_effect"]
         return f"Phantoms, not patients: by design the text names the hidden shape in {share:.0f} %."
+    if results.is_free_text:
+        return "Each text is the data set's own; whoever wrote it may have seen the same image."
     fields = " and ".join(map(results.name_field, results.fields))
     return f"The {fields} is the data set's own; whoever assigned it may have seen the same image."
 

@@ -232,7 +232,7 @@ def _list_reliance(results: Results, method: str) -> list[_Wanted]:
             (method, RIGHT, TIGHT),
             (method, condition, TIGHT),
         )
-        for condition in by_field or [WRONG]
+        for condition in by_field or [results.wrong_condition]
     ]
 
 

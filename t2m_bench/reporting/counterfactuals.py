@@ -129,10 +129,8 @@ def _list_rows_of(results: Results, entry: ConditionEntry) -> list[TextRow]:
         return [*([together] if entry.fields_label else []), *by_field]
     if entry.row:
         return [TextRow(entry.row, entry.label, names, entry)]
-    return [
-        TextRow(name, entry.label if name == entry.name else f"{entry.label} ({name})", (name,), entry)
-        for name in names
-    ]
+    label = entry.free_label if results.is_free_text and not results.fields and entry.free_label else entry.label
+    return [TextRow(name, label if name == entry.name else f"{label} ({name})", (name,), entry) for name in names]
 
 
 def select_row(results: Results, arm: str, row: TextRow) -> pd.DataFrame:
@@ -168,6 +166,12 @@ def _mark_untrained(results: Results, arm: str, row: TextRow) -> str:
 
 
 def _describe_donors(results: Results) -> str:
+    near = [found for reference in results.references if (found := reference.probe.get("near_donors")) is not None]
+    if near:
+        return (
+            f"Of other patients' texts {100 * sum(near) / len(near):.0f} % are the case's own or nearly so (cosine "
+            "above 0.95 after subtracting the mean training text); they are not given. "
+        )
     shares = [reference.probe["same_class_donors"] for reference in results.references if reference.probe]
     if not shares:
         return ""

@@ -74,6 +74,8 @@ def _list_wrong_texts(results: Results) -> Iterator[tuple[str, str]]:
     by_field = [field for field in results.fields if f"{WRONG}:{field}" in results.conditions]
     if by_field:
         yield from ((f"{WRONG}:{field}", f"an extreme wrong {results.name_field(field)}") for field in by_field)
+    elif results.is_free_text:
+        yield results.wrong_condition, "another patient's text"
     else:
         yield WRONG, "an extreme wrong category"
 

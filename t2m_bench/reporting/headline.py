@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.conditions import RIGHT
 from t2m_bench.recipe.measures import DICE, MEASURE_TABLE, MeasureEntry
 from t2m_bench.reporting.arms import BASELINE, REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import (
@@ -52,7 +52,7 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
         gains: Mapping[str, Contrast | None] = found["gains"]
         over_baseline = gains["over_baseline"]
         p = {"help": find_p(comparisons, f"{arm} - {REFERENCE}")}
-        p["cost_of_wrong"] = find_p(comparisons, f"{arm}: right - wrong")
+        p["cost_of_wrong"] = find_p(comparisons, f"{arm}: {RIGHT} - {results.wrong_condition}")
         relative = over_baseline.mean / found["baseline"] if over_baseline else math.nan
         rows.append(
             (
@@ -117,9 +117,9 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
         "over_baseline": compare_arms(results, arm, "baseline") if trained else None,
         "help": compare_arms(results, arm, REFERENCE) if trained and arm != REFERENCE else None,
         "over_floor": compare_arms(results, arm, floor) if floor and (trained or arm == "baseline") else None,
-        "cost_of_wrong": compare_conditions(results, arm, RIGHT, WRONG),
+        "cost_of_wrong": compare_conditions(results, arm, RIGHT, results.wrong_condition),
     }
-    wrong = results.select(arm, WRONG)
+    wrong = results.select(arm, results.wrong_condition)
     return {
         "seeds": int(rows.groupby("fold")["seed"].nunique().min()) if trained else 0,
         DICE: estimate.mean,
@@ -171,6 +171,10 @@ def _find_published(results: Results) -> Mapping[str, float]:
     return {} if dataset.get("phantom") else find_published(str(dataset["kind"]))
 
 
+def _name_wrong(results: Results) -> str:
+    return "another patient's text" if results.is_free_text else "wrong text (the published map of wrong classes)"
+
+
 def _write_note(results: Results, floor: str | None) -> str:
     parts = [
         f"Mean over {results.num_patients} patients, images of a patient and seeds averaged first; SD between "
@@ -183,8 +187,8 @@ def _write_note(results: Results, floor: str | None) -> str:
         "Help is not of the text's content alone: arms with text also train with the contrastive loss (text_train_only "
         "has it without text, text_input_only has text without it), and gated has one level where text_free and "
         "hierarchical have two.",
-        "Cost is right minus wrong text (the published map of wrong classes), given these trained models; it "
-        "shows reliance on the text, not help.",
+        f"Cost is right minus {_name_wrong(results)}, given these trained models; it shows reliance on the text, not "
+        "help.",
     ]
     if any(results.tell_lacking(results.select_main(arm)) for arm in results.arms):
         parts.append(LACKING)

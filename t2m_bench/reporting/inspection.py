@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.free_text import FreeTextBook
 from t2m_bench.data.prompts import UNKNOWN, PromptBook
 from t2m_bench.reporting.rendering import render, to_data_uri
 
@@ -85,13 +86,13 @@ class Page:
     seed: int
     selection: str
     cases: Sequence[Case]
-    book: PromptBook
+    book: PromptBook | FreeTextBook
     flags: Mapping[str, tuple[str, ...]]
 
 
 def make_card(
     case: Case,
-    book: PromptBook,
+    book: PromptBook | FreeTextBook,
     flags: tuple[str, ...],
     image: NDArray[np.uint8] | None,
     mask: NDArray[np.bool_] | None,
@@ -145,10 +146,9 @@ def in_words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def list_texts(case: Case, book: PromptBook) -> tuple[tuple[str, str, str], ...]:
-    """Return (field, value, sentence) of each field in the prompt file; the sentence is the one of evaluation."""
-    values = [(field, case.text_fields[field]) for field in book.fields]
-    return tuple((field, value, book.sentences(field, value, "training")[0]) for field, value in values)
+def list_texts(case: Case, book: PromptBook | FreeTextBook) -> tuple[tuple[str, str, str], ...]:
+    """Return (field, value, sentence) of each text field; of free text its length, and no word of it."""
+    return book.describe(case.text_fields)
 
 
 def describe_size(case: Case, mask: NDArray[np.bool_] | None) -> tuple[str, ...]:

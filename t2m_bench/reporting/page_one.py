@@ -112,11 +112,12 @@ def _ask(results: Results) -> str:
     entry = DATA_SETS.get(str(dataset["kind"]))
     label = entry.label if entry else str(dataset["kind"])
     fields = " and ".join(map(results.name_field, results.fields))
+    told = "the text written about each case" if results.is_free_text else f"the {fields} in words"
     source = f"phantoms in the layout of {label}" if dataset.get("phantom") else f"{label} images"
     seeds = [len({run.summary["seed"] for run in results.list_runs(arm)}) for arm in results.arms]
     repeats = min((number for number in seeds if number), default=0)
     return (
-        f"Does telling a segmentation model the {fields} in words improve its outline of a lesion? Tested on "
+        f"Does telling a segmentation model {told} improve its outline of a lesion? Tested on "
         f"{results.table['case'].nunique()} {source} ({results.num_patients} patients, "
         f"{_count(len(results.folds), 'test fold')}, {_count(repeats, 'training repeat')})."
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from t2m_bench.errors import RunFolderError
 from t2m_bench.files import EXPERIMENT_NAME
 from t2m_bench.metrics.results import RESULTS_NAME, list_foreign, load_results
-from t2m_bench.recipe.conditions import find_condition
+from t2m_bench.recipe.conditions import OTHER_PATIENT, WRONG, find_condition
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.reporting.arms import TEXT_CONDITION, TEXTLESS_CONDITION, name_arm, sort_arms
 from t2m_bench.reporting.checks import check_commits, check_counts, check_runs, check_table
@@ -90,8 +90,18 @@ class Results:
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """The text fields, in the order in which `text_class` joins their values."""
-        return tuple(str(self.experiment["dataset"]["text_field"]).split(" + "))
+        """The text fields, in the order in which `text_class` joins their values; free texts may have none."""
+        return tuple(name for name in str(self.experiment["dataset"]["text_field"]).split(" + ") if name)
+
+    @property
+    def is_free_text(self) -> bool:
+        """Return whether each case has a text of its own, in place of a class's sentences."""
+        return bool(self.experiment["recipe"].get("prompts", {}).get("column"))
+
+    @property
+    def wrong_condition(self) -> str:
+        """The condition behind the cost of wrong text: the published map, or another patient's free text."""
+        return OTHER_PATIENT if self.is_free_text else WRONG
 
     @property
     def margin(self) -> float:

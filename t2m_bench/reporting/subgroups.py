@@ -48,7 +48,7 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
     for box in boxes:
         asked = {
             RIGHT: results.select(method, RIGHT, box),
-            WRONG: results.select(method, WRONG, box),
+            WRONG: results.select(method, results.wrong_condition, box),
             TEXTLESS_CONDITION: results.select_main(REFERENCE, box),
             "baseline": results.select_main("baseline", box),
             "ellipse": results.select_main("floor_ellipse", box),
@@ -58,12 +58,13 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         asked = {name: part[part["case"].isin(shared)] for name, part in asked.items()}
         means = {name: _mean_dice(part) for name, part in asked.items()}
         gain = compare_arms(results, method, REFERENCE, box)
-        cost = compare_conditions(results, method, RIGHT, WRONG, box)
+        cost = compare_conditions(results, method, RIGHT, results.wrong_condition, box)
         shown = [show_number(mean) for mean in means.values()]
         rows.append((name_box(box), *shown, show_contrast(gain), show_contrast(cost)))
         name = "" if box == TIGHT else f" ({box})"
+        wrong = f"{method}: {RIGHT} - {results.wrong_condition}{name}"
         flat = flatten_contrast("help", gain, find_p(comparisons, f"{method} - {REFERENCE}{name}"))
-        flat |= flatten_contrast("cost_of_wrong", cost, find_p(comparisons, f"{method}: right - wrong{name}"))
+        flat |= flatten_contrast("cost_of_wrong", cost, find_p(comparisons, wrong))
         numbers.append({"box": box, **means, **flat})
     note = (
         f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "
@@ -145,7 +146,7 @@ def make_harm_table(results: Results) -> Table | None:
     least = {"at_all": 0.0, "margin": results.margin, "harmed": HARM}
     for arm in list_text_arms(results):
         right = _case_dice(results.select(arm, RIGHT))
-        wrong = _case_dice(results.select(arm, WRONG))
+        wrong = _case_dice(results.select(arm, results.wrong_condition))
         free = _case_dice(results.select_main(REFERENCE)) if is_trained(arm) else pd.Series(dtype=float)
         found: dict[str, Any] = {"arm": arm}
         shown = [arm]

@@ -13,7 +13,7 @@ from t2m_bench.recipe.arms import (
     STRONG_ARM,
     STRONG_REFERENCE,
 )
-from t2m_bench.recipe.conditions import PARAPHRASE, RIGHT, WRONG
+from t2m_bench.recipe.conditions import OTHER_PATIENT, PARAPHRASE, RIGHT
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE
 from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
@@ -77,7 +77,7 @@ def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verd
         verdicts.append(_judge_language(language, results))
     paraphrase = _compare_texts(results, method, RIGHT, PARAPHRASE)
     if paraphrase:
-        effect = _compare_texts(results, method, RIGHT, WRONG) or help_
+        effect = _compare_texts(results, method, RIGHT, results.wrong_condition) or help_
         verdicts.append(_judge_paraphrase(paraphrase, effect, results.margin, tell_wordings(results)))
     return verdicts
 
@@ -205,7 +205,8 @@ def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, 
         Outcome.WITHHELD: f"Withheld whether the model relies on {what}: {decision.reason}.",
     }[decision.outcome]
     told = f"{_tell(contrast)} (adjusted p {show_p(comparison.p_adjusted)}), given these trained models"
-    sentences = [f"{method}, right minus wrong text: {told}."]
+    other = "another patient's text" if comparison.key.endswith(f"- {OTHER_PATIENT}") else "wrong text"
+    sentences = [f"{method}, right minus {other}: {told}."]
     if decision.outcome is Outcome.GAIN and help_ not in {None, Outcome.GAIN}:
         sentences.append(
             "Reliance without help: the model depends on the text without a shown benefit from it, a liability "

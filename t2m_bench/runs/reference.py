@@ -15,10 +15,11 @@ from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import ask_without_text, compute_same_class_share
 from t2m_bench.evaluation.crops import cut_out, find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
+from t2m_bench.evaluation.free_donors import FreeDonors
 from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME, write_predicted
 from t2m_bench.evaluation.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.files import write_json
-from t2m_bench.metrics.floors import fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
+from t2m_bench.metrics.floors import MeanMask, fit_class_mean_masks, fit_mean_mask, predict_box, predict_ellipse
 from t2m_bench.metrics.measures import is_measured_in_full, measure_mask
 from t2m_bench.metrics.results import RESULTS_NAME, load_results, write_results
 from t2m_bench.recipe.conditions import RIGHT, WRONG
@@ -46,7 +47,11 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     frozen = load_frozen(job, ranks)
     frame = frozen.sam.frame
     probes = run_probe(training, test_cases, job.data.fields, frozen.source, frame.input_size)
-    found = describe_probe(probes, compute_same_class_share(test_cases, job.data.fields))
+    same_class = compute_same_class_share(test_cases, job.data.fields) if job.data.fields else None
+    found = describe_probe(probes, same_class)
+    free = job.data.texts.free
+    if free is not None:
+        found["near_donors"] = FreeDonors(test_cases, free).compute_near_share()
     found["wordings_nearest_in_class"] = job.data.texts.count_nearest_in_class()
     write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset
@@ -86,7 +91,7 @@ def _draw_for(job: Job, test_cases: Sequence[Case], names: Sequence[str]) -> dic
     return {name: {case_id: box for case_id, box in of.items() if case_id in wanted} for name, of in drawn.items()}
 
 
-def describe_probe(probes: Mapping[str, FieldProbe], same_class_donors: float) -> dict[str, Any]:
+def describe_probe(probes: Mapping[str, FieldProbe], same_class_donors: float | None) -> dict[str, Any]:
     """Return the content of probe.json; what is not defined is null."""
     fields: dict[str, Any] = {}
     for field, probe in probes.items():
@@ -101,19 +106,24 @@ def score_floors(job: Job, training: Sequence[Case], test_cases: Sequence[Case],
     """Return result rows of the box, the ellipse, the mean mask, and the mean mask of the right and the wrong class.
 
     Classes are those of the first text field: those of all fields together have too few masks each. Where there are
-    several, the wrong class is of that field alone, and the condition says so.
+    several, the wrong class is of that field alone, and the condition says so. Free texts without classes have none.
     """
-    field, constant = job.data.fields[0], job.recipe.dataset
+    field, constant = next(iter(job.data.fields), ""), job.recipe.dataset
     mistaken = WRONG if len(job.data.fields) == 1 else f"{WRONG}:{field}"
-    wrong = job.data.asking.wrong[field]
+    wrong = job.data.asking.wrong.get(field, {})
     crops = [crop_to_box(job.data.root, case) for case in training]
-    classes = [case.text_fields[field] for case in training]
-    known = sorted({*classes, *(case.text_fields[field] for case in test_cases), *wrong.values()})
-    mean_mask, by_class = fit_mean_mask(crops), fit_class_mean_masks(crops, classes, known)
+    mean_mask = fit_mean_mask(crops)
+    by_class: Mapping[str, MeanMask] = {}
+    if field:
+        classes = [case.text_fields[field] for case in training]
+        known = sorted({*classes, *(case.text_fields[field] for case in test_cases), *wrong.values()})
+        by_class = fit_class_mean_masks(crops, classes, known)
     rows = []
     for case in test_cases:
         reference, own = load_mask(job.data.root, case), case.text_fields
-        given = {RIGHT: dict(own)} | ({mistaken: {**own, field: wrong[own[field]]}} if own[field] in wrong else {})
+        given = {RIGHT: dict(own)} if field else {}
+        if field and own[field] in wrong:
+            given[mistaken] = {**own, field: wrong[own[field]]}
         for box in (TIGHT, *boxes):
             drawn = case.box_xyxy if box == TIGHT else round_box(boxes[box][case.case_id])
             frame = (case.height, case.width, drawn)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from messages import raises_naming
 from PIL import Image
 
@@ -96,6 +97,29 @@ def test_a_table_that_does_not_say_enough_is_refused(table: Path, tmp_path: Path
     with raises_naming(DatasetError, *named):
         write_own_recipe(table, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def report(found: pd.DataFrame) -> pd.DataFrame:
+    return found.assign(report=[f"A mass of kind {number}, oval and dark." for number in range(len(found))])
+
+
+def test_a_column_of_sentences_is_offered_beside_classes(table: Path, tmp_path: Path) -> None:
+    edit(table, report)
+    written = write_own_recipe(table, tmp_path / "new")
+    assert load_recipe(written.recipe).prompts.column is None
+    (offered,) = [line.removeprefix("# ") for line in written.recipe.read_text().splitlines() if "class_column" in line]
+    assert yaml.safe_load(offered) == {"prompts": {"column": "report", "class_column": "Tumour Type"}}
+
+
+def test_a_column_of_sentences_stands_in_for_classes(table: Path, tmp_path: Path) -> None:
+    edit(table, lambda found: report(found)[["path", "reference", "Subject", "report"]])
+    written = write_own_recipe(table, tmp_path / "new")
+    assert written.prompts is None
+    recipe = load_recipe(written.recipe)
+    assert (recipe.prompts.column, recipe.prompts.file) == ("report", None)
+    prepared = prepare(recipe, tmp_path / "runs", Terminal())
+    assert len({case.text_fields["text"] for case in prepared.cases}) == ROWS
+    assert not any(case.text for case in prepared.cases)
 
 
 def test_nothing_is_replaced(table: Path, tmp_path: Path) -> None:

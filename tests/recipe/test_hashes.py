@@ -296,12 +296,13 @@ def test_a_field_that_is_gone_counts_with_its_default_and_one_that_was_renamed_u
     assert keep(frozen, d={}, d__g=0) == whole | {"d": {"e": 5}}
 
 
-def test_strata_and_text_of_a_case_count_where_it_has_them() -> None:
+def test_the_text_of_a_case_counts_where_it_has_one_and_strata_never_do() -> None:
     grown = {**vars(CASE), "strata": {"scanner": "A"}}
-    assert compute_manifest_hash([Case(**grown)]) != compute_manifest_hash([CASE])
-    assert compute_manifest_hash([Case(**{**vars(CASE), "text": "A mass."})]) != compute_manifest_hash([CASE])
+    assert compute_manifest_hash([Case(**grown)]) == compute_manifest_hash([CASE])
+    for name in ("text", "paraphrase"):
+        assert compute_manifest_hash([Case(**{**vars(CASE), name: "A mass."})]) != compute_manifest_hash([CASE])
     kept = keep_decisive(list_dataclass(CASE, vars(CASE)), load_defaults("case"))
-    assert vars(CASE).keys() - kept.keys() == {"strata", "text"}
+    assert vars(CASE).keys() - kept.keys() == {"strata", "text", "paraphrase"}
 
 
 def test_suites_grow_without_a_new_list() -> None:

@@ -40,7 +40,11 @@ class OwnTable:
     def describe_reading(self, recipe: Recipe) -> str:
         """Return which columns are read, and how pixels become 8 bits."""
         columns = recipe.dataset.columns.model_dump(mode="json")
-        return json.dumps([columns, _list_fields(recipe), repr(_make_rule(recipe))], sort_keys=True)
+        described: list[object] = [columns, _list_fields(recipe), repr(_make_rule(recipe))]
+        if recipe.prompts.column is not None:
+            prompts = recipe.prompts
+            described.append([prompts.column, prompts.class_column, prompts.paraphrase_column, prompts.strip_numbers])
+        return json.dumps(described, sort_keys=True)
 
     def describe_selection(self, recipe: Recipe) -> str:
         """Return nothing: every row that the table does not exclude is read."""
@@ -66,10 +70,15 @@ class OwnTable:
 
 
 def _read(recipe: Recipe) -> tuple[list[Row], list[int]]:
-    return read_rows(recipe.dataset, _list_fields(recipe))
+    return read_rows(
+        recipe.dataset, _list_fields(recipe), recipe.prompts if recipe.prompts.column is not None else None
+    )
 
 
 def _list_fields(recipe: Recipe) -> tuple[str, ...]:
+    """Return the fields of the prompt file; none where texts are free."""
+    if recipe.prompts.column is not None:
+        return ()
     return load_prompts(recipe.prompts.file, recipe.prompts.family).fields
 
 

@@ -241,6 +241,7 @@ def _take_texts(found: _Columns) -> list[str]:
         counts = pd.Series([trim_whole(cell) for cell in cells], dtype=str).value_counts()
         if cells and np.median([len(cell.split()) for cell in cells]) >= FEWEST_WORDS and len(counts) > MOST_CLASSES:
             sentences.append(column)
+            found.said.append(f"free text: column {column} ({len(counts)} different texts)")
         elif 2 <= len(counts) <= MOST_CLASSES and counts.min() >= FEWEST_ROWS_OF_A_CLASS:
             classes.append(column)
         else:

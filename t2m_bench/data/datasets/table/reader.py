@@ -15,6 +15,7 @@ from t2m_bench.data.datasets.table.dicom import is_dicom
 from t2m_bench.data.datasets.table.files import Volumes, load_file
 from t2m_bench.data.datasets.table.rows import Row
 from t2m_bench.data.datasets.table.stored import Intensity, Stored, ValuesError, to_eight_bits
+from t2m_bench.data.free_text import TEXT
 from t2m_bench.data.image_audit import PixelValues, measure_pixels
 from t2m_bench.data.images import (
     compute_image_sha256,
@@ -189,6 +190,9 @@ def _make_case(
         image_sha256=compute_image_sha256(pixels),
         mask_sha256=compute_image_sha256(mask.astype(np.uint8)),
         strata=row.strata,
+        source=f"row {row.number}" if TEXT in row.text_fields and row.text else "",
+        text=row.text,
+        paraphrase=row.paraphrase,
     )
     return Made(case, measure_pixels(stored.values, box, stored.mode, stored.bits))
 

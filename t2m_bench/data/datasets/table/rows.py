@@ -1,7 +1,7 @@
 """Turns a user's own table into rows that are checked before any image is read."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -18,10 +18,11 @@ from t2m_bench.data.datasets.table.cells import (
     read_yes,
 )
 from t2m_bench.data.datasets.table.places import Place, PlaceError, parse_place
+from t2m_bench.data.free_text import TEXT, mask_numbers, name_class_field, name_text, normalise
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.data.tables import check_unique, find_patient_problem, trim_whole
 from t2m_bench.errors import DatasetError
-from t2m_bench.recipe.schema import ColumnsSection, DatasetSection
+from t2m_bench.recipe.schema import ColumnsSection, DatasetSection, PromptsSection
 
 RENAME = "Give the table that column, or name yours in the recipe: dataset.columns.{}."
 
@@ -38,6 +39,7 @@ class Row:
     Attributes:
         number: in the table. case: its name in the table, empty where it has none.
         fold, spacing_mm, box_xyxy: None where the table gives none. labels: empty where the mask has two values.
+        text, paraphrase: free text, normalised; empty where the table has none.
     """
 
     number: int
@@ -51,6 +53,8 @@ class Row:
     labels: tuple[int, ...]
     text_fields: dict[str, str]
     strata: dict[str, str]
+    text: str = ""
+    paraphrase: str = ""
 
 
 def find_table(dataset: DatasetSection) -> Path:
@@ -70,11 +74,14 @@ def find_table(dataset: DatasetSection) -> Path:
     return found[0]
 
 
-def read_rows(dataset: DatasetSection, fields: Sequence[str]) -> tuple[list[Row], list[int]]:
+def read_rows(
+    dataset: DatasetSection, fields: Sequence[str], prompts: PromptsSection | None = None
+) -> tuple[list[Row], list[int]]:
     """Read the table of a data set.
 
     Args:
         fields: text fields, each from the column of its name or the one that `columns.text` names.
+        prompts: names the columns of free text, where texts are free.
 
     Returns:
         The rows, and the numbers of those that the table says to leave out, whose files need not exist.
@@ -84,25 +91,38 @@ def read_rows(dataset: DatasetSection, fields: Sequence[str]) -> tuple[list[Row]
     """
     path, columns = find_table(dataset), dataset.columns
     text = {field: columns.text.get(field, field) for field in fields}
-    table = _load(path, columns, text)
+    free = _list_free(prompts) if prompts is not None else {}
+    table = _load(path, columns, text, free)
     cells = _Cells(path, columns, table)
     excluded = [number for number in table.index if cells.read(number, columns.exclude, read_yes, False)]
     kept = table.index.difference(excluded, sort=False)
     rows = [_make_row(cells, dataset.root, number, text) for number in kept]
+    if prompts is not None:
+        rows = [_add_free_text(cells, row, prompts) for row in rows]
     _check_rows(path, columns, rows)
     return rows, excluded
 
 
-def _load(path: Path, columns: ColumnsSection, text: dict[str, str]) -> pd.DataFrame:
+def _list_free(prompts: PromptsSection) -> dict[str, str]:
+    """Return role -> column, of the columns of free text."""
+    named = {name: getattr(prompts, name) for name in ("column", "class_column", "paraphrase_column")}
+    return {f"prompts.{name}": str(column) for name, column in named.items() if column is not None}
+
+
+def _load(path: Path, columns: ColumnsSection, text: dict[str, str], free: dict[str, str]) -> pd.DataFrame:
     """Read the table with all columns that it must have; absent optional ones are left out later."""
     needed = [("image", columns.image), ("mask", columns.mask), ("patient", columns.patient)]
     needed += [("strata", name) for name in columns.strata] + [(f"text.{field}", name) for field, name in text.items()]
     for role in sorted(columns.model_fields_set - {"image", "mask", "patient", "strata", "text"}):
         value = getattr(columns, role)
+        if value == type(columns).model_fields[role].default:
+            continue  # a recipe that a run noted names all columns, also those that its table lacks
         needed += [(role, name) for name in (() if value is None else (value,) if isinstance(value, str) else value)]
     role_of = {name: role for role, name in reversed(needed)}
     way_out = RENAME.format("{" + ", ".join(dict.fromkeys(role_of.values())) + "}")
-    table = load_rows(path, list(dict.fromkeys(name for _, name in needed)), way_out)
+    if free:
+        way_out = f"{way_out.removesuffix('.')} or {', '.join(free)}."
+    table = load_rows(path, list(dict.fromkeys([*(name for _, name in needed), *free.values()])), way_out)
     if columns.case in table.columns:
         check_unique(path, table, str(columns.case), is_named=False)
     return table
@@ -169,6 +189,25 @@ def _make_row(cells: _Cells, root: Path, number: int, text: dict[str, str]) -> R
         text_fields={field: _read_value(cells.get(number, column)) for field, column in text.items()},
         strata={name: _read_value(cells.get(number, name)) for name in columns.strata},
     )
+
+
+def _add_free_text(cells: _Cells, row: Row, prompts: PromptsSection) -> Row:
+    """Return the row with its own text and, where a column of classes is named, its class."""
+    text, paraphrase = (
+        _read_sentence(cells.get(row.number, column), prompts.strip_numbers)
+        for column in (prompts.column, prompts.paraphrase_column)
+    )
+    values = {TEXT: name_text(text)}
+    if prompts.class_column:
+        values[name_class_field(prompts.class_column)] = _read_value(cells.get(row.number, prompts.class_column))
+    return replace(row, text_fields={**row.text_fields, **values}, text=text, paraphrase=paraphrase if text else "")
+
+
+def _read_sentence(cell: str, strip_numbers: bool) -> str:
+    if is_unset(cell):
+        return ""
+    text = normalise(cell)
+    return mask_numbers(text) if strip_numbers else text
 
 
 def _read_patient(cells: _Cells, number: int) -> str:

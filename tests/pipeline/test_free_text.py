@@ -1,0 +1,102 @@
+"""Free text: each case has a sentence of its own, which no file but the manifest holds."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from messages import check_names
+from text_phantoms import make_text_recipe, write_text_phantoms
+
+from t2m_bench import cli
+from t2m_bench.data.manifest import load_manifest
+
+NAME = "Zebulon Quixworth"
+"""Planted in every report."""
+
+FREE = {"column": "report", "paraphrase_column": "reworded"}
+
+
+def run(*arguments: object) -> int:
+    """Run the command line in this process; return its exit code."""
+    before, sys.argv = sys.argv, ["t2m-bench", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_text_phantoms(tmp_path_factory.mktemp("texts") / "data", cases=48, text_effect=1.0)
+    found = pd.read_csv(path, dtype=str)
+    found["report"] += f" Patient {NAME}, seen on day " + found.index.astype(str) + "."
+    found["reworded"] += f" Of {NAME}."
+    found.loc[found.index % 12 == 5, ["report", "reworded"]] = ""
+    found.to_csv(path, index=False)
+    return path
+
+
+def write_recipe(table: Path, **sections: Any) -> Path:
+    recipe = make_text_recipe(table, FREE, **sections)
+    path = table.parent.parent / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return path
+
+
+def find_holders(folder: Path, words: list[str]) -> set[str]:
+    """Return the names of the files that hold one of these words, in any of the usual encodings, or in their names."""
+    found = set()
+    for path in folder.rglob("*"):
+        content = path.read_bytes() if path.is_file() else b""
+        for word in words:
+            if word in path.name or any(word.encode(form) in content for form in ("utf-8", "utf-16-le", "utf-32-le")):
+                found.add(path.name)
+    return found
+
+
+def test_a_name_in_each_report_is_in_no_file_but_the_manifest(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "runs"
+    bench = {"arms": ["text_free", "hierarchical", "shuffled"]}
+    recipe = write_recipe(table, bench=bench)
+    assert run("inspect", recipe, "--runs", runs) == 0
+    assert run("bench", recipe, "--runs", runs, "--json") == 0
+    assert run("report", "--runs", runs, "--json") == 0
+    words = NAME.split()
+    assert find_holders(runs, words) == {"manifest.jsonl"}
+    told = capsys.readouterr()
+    assert not any(word in told.out + told.err for word in words)
+    (manifest,) = runs.rglob("manifest.jsonl")
+    cases = load_manifest(manifest)
+    assert sum(NAME in case.text for case in cases) == 44
+    assert all(re.fullmatch("t[0-9a-f]{8}|unknown", case.text_fields["text"]) for case in cases)
+    (results,) = runs.glob("texts-*/hierarchical-*/cases.parquet")
+    rows = pd.read_parquet(results)
+    tight = rows[rows["box"] == "tight"]
+    assert set(tight["condition"]) == {"right", "other_patient", "paraphrase", "unknown", "random"}
+    assert set(rows["text_class"]) == {""}
+    own = tight[tight["condition"] == "right"].set_index("case")["dice"]
+    donor = tight[tight["condition"] == "other_patient"].set_index("case")["dice"]
+    assert (donor != own[donor.index]).mean() > 0.5
+
+
+def test_a_text_that_is_too_long_names_its_rows_or_is_averaged(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = pd.read_csv(table, dtype=str, keep_default_na=False)
+    found.loc[[3, 7], "report"] = f"{NAME} has a mass. " * 200
+    found.to_csv(table.parent / "long.csv", index=False)
+    recipe = write_recipe(table, dataset={"kind": "table", "root": str(table.parent), "table": "long.csv"})
+    assert run("embed", recipe, "--runs", tmp_path / "runs") == 2
+    message = capsys.readouterr().err
+    check_names(message, 1, 5, 9, "prompts.long_text")
+    assert NAME not in message
+    assert run("embed", recipe, "prompts.long_text=average", "--runs", tmp_path / "runs") == 0
