@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that are made from the code: the command line, the recipe, and how to extend.
+"""Write the pages of docs/ that are made from the code: command line, recipe, columns of results, and how to extend.
 
 `make docs` runs this; a test compares what it would write with what is there.
 """
@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from t2m_bench.cli import IN_ORDER_OF_USE, app
+from t2m_bench.metrics.measures import EMPTINESS
+from t2m_bench.metrics.results import HEAD, MEANINGS
 from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.conditions import CONDITIONS
 from t2m_bench.recipe.datasets import DATA_SETS
@@ -51,6 +53,7 @@ BOUNDS = ((Gt, "gt", "> {}"), (Ge, "ge", ">= {}"), (Lt, "lt", "< {}"), (Le, "le"
 def write_all(folder: Path) -> list[Path]:
     """Write the pages into a folder and return their paths."""
     pages = {"reference/cli.md": describe_command_line(), "reference/recipe.md": describe_recipe()}
+    pages["reference/results.md"] = describe_results()
     pages["extending.md"] = f"{GENERATED}\n\n{EXAMPLE.read_text(encoding='utf-8')}"
     for name, text in pages.items():
         (folder / name).parent.mkdir(exist_ok=True)
@@ -115,6 +118,41 @@ def describe_recipe() -> str:
     for title, table in TABLES.items():
         lines += [f"**{title}**: " + ", ".join(f"`{entry.name}`" for entry in table.own) + ".", ""]
     lines += ["Installed packages may add to them: see [extending](../extending.md)."]
+    return "\n".join(lines) + "\n"
+
+
+ABOUT_RESULTS = """
+Each run and each reference folder has its results in `cases.parquet`: a row is one answer, that is a case, arm, seed,
+fold, condition and box. `t2m_bench.load_results(EXPERIMENT)` reads those of a whole experiment as one DataFrame, with
+`run`, the folder that a row comes from. [What lies in runs/](run_folder.md) names the other files.
+"""
+
+ABOUT_MEASURES = """
+Masks are compared at the image's own resolution. A measure is NaN where it is undefined (precision of an empty
+prediction, say) or was not asked of this condition and box; `dice` and `iou` never are. With one mask empty, overlaps
+are 0 and distances the image's diagonal; with both, overlaps are 1 and distances 0. HD95 is the larger of the two
+directed 95th percentiles; `surface_dice` is within 2 % of the box's diagonal, or 1 mm where spacing is known;
+`area_error` is (predicted - reference) / reference; `pred_empty` and `ref_empty` say whether a mask has no pixel.
+Installed packages may add measures, whose columns stand last.
+"""
+
+
+def describe_results() -> str:
+    """Return the page of cases.parquet: what identifies a row, and each measure with its range."""
+    lines = ["# Columns of results", "", GENERATED, ABOUT_RESULTS]
+    lines += ["## What identifies a row", "", "| column | type | what it is |", "|---|---|---|"]
+    lines += [f"| `{name}` | {kind} | {_escape(MEANINGS[name])} |" for name, kind in HEAD.items()]
+    lines += ["", "## Measures", ABOUT_MEASURES]
+    lines += ["| column | what the report calls it | values | better | measured for |", "|---|---|---|---|---|"]
+    in_full = ", ".join(f"`{entry.name}`" for entry in CONDITIONS.own if entry.in_full) + ", and no text"
+    for entry in MEASURE_TABLE.own:
+        label = entry.name_column("px" if entry.unit else "")
+        if entry.label_mm:
+            label += f" (where spacing is known: {entry.label_mm})"
+        asked = "every row" if entry.is_always else f"tight boxes: {in_full}"
+        cells = (f"`{entry.name}`", label, f"{entry.low:g} to {entry.high:g}", entry.better or "-", asked)
+        lines.append("| " + " | ".join(map(_escape, cells)) + " |")
+    lines += [f"| `{name}` | - | true or false | - | every row |" for name in EMPTINESS]
     return "\n".join(lines) + "\n"
 
 

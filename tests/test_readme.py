@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md")])
-GENERATED = ("reference/cli.md", "reference/recipe.md", "extending.md")
+GENERATED = ("reference/cli.md", "reference/recipe.md", "reference/results.md", "extending.md")
 
 
 def test_the_tree_names_every_module_and_no_other() -> None:

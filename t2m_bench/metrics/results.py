@@ -28,18 +28,24 @@ HEAD = {
     "box": "str",
     "distance_unit": "str",
 }
-"""Name -> type of what identifies a row.
+"""Name -> type of what identifies a row."""
 
-case, patient: pseudonyms.
-text_class, given_class: the case's own value of the text field, and the given text's, empty where none was given;
-    several fields are joined by " + ".
-seed: -1 where nothing was trained. fold: the test fold of the row.
-condition: `none` (no text is read), `right`, `wrong` (the published map), `wrong:FIELD` (in one field alone),
-    `swap:FIELD=CLASS`, `other_patient` (a text of another class), `paraphrase` (held out), `unknown`, `random` (a
-    vector of equal norm), `predicted` (the class that a probe of the image predicts), or one of another package.
-box: `tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once a case), `loose_P` (each side outward),
-    `shift_P`.
-"""
+MEANINGS = {
+    "case": "pseudonym of the case",
+    "patient": "pseudonym of the patient; all of a patient's cases bear it",
+    "dataset": "`dataset.kind` of the recipe",
+    "text_class": 'the case\'s own value of the text field; several fields are joined by " + "',
+    "given_class": "the value of the text that was given, in the same form; empty where none was given",
+    "arm": "what was trained, or one of the rows without training: floors and `baseline`",
+    "seed": "seed of the training; -1 where nothing was trained",
+    "fold": "test fold that the case belongs to",
+    "condition": "which text was given; `none` where no text is read, or an entry of the table of conditions, such as "
+    "`right`, or `wrong:FIELD` and `swap:FIELD=CLASS` where one field alone is another",
+    "box": "`tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once a case), `loose_P` (each side "
+    "outward), `shift_P` (moved as a whole)",
+    "distance_unit": "unit of distances, `px` or `mm`; millimetres where the spacing of pixels is known",
+}
+"""Name -> meaning of what identifies a row, as the documentation gives it."""
 
 KEY = ("case", "arm", "seed", "fold", "condition", "box")
 
