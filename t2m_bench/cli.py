@@ -27,7 +27,7 @@ WORKERS_LOST_EXIT_CODE = 86
 
 IN_ORDER_OF_USE = (
     *("demo", "init", "fetch", "phantom", "recipe", "doctor", "prepare", "inspect", "embed", "train", "evaluate"),
-    *("bench", "sweep", "report", "perf"),
+    *("bench", "sweep", "report", "predict", "perf"),
 )
 
 
@@ -129,6 +129,14 @@ class Work(StrEnum):
     SCALING = "scaling"
     SWEEP = "sweep"
     ALL = "all"
+
+
+class PredictDevice(StrEnum):
+    """Devices to predict on."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 class Device(StrEnum):
@@ -539,6 +547,57 @@ def report(
         chosen = tuple(name.strip() for name in formats.split(","))
         summary = _report(folder / place if place else found[0], chosen, full, mixed)
     _end(as_json, summary)
+
+
+@app.command()
+def predict(
+    run: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A finished run's folder; several average their logits.", metavar="RUN...", parser=_read_path
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for masks, overlays and the table.", parser=_read_path)],
+    image: Annotated[str | None, typer.Option(help="One image: PNG, JPEG, TIFF, DICOM or FILE.nii.gz#z=41.")] = None,
+    box: Annotated[str | None, typer.Option(help="Its box: x0,y0,x1,y1 in pixels.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A sentence about the lesion.")] = None,
+    field: Annotated[
+        list[str] | None, typer.Option(help="A class in place of a sentence: birads=4; repeatable.")
+    ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="Many lesions: CSV or Parquet with image, box or mask, and fields or text.", parser=_read_path
+        ),
+    ] = None,
+    without_text: Annotated[
+        bool, typer.Option("--without-text", help="Ask text_free of the same fold and seed too.")
+    ] = False,
+    device: Annotated[PredictDevice, typer.Option(help="What to compute on.")] = PredictDevice.AUTO,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of the image encoder, if moved.", parser=_read_path)
+    ] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Folder of the text encoder, if moved.", callback=_expand_text)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment new images with a trained adapter: masks, overlays and a table."""
+    from t2m_bench.pipeline.predict import load_predictors
+    from t2m_bench.pipeline.predict import predict as run_predict
+    from t2m_bench.prediction.lesions import choose_lesions
+    from t2m_bench.terminal import Terminal
+
+    predictors = load_predictors(run, device.value, checkpoint, text_encoder, without_text)
+    lesions = choose_lesions(table, image, box, text or (), field or (), tuple(predictors.main.fields))
+    found = run_predict(predictors, lesions, out, Terminal())
+    for warning in found.warnings:
+        _say(f"note: {warning}", sys.stderr)
+    dice = found.dice
+    known = f", mean Dice {dice.mean():.4f} of {len(dice)} with a reference mask" if len(dice) else ""
+    _say(f"wrote {found.table}: {len(found.rows)} lesions on {predictors.main.device}{known}")
+    summary = {"table": str(found.table), "lesions": len(found.rows), "device": predictors.main.device}
+    _end(as_json, summary | {"mean_dice": float(dice.mean()) if len(dice) else None, "warnings": list(found.warnings)})
 
 
 @app.command()

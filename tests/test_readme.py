@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,10 @@ def test_the_commands_run_as_written(page: str, commands: list[str], tmp_path: P
     for command in commands:
         name, *arguments = command.split()
         assert name == "t2m-bench"
-        done = subprocess.run([tool, *arguments], cwd=tmp_path, capture_output=True, text=True)
+        words = [
+            found for word in arguments for found in (sorted(glob(word, root_dir=tmp_path)) or [word])
+        ]  # as a shell
+        done = subprocess.run([tool, *words], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, f"{page}: {arguments}\n{done.stderr}"
 
 

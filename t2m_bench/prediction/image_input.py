@@ -34,11 +34,12 @@ class ImageInput:
         return is_dicom(self.place.path)
 
 
-def read_image(cell: str, settings: PixelSettings, root: Path = Path()) -> ImageInput:
+def read_image(cell: str, settings: PixelSettings, root: Path = Path(), volumes: Volumes | None = None) -> ImageInput:
     """Read an image: PNG, JPEG, TIFF, DICOM of one frame, or a slice of NIfTI (`volume.nii.gz#z=41`).
 
     Args:
         settings: how the training made 8 bits of more. root: of a relative path.
+        volumes: those that were read, where several slices of one file follow one another.
 
     Raises:
         DatasetError: the file is absent, cannot be read, or holds values that cannot become 8 bits.
@@ -50,7 +51,7 @@ def read_image(cell: str, settings: PixelSettings, root: Path = Path()) -> Image
         if is_plain and entry is not None and not entry.reads_table:
             file = load_grey_file(place.path)  # whose training took 8-bit grey alone
             return ImageInput(place, file.pixels, Stored(file.pixels, file.mode, file.bits))
-        stored = load_file(place, Volumes())
+        stored = load_file(place, volumes or Volumes())
         return ImageInput(place, to_eight_bits(stored, settings.intensity, settings.window_hu), stored)
     except PlaceError as error:
         raise DatasetError(f"{cell}: {error}") from None

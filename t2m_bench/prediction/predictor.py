@@ -184,6 +184,19 @@ class Predictor:
             answered += self._predict_some(rows[start : start + BATCH_SIZE])
         return answered
 
+    def check(
+        self,
+        image: NDArray[np.uint8],
+        box_xyxy: Sequence[float],
+        *,
+        text: Text | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> None:
+        """Raise what `predict` would, without computing a mask."""
+        check_box(box_xyxy, self._read(image))
+        for member in self._members:
+            member.texts.embed(text, fields)
+
     def _predict_some(
         self,
         rows: Sequence[tuple[ImageOrPath, Sequence[float], Text | None, Mapping[str, str] | None]],

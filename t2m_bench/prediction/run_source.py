@@ -14,6 +14,7 @@ from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.files import EXPERIMENT_NAME, load_json
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.prediction.trained import PixelSettings, TrainedAdapter, Vocabulary
+from t2m_bench.recipe.arms import REFERENCE_ARM
 from t2m_bench.recipe.schema import Recipe, parse_noted_recipe
 from t2m_bench.runs.run_folder import RUN_NAME
 
@@ -55,6 +56,24 @@ def load_run(folder: Path, text_encoder: str | None = None) -> TrainedAdapter:
         pixels=PixelSettings(dataset.kind, dataset.intensity, make_slice_rule(suite).window_hu),
         vocabulary=_load_vocabulary(suite, hashes, folder.resolve().parents[1], text_encoder),
         source=str(path),
+    )
+
+
+def find_run_without_text(folder: Path) -> Path:
+    """Return the finished run of text_free that has the experiment, fold and seed of a run.
+
+    Raises:
+        RunFolderError: there is none.
+    """
+    experiment = folder.resolve().parent
+    noted = load_json(folder / RUN_NAME, "Give a run inside its experiment's folder: an export holds one arm alone.")
+    for path in sorted(experiment.glob(f"{REFERENCE_ARM}-*/{RUN_NAME}")):
+        other = load_json(path, "Train the run again.")
+        if all(other.get(name) == noted.get(name) for name in ("fold", "seed")) and other.get("arm") == REFERENCE_ARM:
+            return path.parent
+    raise RunFolderError(
+        f"{experiment}: no run of {REFERENCE_ARM} with fold {noted.get('fold')} and seed {noted.get('seed')} has "
+        f"finished. Train it (bench.arms), or predict without --without-text."
     )
 
 

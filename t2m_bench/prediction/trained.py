@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from t2m_bench.data.datasets.table.stored import Intensity
 from t2m_bench.embedding.text_table import TextTable
@@ -51,6 +52,7 @@ class TrainedAdapter:
         precision: of the step, as `optim.mixed_precision`.
         image_weights_sha256, text_weights_sha256: of the frozen encoders.
         source: the words by which messages name its description.
+        verdicts: of the report, as an export holds them; None where the experiment is there to be reported.
     """
 
     name: str
@@ -67,6 +69,7 @@ class TrainedAdapter:
     pixels: PixelSettings
     vocabulary: Vocabulary
     source: str
+    verdicts: tuple[dict[str, Any], ...] | None = None
 
     @property
     def entry(self) -> ArmEntry:

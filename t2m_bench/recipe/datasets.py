@@ -28,6 +28,8 @@ class DataSet:
         prompts: its shipped prompt file; empty where a recipe names a file of its own.
         fetch: "module:function" from a folder and a `terminal.Terminal` to a `fetching.fetch.Fetched`; empty where
             `t2m-bench fetch` cannot get it.
+        modality: of its images, as DICOM writes it (US, CT); empty where it may be any.
+        slices: neighbouring slices that make an image; the middle one is segmented.
         reads_table: whether its cases are the rows of `dataset.table`.
         has_old_stamps: whether folders were prepared from it before stamps named kind and version of the reader; its
             first version keeps the stamps of then.
@@ -45,6 +47,8 @@ class DataSet:
     unseen_by: Mapping[str, str] = field(default_factory=dict)
     prompts: str = ""
     fetch: str = ""
+    modality: str = ""
+    slices: int = 1
     reads_table: bool = False
     has_old_stamps: bool = False
 
@@ -61,6 +65,7 @@ DATA_SETS: Registry[DataSet] = Registry(
         DataSet(
             name=DEFAULT_DATA_SET,
             label="BUS-BRA",
+            modality="US",
             has_old_stamps=True,
             reader="t2m_bench.data.datasets.bus_bra:BusBra",
             phantom="t2m_bench.data.phantoms.bus_bra:write_bus_bra_phantom",
@@ -76,6 +81,8 @@ DATA_SETS: Registry[DataSet] = Registry(
             name="nsclc",
             has_old_stamps=True,
             label="NSCLC-Radiogenomics",
+            modality="CT",
+            slices=3,
             reader="t2m_bench.data.datasets.nsclc.data_set:Nsclc",
             phantom="t2m_bench.data.phantoms.nsclc:write_nsclc_phantom",
             phantom_cases=120,
