@@ -17,6 +17,7 @@ SAVED_VARIABLE = "T2M_SAVED"
 """Names the file that slurm/ray.sh looks at; absent where no such script waits."""
 
 EXPERIMENT_NAME = "experiment.json"
+STRATA_NAME = "strata.json"
 
 
 def expand_home(text: str) -> str:

@@ -20,7 +20,7 @@ from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME
-from t2m_bench.files import EXPERIMENT_NAME, load_json, write_json
+from t2m_bench.files import EXPERIMENT_NAME, STRATA_NAME, load_json, write_json
 from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import FileStamp
 from t2m_bench.pipeline.doctor import check_before_work
@@ -196,6 +196,19 @@ def note_experiment(experiment: Experiment, hashes: dict[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, _describe(experiment, hashes))
     _note_fold(experiment)
+    _note_strata(experiment)
+
+
+def _note_strata(experiment: Experiment) -> None:
+    """Write which group each case is in: no run depends on it, so that a grouping may be added to finished runs."""
+    path = experiment.folder / STRATA_NAME
+    named = {name for case in experiment.prepared.cases for name in case.strata}
+    strata = {
+        name: {case.case_id: case.strata[name] for case in experiment.prepared.cases if name in case.strata}
+        for name in sorted(named)
+    }
+    if strata and (not path.is_file() or load_json(path, f"Remove {path} and run the same command.") != strata):
+        write_json(path, strata)
 
 
 def _note_fold(experiment: Experiment) -> None:

@@ -2,6 +2,7 @@
 
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.reporting.arms import is_trained
+from t2m_bench.reporting.geometry import list_geometry_warnings
 from t2m_bench.reporting.results import Results
 from t2m_bench.statistics.crossed import CLAIM_SEEDS
 
@@ -20,6 +21,9 @@ def list_cautions(results: Results) -> list[str]:
 
 
 def _tell_text(results: Results) -> str:
+    told = list_geometry_warnings(results)
+    if told:
+        return told[0]
     phantom = results.experiment["dataset"].get("phantom")
     if phantom:
         share = 100 * phantom["text_effect"]

@@ -1,4 +1,4 @@
-"""What the text gains in each class and in each third of lesion sizes."""
+"""What the text gains in each class, in each third of lesion sizes, and in each group of the user's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class GainStrata:
 
 
 def list_gain_strata(results: Results, method: str) -> list[GainStrata]:
-    """Return the gains of an arm over text_free by each text field, then by thirds of the box's diagonal."""
+    """Return the gains of an arm over text_free by each text field, by thirds of the box's diagonal, by own strata."""
     one, other = results.select_main(method), results.select_main(REFERENCE)
     if one.empty or other.empty:
         return []
@@ -41,6 +41,11 @@ def list_gain_strata(results: Results, method: str) -> list[GainStrata]:
         sizes = one["case"].map(pd.qcut(diagonals.rank(method="first"), len(SIZES), list(SIZES)).astype(str))
         title = "By lesion size (thirds of the box's diagonal)"
         found.append(GainStrata(title, tuple(_list_bars(one, other, sizes, SIZES, "size"))))
+    for name, group_of in results.strata.items():
+        groups = one["case"].map(group_of)
+        order = sorted(groups.dropna().unique())
+        title = f"By {name.replace('_', ' ')}"
+        found.append(GainStrata(title, tuple(_list_bars(one, other, groups, order, name))))
     return [strata for strata in found if strata.bars]
 
 
@@ -66,7 +71,7 @@ def make_gain_strata_table(strata: Sequence[GainStrata]) -> Table | None:
         {"stratum": bar.key, **flatten_contrast("gain", bar.contrast), "patients": bar.contrast.num_patients}
         for bar in bars
     ]
-    note = "Gain from text in each class and in each third of lesion sizes."
+    note = "Gain from text in each class, in each third of lesion sizes, and in each group that the data set names."
     columns = ("Stratum", "Gain from text [95 %]", "Patients")
     return make_table("gain_strata", "Gain from text by class and by size", note, columns, rows, numbers)
 

@@ -14,6 +14,7 @@ from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.recipe.measures import DICE, MEASURE_TABLE
 from t2m_bench.reporting.arms import REFERENCE, is_trained
 from t2m_bench.reporting.completeness import find_suite, list_missing
+from t2m_bench.reporting.geometry import list_geometry_warnings
 from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import Table, make_table
@@ -60,6 +61,7 @@ def list_warnings(results: Results) -> list[str]:
             "T is pathological (AJCC 7): found after surgery, not known when the image is taken, and partly defined by "
             f"size, which the box shows too{told}."
         )
+    warnings += list_geometry_warnings(results)
     commits = count_commits(results)
     if len(commits) > 1:
         told = ", ".join(f"{count} of {commit}" for commit, count in commits.items())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from t2m_bench.errors import RunFolderError
-from t2m_bench.files import EXPERIMENT_NAME
+from t2m_bench.files import EXPERIMENT_NAME, STRATA_NAME
 from t2m_bench.metrics.results import RESULTS_NAME, list_foreign, load_results
 from t2m_bench.recipe.conditions import OTHER_PATIENT, WRONG, find_condition
 from t2m_bench.recipe.datasets import DATA_SETS
@@ -69,6 +69,7 @@ class Results:
     Attributes:
         table: rows of all runs and of the reference arms.
         unfinished: names of runs that were begun and are not finished.
+        strata: name of a grouping, such as the scanner -> case -> its group.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class Results:
     runs: tuple[Run, ...]
     references: tuple[Reference, ...]
     unfinished: tuple[str, ...]
+    strata: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -271,6 +273,7 @@ def load_experiment(folder: Path, mixed: bool = False) -> Results:
         runs=tuple(runs),
         references=tuple(_load_reference(run, int(tables[run.name]["fold"].iloc[0])) for run in references),
         unfinished=tuple(_find_unfinished(folder)),
+        strata=_load_json(folder / STRATA_NAME) if (folder / STRATA_NAME).is_file() else {},
     )
 
 

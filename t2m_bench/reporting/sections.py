@@ -18,6 +18,7 @@ from t2m_bench.reporting.figures import (
     draw_swaps,
     draw_violins,
 )
+from t2m_bench.reporting.geometry import make_geometry_table
 from t2m_bench.reporting.headline import make_headline_table
 from t2m_bench.reporting.image_audit import make_image_table
 from t2m_bench.reporting.page_one import PageOne, make_numbers_tables
@@ -104,7 +105,9 @@ def _make_clean_sections(results: Results, comparisons: Sequence[Comparison], dr
             [draw_learning_curves(results), draw_gates(results)] if draw else [],
         ),
         _make("page_one_numbers", "Numbers of page one's figures", make_numbers_tables(results), []),
-        _make("audit", "Audit", [make_audit_table(results), make_image_table(results)], []),
+        _make(
+            "audit", "Audit", [make_audit_table(results), make_image_table(results), make_geometry_table(results)], []
+        ),
         _make("appendix", "Appendix", [make_secondary_table(results, comparisons), make_rank_table(results)], []),
     ]
 

@@ -16,6 +16,7 @@ from t2m_bench.evaluation.conditions import ask_without_text, compute_same_class
 from t2m_bench.evaluation.crops import cut_out, find_shown, write_crops
 from t2m_bench.evaluation.evaluate import Evaluator, join_values, make_row_head, make_row_scores, untrained
 from t2m_bench.evaluation.free_donors import FreeDonors
+from t2m_bench.evaluation.geometry import audit_geometry
 from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME, write_predicted
 from t2m_bench.evaluation.probe import FieldProbe, find_box_unit, run_probe
 from t2m_bench.files import write_json
@@ -52,6 +53,8 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
     free = job.data.texts.free
     if free is not None:
         found["near_donors"] = FreeDonors(test_cases, free).compute_near_share()
+        fits = audit_geometry(job.data.root, training, job.data.texts)
+        found["geometry"] = {target: asdict(fit) for target, fit in fits.items()}
     found["wordings_nearest_in_class"] = job.data.texts.count_nearest_in_class()
     write_json(folder / PROBE_NAME, {**found, "box_unit": find_box_unit([*training, *test_cases])})
     dataset = job.recipe.dataset

@@ -38,6 +38,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = pd.read_csv(path, dtype=str)
     found["report"] += f" Patient {NAME}, seen on day " + found.index.astype(str) + "."
     found["reworded"] += f" Of {NAME}."
+    found["device"] = ["A" if int(patient) % 2 else "B" for patient in found["patient"]]
     found.loc[found.index % 12 == 5, ["report", "reworded"]] = ""
     found.to_csv(path, index=False)
     return path
@@ -61,19 +62,19 @@ def find_holders(folder: Path, words: list[str]) -> set[str]:
     return found
 
 
-def test_a_name_in_each_report_is_in_no_file_but_the_manifest(
-    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = tmp_path / "runs"
-    bench = {"arms": ["text_free", "hierarchical", "shuffled"]}
-    recipe = write_recipe(table, bench=bench)
-    assert run("inspect", recipe, "--runs", runs) == 0
-    assert run("bench", recipe, "--runs", runs, "--json") == 0
-    assert run("report", "--runs", runs, "--json") == 0
-    words = NAME.split()
-    assert find_holders(runs, words) == {"manifest.jsonl"}
-    told = capsys.readouterr()
-    assert not any(word in told.out + told.err for word in words)
+@pytest.fixture(scope="module")
+def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All that inspecting, a small suite and its report leave."""
+    runs = tmp_path_factory.mktemp("finished") / "runs"
+    recipe = write_recipe(table, bench={"arms": ["text_free", "hierarchical", "shuffled"]})
+    for verb, *named in (("inspect", recipe), ("bench", recipe), ("report",)):
+        assert run(verb, *named, "--runs", runs, "--json") == 0
+    return runs
+
+
+def test_a_name_in_each_report_is_in_no_file_but_the_manifest(finished: Path) -> None:
+    runs = finished
+    assert find_holders(runs, NAME.split()) == {"manifest.jsonl"}
     (manifest,) = runs.rglob("manifest.jsonl")
     cases = load_manifest(manifest)
     assert sum(NAME in case.text for case in cases) == 44
@@ -88,6 +89,26 @@ def test_a_name_in_each_report_is_in_no_file_but_the_manifest(
     assert (donor != own[donor.index]).mean() > 0.5
 
 
+def test_a_stratum_that_is_added_reaches_the_report_and_trains_nothing(
+    table: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write_recipe(table)
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("texts-*/*/run.json")}
+    asked = ["dataset.columns.strata=[device]", "bench.arms=[text_free,hierarchical,shuffled]"]
+    assert run("bench", recipe, *asked, "--runs", finished) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("texts-*/*/run.json")} == before
+    assert run("report", "--runs", finished, "--format", "csv") == 0
+    (strata,) = finished.glob("texts-*/report/tables/gain_strata.csv")
+    found = pd.read_csv(strata).set_index("stratum")
+    assert {"device: A", "device: B"} <= set(found.index)
+    whole = pd.read_csv(strata.with_name("arms.csv")).set_index("arm").loc["hierarchical", "help"]
+    parts = found.loc[["device: A", "device: B"]]
+    joined = (parts["gain"] * parts["patients"]).sum() / parts["patients"].sum()
+    assert joined == pytest.approx(whole, abs=1e-9)
+    assert run("prepare", recipe, "dataset.columns.strata=[report]", "--runs", finished) == 2
+    check_names(capsys.readouterr().err, "report")
+
+
 def test_a_text_that_is_too_long_names_its_rows_or_is_averaged(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,8 +116,10 @@ def test_a_text_that_is_too_long_names_its_rows_or_is_averaged(
     found.loc[[3, 7], "report"] = f"{NAME} has a mass. " * 200
     found.to_csv(table.parent / "long.csv", index=False)
     recipe = write_recipe(table, dataset={"kind": "table", "root": str(table.parent), "table": "long.csv"})
+    capsys.readouterr()
     assert run("embed", recipe, "--runs", tmp_path / "runs") == 2
-    message = capsys.readouterr().err
+    told = capsys.readouterr()
+    message = told.out + told.err
     check_names(message, 1, 5, 9, "prompts.long_text")
     assert NAME not in message
     assert run("embed", recipe, "prompts.long_text=average", "--runs", tmp_path / "runs") == 0

@@ -29,6 +29,9 @@ RENAME = "Give the table that column, or name yours in the recipe: dataset.colum
 LONGEST_CELL = 40
 """Characters of a cell of numbers that a message repeats; cells with letters may be about a patient."""
 
+MOST_GROUPS = 20
+"""Groups of a stratum."""
+
 Read = TypeVar("Read")
 
 
@@ -100,6 +103,7 @@ def read_rows(
     if prompts is not None:
         rows = [_add_free_text(cells, row, prompts) for row in rows]
     _check_rows(path, columns, rows)
+    _check_strata(path, columns, rows)
     return rows, excluded
 
 
@@ -231,6 +235,21 @@ def _read_spacing(cells: _Cells, number: int) -> tuple[float, float] | None:
             cells.refuse(number, names[row is not None], "is empty, and the other spacing is given.")
         return None
     return row[0], column[0]
+
+
+def _check_strata(path: Path, columns: ColumnsSection, rows: Sequence[Row]) -> None:
+    """Refuse a stratum of many groups: a column of free text or of identifiers would be shown in reports.
+
+    Raises:
+        DatasetError: names the column.
+    """
+    for name in columns.strata:
+        count = len({row.strata[name] for row in rows})
+        if count > MOST_GROUPS:
+            raise DatasetError(
+                f"{path}, column {name}: has {count} groups, and a stratum has at most {MOST_GROUPS}: the report shows "
+                "each by its name. Leave it out of dataset.columns.strata, or join groups."
+            )
 
 
 def _check_rows(path: Path, columns: ColumnsSection, rows: Sequence[Row]) -> None:
