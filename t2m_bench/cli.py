@@ -27,7 +27,7 @@ WORKERS_LOST_EXIT_CODE = 86
 
 IN_ORDER_OF_USE = (
     *("demo", "init", "fetch", "phantom", "recipe", "doctor", "prepare", "inspect", "embed", "train", "evaluate"),
-    *("bench", "sweep", "report", "predict", "perf"),
+    *("bench", "sweep", "report", "predict", "export", "perf"),
 )
 
 
@@ -598,6 +598,26 @@ def predict(
     _say(f"wrote {found.table}: {len(found.rows)} lesions on {predictors.main.device}{known}")
     summary = {"table": str(found.table), "lesions": len(found.rows), "device": predictors.main.device}
     _end(as_json, summary | {"mean_dice": float(dice.mean()) if len(dice) else None, "warnings": list(found.warnings)})
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN", parser=_read_path)],
+    folder: Annotated[Path, typer.Argument(help="New folder to write.", metavar="DIR", parser=_read_path)],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weights of the image encoder, if moved.", parser=_read_path)
+    ] = None,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Folder of the text encoder, if moved.", callback=_expand_text)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a trained adapter as a folder to share: weights, description, class sentences and a model card."""
+    from t2m_bench.pipeline.export import export as run_export
+
+    config = run_export(run, folder, checkpoint, text_encoder)
+    _say(f"wrote {folder}: {config.name}; complete the licence in README.md before you share it")
+    _end(as_json, {"folder": str(folder), "run": config.name, "files": sorted(path.name for path in folder.iterdir())})
 
 
 @app.command()

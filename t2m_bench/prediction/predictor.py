@@ -25,7 +25,7 @@ from t2m_bench.prediction.sources import load_trained
 from t2m_bench.prediction.text_input import Text, TextInput
 from t2m_bench.prediction.trained import TrainedAdapter
 from t2m_bench.recipe.registry import load_object
-from t2m_bench.training.checkpoint import ADAPTER_NAME, compute_adapter_sha256, load_adapter
+from t2m_bench.training.checkpoint import ADAPTER_NAME, compute_tensors_sha256, load_adapter
 from t2m_bench.training.precision import autocast
 
 BATCH_SIZE = 16
@@ -324,7 +324,7 @@ def _load_member(trained: TrainedAdapter, segmenter: BoxSegmenter, device: torch
         (name, note.get(name), wanted) for name, wanted in (("run_hash", trained.run_hash), ("epoch", trained.epoch))
     ]
     if trained.adapter_sha256:
-        pairs.append(("sha256", compute_adapter_sha256(trained.folder), trained.adapter_sha256))
+        pairs.append(("sha256", compute_tensors_sha256(path), trained.adapter_sha256))
     for name, found, wanted in pairs:
         if found != wanted:
             raise RunFolderError(

@@ -112,7 +112,8 @@ def _load_vocabulary(suite: Recipe, hashes: Mapping[str, str], runs: Path, text_
         check_text_weights(name, hashes["text_encoder"])
         bank = PromptBank(sentences, load_text_encoder(name, encoder.pooling).encode(sentences).numpy())
     rows, held_out = list_sentence_rows(book, bank, "training"), list_sentence_rows(book, bank, "held_out")
-    return Vocabulary(bank.sentences, TextTable(torch.from_numpy(bank.text_embedding), rows, {}, held_out))
+    table = TextTable(torch.from_numpy(bank.text_embedding), rows, {}, held_out)
+    return Vocabulary(bank.sentences, table, book.name, book.sha256)
 
 
 def check_text_weights(name: str, wanted: str) -> None:

@@ -7,15 +7,21 @@ from typing import Any
 from t2m_bench.data.datasets.table.stored import Intensity
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.recipe.arms import ARMS, ArmEntry
-from t2m_bench.recipe.schema import AdapterSection, ImageEncoderSection, TextEncoderSection
+from t2m_bench.recipe.schema import AdapterSection, ImageEncoderSection, Precision, TextEncoderSection
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The class sentences that a run was trained with, row for row with the vectors of `table`."""
+    """The class sentences that a run was trained with, row for row with the vectors of `table`.
+
+    Attributes:
+        file, sha256: name of the prompt file, and of its content.
+    """
 
     sentences: tuple[str, ...]
     table: TextTable
+    file: str
+    sha256: str
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -61,7 +67,7 @@ class TrainedAdapter:
     run_hash: str
     epoch: int
     adapter: AdapterSection
-    precision: str
+    precision: Precision
     image_encoder: ImageEncoderSection
     image_weights_sha256: str
     text_encoder: TextEncoderSection

@@ -33,6 +33,7 @@ from t2m_bench.recipe.typed_yaml import (
 )
 
 Zero = Literal["zero1", "zero2"]
+Precision = Literal["no", "bf16", "fp16"]
 Start = Literal["frozen", "unscaled"]
 FirstWeights = Literal["seed", "seed_and_fold"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -386,7 +387,7 @@ class OptimSection(Section):
     """Epochs without a better validation Dice after which training stops."""
     box_jitter: Annotated[float, Field(ge=0.0, le=0.5)] = 0.0
     """Each side of a training box moves by a uniform share of the box's size up to this, in or out."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Precision = "no"
     """Precision of the step; `fp16` needs a GPU."""
 
 

@@ -23,7 +23,7 @@ from t2m_bench.recipe.schema import list_default_suite
 from t2m_bench.runs.run_folder import RUN_NAME, write_history
 from t2m_bench.runs.setup import Job, RunContext, set_up
 from t2m_bench.training.batches import BatchMaker
-from t2m_bench.training.checkpoint import Progress, compute_adapter_sha256, load_best_adapter
+from t2m_bench.training.checkpoint import ADAPTER_NAME, Progress, compute_tensors_sha256, load_best_adapter
 from t2m_bench.training.compiling import compile_forward
 from t2m_bench.training.loop import OnEpoch, ShouldStop, Trainer, Validate
 from t2m_bench.training.process_group import ProcessGroup
@@ -165,7 +165,7 @@ def summarise(bench: RunContext, progress: Progress, questions: Sequence[Questio
         "default_suite": list_default_suite(),
         "evaluation": asdict(answers.cost),
         "run_hash": progress.run_hash,
-        "adapter_sha256": compute_adapter_sha256(job.run_folder),
+        "adapter_sha256": compute_tensors_sha256(job.run_folder / ADAPTER_NAME),
         "commit": ", ".join(progress.commits) or NO_COMMIT,
         "recipe": recipe.model_dump(mode="json"),
         "suite": job.suite.model_dump(mode="json"),

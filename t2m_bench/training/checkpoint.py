@@ -143,17 +143,17 @@ def save_adapter(folder: Path, module: nn.Module, note: dict[str, Any]) -> None:
     save_tensors(folder / ADAPTER_NAME, module.state_dict(), note)
 
 
-def compute_adapter_sha256(folder: Path) -> str:
-    """Return the sha256 of the file that `save_adapter` wrote.
+def compute_tensors_sha256(path: Path) -> str:
+    """Return the sha256 of a file that `save_tensors` wrote.
 
     Raises:
         RunFolderError: it cannot be read.
     """
     try:
-        with (folder / ADAPTER_NAME).open("rb") as stream:
+        with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise RunFolderError(f"{folder / ADAPTER_NAME}: cannot be read ({error.strerror}). Train again.") from None
+        raise RunFolderError(f"{path}: cannot be read ({error.strerror}). Train or export again.") from None
 
 
 def load_adapter(folder: Path, module: nn.Module) -> dict[str, Any]:
