@@ -13,9 +13,8 @@ from torch import Tensor
 
 from t2m_bench.errors import WeightsError, find_first_line
 from t2m_bench.models.torchvision_ops import declare_missing_operators
-from t2m_bench.recipe.schema import PUBMEDBERT
+from t2m_bench.recipe.schema import PUBMEDBERT, STAND_IN
 
-STAND_IN = "stand-in"
 STAND_IN_FOLDER = Path(__file__).parent / "weights" / "stand-in-text"
 BATCH_SIZE = 64
 

@@ -8,10 +8,9 @@ from t2m_bench.data.datasets.table.guess import Guess, guess_columns
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.errors import DatasetError, RecipeError
 from t2m_bench.files import write_text
-from t2m_bench.models.text import STAND_IN
 from t2m_bench.recipe.conditions import WRONG
 from t2m_bench.recipe.datasets import DATA_SETS
-from t2m_bench.recipe.schema import load_recipe
+from t2m_bench.recipe.schema import STAND_IN, load_recipe
 from t2m_bench.recipe.yaml_text import dump_yaml
 
 EPOCHS, SEEDS = 12, (0, 1, 2)

@@ -59,6 +59,9 @@ TIGHT = "tight"
 BOX_NAME = re.compile(r"tight|(jitter|loose|shift)_([1-9]\d?|100)")
 ARM_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
+STAND_IN = "stand-in"
+"""The text encoder that is shipped: small, and no language model."""
+
 PUBMEDBERT = "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 
 

@@ -1,12 +1,11 @@
 """What to beware of when reading page one, in five lines."""
 
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
+from t2m_bench.recipe.schema import STAND_IN
 from t2m_bench.reporting.arms import is_trained
 from t2m_bench.reporting.geometry import list_geometry_warnings
 from t2m_bench.reporting.results import Results
 from t2m_bench.statistics.crossed import CLAIM_SEEDS
-
-STAND_IN = "stand-in"
 
 
 def list_cautions(results: Results) -> list[str]:
