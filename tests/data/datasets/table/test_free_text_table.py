@@ -30,16 +30,16 @@ def prepare_with(written: Path, runs: Path, prompts: dict[str, Any], **cells: An
 
 
 def test_texts_are_known_by_their_hashes_and_empty_ones_as_unknown(written: Path, tmp_path: Path) -> None:
-    said = ["  An  oval\tmass. ", "An oval mass.", "", "n/a", *["A round mass."] * (CASES - 4)]
+    said = ["  Oval \t mass. ", "Oval mass.", "", "n/a", *["Round mass."] * (CASES - 4)]
     prepared = prepare_with(written, tmp_path / "runs", {"column": "report"}, report=said)
-    oval, around = name_text("An oval mass."), name_text("A round mass.")
+    oval, around = name_text("Oval mass."), name_text("Round mass.")
     values = [case.text_fields["text"] for case in prepared.cases]
     assert values == [oval, oval, "unknown", "unknown", *[around] * (CASES - 4)]
     assert isinstance(prepared.free, FreeTextBook)
     assert dict(prepared.free.sentences_of) == {
         "unknown": "Not recorded.",
-        oval: "An oval mass.",
-        around: "A round mass.",
+        oval: "Oval mass.",
+        around: "Round mass.",
     }
     assert prepared.free.fields == ()
     assert prepared.audit.unknown_texts == 2
