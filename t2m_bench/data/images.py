@@ -14,6 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from t2m_bench.data.case import Case
+from t2m_bench.data.png_chunks import check_chunks
 from t2m_bench.errors import DatasetError
 from t2m_bench.files import write_atomically
 
@@ -204,6 +205,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
             stored = str(image.tile)
             orientation = image.getexif().get(ORIENTATION, 1)  # of TIFF, Pillow turns the pixels and drops the tag
             image.load()
+            if image.format == "PNG":
+                check_chunks(path)
             _check_form(path, image, stored, orientation)
             yield image
     except DatasetError:

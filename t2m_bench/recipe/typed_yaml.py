@@ -109,19 +109,11 @@ def _refuse_other_type(value: Any, types: set[Any]) -> None:
         hint = "; a text such as yes, no, on or off needs quotes" if takes_text else ""
         raise PydanticCustomError("truth", "true and false mean nothing here{hint}", {"hint": hint})
     is_of_truth = types <= {bool, NoneType}
-    if isinstance(value, str) and not takes_text and (is_of_truth or _is_number(value)):
-        plain = "true or false" if is_of_truth else "the number plainly"
+    if isinstance(value, str) and not takes_text:  # pydantic reads "1_0", and even "._0"
+        plain = "true or false" if is_of_truth else "a number" if float in types else "an integer"
         raise PydanticCustomError("text", "a text means nothing here; write {plain}, without quotes", {"plain": plain})
     if isinstance(value, int | float) and not isinstance(value, bool) and is_of_truth:
         raise PydanticCustomError("number", "a number means nothing here; write true or false")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _load_part(part: str) -> Any:

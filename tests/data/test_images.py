@@ -146,6 +146,26 @@ def test_what_is_no_image_is_named(tmp_path: Path, name: str, load: Callable[[Pa
         load(path)
 
 
+@pytest.mark.parametrize("load", [load_grey, load_mask_file])
+@pytest.mark.parametrize("place", [-14, -1])
+def test_a_flipped_bit_of_a_png_is_refused(tmp_path: Path, load: Callable[[Path], object], place: int) -> None:
+    """Pillow reads the pixels of both: the first bit stands in the checksum of the pixels, the second in the last."""
+    path = save(tmp_path, Image.fromarray(MASK))
+    raw = bytearray(path.read_bytes())
+    raw[place] ^= 1
+    path.write_bytes(raw)
+    with Image.open(path) as image:
+        image.load()
+    with raises_naming(DatasetError, path, "checksum"):
+        load(path)
+
+
+def test_what_follows_a_png_is_no_part_of_it(tmp_path: Path) -> None:
+    path = save(tmp_path, Image.fromarray(GREY))
+    path.write_bytes(path.read_bytes() + b"appended by a server")
+    np.testing.assert_array_equal(load_grey(path), GREY)
+
+
 def test_an_image_beyond_all_measure_is_named(tmp_path: Path) -> None:
     path = save(tmp_path, Image.new("1", (20000, 10000)))
     with raises_naming(DatasetError, path, 200000000, "large"):

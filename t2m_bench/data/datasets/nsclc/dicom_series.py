@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,9 @@ LEAST_CROSS = 1e-3
 
 WORTH_A_PROCESS = 1000
 """Headers read in about a second by one process."""
+
+DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+"""A number as DICOM writes one in text (PS3.5, 6.2, DS and IS); Python takes more, such as `1_0` for ten."""
 
 OnFile = Callable[[int, int], None]
 
@@ -338,7 +342,7 @@ def _parse(path: Path, found: Any, modality: str) -> Header | None:
     sizes = [_read_count(found, name, 0) for name in ("Rows", "Columns", "BitsAllocated")]
     if not (modality and patient_id and all(uids) and min(sizes) > 0):
         return None
-    slope, intercept = (_read_number(_get(found, name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    slope, intercept = (read_number(_get(found, name)) for name in ("RescaleSlope", "RescaleIntercept"))
     is_sensible = slope != 0.0 and max(abs(slope or 0.0), abs(intercept or 0.0)) <= MOST_RESCALE
     is_hounsfield = is_sensible and _read_text(_get(found, "RescaleType")).upper() in HOUNSFIELD_TYPES
     return Header(
@@ -351,12 +355,12 @@ def _parse(path: Path, found: Any, modality: str) -> Header | None:
         acquisition=_read_text(_get(found, "AcquisitionNumber")),
         frame_of_reference=_read_text(_get(found, "FrameOfReferenceUID")),
         written=f"{_get(found, 'ContentDate') or ''} {_get(found, 'ContentTime') or ''}".strip(),
-        position=_read_numbers(_get(found, "ImagePositionPatient"), 3),
-        orientation=_read_numbers(_get(found, "ImageOrientationPatient"), 6),
-        spacing_mm=_read_numbers(_get(found, "PixelSpacing"), 2),
+        position=read_numbers(_get(found, "ImagePositionPatient"), 3),
+        orientation=read_numbers(_get(found, "ImageOrientationPatient"), 6),
+        spacing_mm=read_numbers(_get(found, "PixelSpacing"), 2),
         rows=sizes[0],
         columns=sizes[1],
-        tilt_degrees=_read_number(_get(found, "GantryDetectorTilt")) or 0.0,
+        tilt_degrees=read_number(_get(found, "GantryDetectorTilt")) or 0.0,
         inverted=_get(found, "PhotometricInterpretation") == "MONOCHROME1",
         burned_in=_read_text(_get(found, "BurnedInAnnotation")).upper() == "YES",
         syntax=str(found.file_meta.TransferSyntaxUID),
@@ -390,8 +394,11 @@ def _lies_in_space(header: Header) -> bool:
     return is_plane and bool(np.isfinite(numbers).all()) and min(header.spacing_mm) > 0
 
 
-def _read_number(value: Any) -> float | None:
-    """Return a finite number; None where the value is none."""
+def read_number(value: Any) -> float | None:
+    """Return a finite number; None where the value is none, or is written as DICOM writes none (`1_0`)."""
+    written = value if isinstance(value, str) else getattr(value, "original_string", None)
+    if isinstance(written, str) and not DECIMAL.fullmatch(written.strip()):
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -399,16 +406,18 @@ def _read_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
+def read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    """Return so many finite numbers; None where the value holds others, or as many as it should not."""
     try:
-        numbers = tuple(float(number) for number in value)
-    except (TypeError, ValueError, OverflowError):
+        numbers = tuple(read_number(number) for number in value)
+    except TypeError:
         return None
-    return numbers if len(numbers) == count else None
+    finite = tuple(number for number in numbers if number is not None)
+    return finite if len(finite) == len(numbers) == count else None
 
 
 def _read_count(found: Any, keyword: str, absent: int) -> int:
     """Return a whole number; -1 where there is a value that is none."""
     value = _get(found, keyword)
-    number = absent if value is None else _read_number(value)
+    number = absent if value is None else read_number(value)
     return int(number) if number is not None and number == int(number) else -1

@@ -20,6 +20,10 @@ YES, NO = frozenset({"yes", "y", "true", "t", "1", "x"}), frozenset({"no", "n", 
 SEPARATORS = re.compile(r"[\s,;x×\[\]()]+")
 
 
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+"""A number as every reader of tables takes it; Python's own takes `1_0` for ten."""
+
+
 class CellError(ValueError):
     """What a cell should be, as the end of a sentence."""
 
@@ -43,7 +47,7 @@ def _read_parquet(path: Path, columns: list[Column], way_out: str) -> pd.DataFra
     try:
         found = pyarrow.parquet.read_table(path)
         cells = {name: found.column(name).to_pylist() for name in found.column_names}
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: cannot be read as Parquet ({find_first_line(error)}).") from None
     absent = [column for column in columns if isinstance(column, str) and column not in cells]
     if absent:
@@ -69,10 +73,10 @@ def read_numbers(cell: str) -> list[float]:
     Raises:
         CellError: something else stands there.
     """
-    try:
-        numbers = [float(part) for part in SEPARATORS.split(cell) if part]
-    except ValueError:
-        raise CellError("numbers") from None
+    parts = [part for part in SEPARATORS.split(cell) if part]
+    if not all(NUMBER.fullmatch(part) for part in parts):
+        raise CellError("numbers")
+    numbers = [float(part) for part in parts]
     if not numbers or not all(math.isfinite(number) for number in numbers):
         raise CellError("numbers")
     return numbers

@@ -12,6 +12,8 @@ from t2m_bench.data.datasets.nsclc.dicom_series import (
     PREAMBLE,
     find_missing_codec,
     import_pydicom,
+    read_number,
+    read_numbers,
 )
 from t2m_bench.data.datasets.table.stored import Stored
 from t2m_bench.data.exclusions import find_remedy
@@ -83,9 +85,8 @@ def _decode(path: Path, found: Any) -> NDArray[Any]:
 
 
 def _to_hounsfield(path: Path, found: Any, values: NDArray[Any]) -> NDArray[np.float32]:
-    try:
-        slope, intercept = float(found.RescaleSlope), float(found.RescaleIntercept)
-    except (AttributeError, TypeError, ValueError):
+    slope, intercept = (read_number(found.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
+    if not slope or intercept is None:
         raise DatasetError(
             f"{path}: is CT without a usable rescale slope and intercept, so has no Hounsfield units."
         ) from None
@@ -93,8 +94,5 @@ def _to_hounsfield(path: Path, found: Any, values: NDArray[Any]) -> NDArray[np.f
 
 
 def _read_spacing(found: Any) -> tuple[float, float] | None:
-    try:
-        row, column = (float(number) for number in found.PixelSpacing)
-    except (AttributeError, TypeError, ValueError):
-        return None
-    return (row, column) if row > 0 and column > 0 else None
+    spacing = read_numbers(found.get("PixelSpacing"), 2)
+    return (spacing[0], spacing[1]) if spacing and min(spacing) > 0 else None

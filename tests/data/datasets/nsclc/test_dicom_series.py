@@ -237,7 +237,7 @@ def test_what_a_slice_can_do_without_is_not_asked_for(written: Path, tmp_path: P
 @pytest.mark.parametrize(
     "keyword", ["PixelSpacing", "ImagePositionPatient", "RescaleSlope", "RescaleIntercept", "GantryDetectorTilt"]
 )
-@pytest.mark.parametrize("number", [b"1,25", b"abc", b"--", b"1e999"])
+@pytest.mark.parametrize("number", [b"1,25", b"abc", b"--", b"1e999", b"1_0"])
 def test_text_in_place_of_a_number_has_its_own_reason(
     written: Path, tmp_path: Path, keyword: str, number: bytes
 ) -> None:

@@ -1,9 +1,12 @@
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 from messages import raises_naming
 from numpy.typing import NDArray
@@ -151,6 +154,15 @@ def test_parquet_gives_the_cases_of_csv(root: Path) -> None:
     assert [case.fold for case in from_parquet] == [1, 1, 2, 2, 3, 3]
 
 
+def test_text_of_parquet_that_is_no_utf_8_is_one_message(root: Path) -> None:
+    offsets, cells = pyarrow.py_buffer(struct.pack("<ii", 0, 2)), pyarrow.py_buffer(b"\xed\xa0")
+    broken = pyarrow.StringArray.from_buffers(1, offsets, cells)
+    names = list(pd.read_csv(root / "cases.csv").columns)
+    pyarrow.parquet.write_table(pyarrow.table(dict.fromkeys(names, broken)), root / "cases.parquet")
+    with raises_naming(DatasetError, root / "cases.parquet", "utf-8"):
+        read(root, table="cases.parquet")
+
+
 def test_several_labels_of_one_mask_make_several_cases(root: Path) -> None:
     labels = draw_mask(2)
     labels[30:35, 3:9] = 7
@@ -263,6 +275,13 @@ BAD: dict[str, tuple[Callable[[Path], object], tuple[object, ...]]] = {
     "fold from 0": (lambda root: edit(root, put("fold", "0")), (3, "fold", "'0'")),
     "some folds": (lambda root: edit(root, put("fold", "1")), (2, "fold")),
     "exclude": (lambda root: edit(root, put("exclude", "maybe")), (3, "exclude", "yes")),
+    "spacing of Python": (lambda root: edit(root, put("spacing_mm", "0.1_5")), (3, "spacing_mm", "0.1_5")),
+    "box of Python": (lambda root: edit(root, put("box", "5,1_0,36,21")), (3, "box", "5,1_0,36,21")),
+    "CT of no slope": (
+        lambda root: (write_dicom(root / "a.dcm", draw_image(1).astype(np.uint16), RescaleSlope="nan",
+                                  RescaleIntercept=0), edit(root, put("image", "a.dcm"))),
+        (3, "a.dcm", "rescale"),
+    ),
     "spacing": (lambda root: edit(root, put("spacing_mm", "-1")), (3, "spacing_mm", "'-1'")),
     "two affines": (lambda root: add_volume(root, AFFINE + 0.01), (3, "seg.nii.gz", "ct.nii.gz", "0.01")),
     "volume and no slice": (
