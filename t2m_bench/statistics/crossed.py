@@ -24,7 +24,7 @@ UNTRAINED = -1
 """Stands for the seed where nothing was trained."""
 
 LEVEL = 0.95
-RAISE = 0.5
+EXTRA_STANDARD_ERRORS = 0.5
 """Standard errors by which MS_seed is raised in the degrees of freedom. With few runs a small MS_seed by chance would
 leave the patients' many degrees: simulated false positives of one fold, 213 patients, 5 (3) runs are 5.7 (7.7) %
 without and 5.2 (6.6) % with it, those of four folds stay between 4.5 and 5 %."""
@@ -162,8 +162,9 @@ def estimate_crossed(tables: Sequence[FoldTable], folds_vary: bool = True) -> Co
 
     Var = sum_f w_f^2 (MS_patient / (n_f S_f) + V / S_f), w_f = n_f / n, with one variance V between training runs, the
     mean over folds of (MS_seed - MS_residual) / n_f, not below 0: runs of different folds are different networks, so
-    pooling gives V its degrees of freedom. These are Satterthwaite's, with MS_seed raised a little (RAISE). A fold of
-    fewer than FEWEST_PATIENTS takes the variance between patients of all folds together.
+    pooling gives V its degrees of freedom. These are Satterthwaite's, with MS_seed raised a little
+    (EXTRA_STANDARD_ERRORS). A fold of fewer than FEWEST_PATIENTS takes the variance between patients of all folds
+    together.
 
     Args:
         tables: one a fold; patients differ between folds, and seeds of the same number are other runs.
@@ -247,12 +248,12 @@ def _find_degrees(patient_terms: Sequence[Term], seed_terms: Sequence[Term], of_
 
 
 def _list_seed_terms(squares: Sequence[_MeanSquares], share: float, raised: bool = False) -> list[Term]:
-    """Return the parts of V, MS_seed raised by RAISE standard errors where asked."""
+    """Return the parts of V, MS_seed raised by EXTRA_STANDARD_ERRORS where asked."""
     repeated = [square for square in squares if square.num_seeds > 1]
     if not repeated:
         return []
     runs = sum(square.num_seeds - 1 for square in repeated)
-    factor = 1 + RAISE * float(np.sqrt(2 / runs)) if raised else 1.0
+    factor = 1 + EXTRA_STANDARD_ERRORS * float(np.sqrt(2 / runs)) if raised else 1.0
     terms = []
     for square in repeated:
         part = share / (len(repeated) * square.num_patients)

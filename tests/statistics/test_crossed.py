@@ -8,7 +8,7 @@ from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
 from t2m_bench.statistics.crossed import (
-    RAISE,
+    EXTRA_STANDARD_ERRORS,
     NoTest,
     average_seeds,
     count_unpaired_runs,
@@ -25,7 +25,7 @@ def test_a_table_worked_out_by_hand() -> None:
     found = estimate_crossed([table])
     assert found.mean == pytest.approx(2)
     assert found.standard_error**2 == pytest.approx((2 + 6 - 0) / (3 * 2))
-    raised = 6 * (1 + RAISE * np.sqrt(2 / 1))
+    raised = 6 * (1 + EXTRA_STANDARD_ERRORS * np.sqrt(2 / 1))
     assert found.degrees == pytest.approx((2 + raised) ** 2 / (2**2 / 2 + raised**2 / 1))
     assert (found.num_patients, found.num_seeds, found.num_folds) == (3, 2, 1)
     low, high = found.find_interval()
