@@ -19,6 +19,8 @@ from PIL import Image
 from t2m_bench.data.datasets.nsclc.dicom_series import Header
 
 PNG = b"\x89PNG\r\n\x1a\n"
+# phrase: the pattern of a row without a word, in a text that is no message
+DELIMITERS_ALONE = re.compile(r"(?:(?<=[\r\n])|^)[,;\t ]+(?=[\r\n]|$)")
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Colour type of PNG -> samples a pixel."""
 
@@ -73,7 +75,7 @@ def read_with_pandas(path: Path, columns: Sequence[str]) -> list[list[str]] | No
         text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         return None
-    for said in (text, re.sub(r"(?:(?<=[\r\n])|^)[,;\t ]+(?=[\r\n]|$)", "", text)):
+    for said in (text, DELIMITERS_ALONE.sub("", text)):
         for delimiter in (",", ";", "\t"):
             found = _read_with_delimiter(said, delimiter, columns)
             if found is not None:
