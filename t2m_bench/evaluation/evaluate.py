@@ -241,9 +241,10 @@ class Evaluator:
     def _decode(self, arm: Arm | None, image_embedding: Tensor, text_embedding: Tensor, box_xyxy: Tensor) -> Tensor:
         """Return low_res_logits (B, 4h, 4w) of image_embedding (B, D, h, w), text_embedding (B, E) and boxes (B, 4)."""
         with self.ranks.autocast():
-            if arm is not None:
-                image_embedding = arm(image_embedding, text_embedding).image_embedding
-            return self.segmenter(image_embedding, box_xyxy)
+            if arm is None:
+                return self.segmenter(image_embedding, box_xyxy)
+            output = arm(image_embedding, text_embedding)
+            return self.segmenter(output.image_embedding, box_xyxy, *output.sparse_prompt)
 
     def _find_box(self, question: Question, tight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the question's box (4,) in pixels of the encoder's square input."""

@@ -19,16 +19,31 @@ class ArmOutput:
     Attributes:
         image_embedding: (B, D, h, w), for the mask decoder.
         text_features: (B, D), the last level's text tokens averaged, for the contrastive loss.
+        sparse_tokens: (B, K, D), tokens that join the box's in the sparse prompt of the mask decoder; None for the box
+            alone.
+        sparse_bias: (B, K), log of how many tokens each of these counts as in the decoder's attention; None counts each
+            once. Means nothing without sparse_tokens.
     """
 
     image_embedding: Tensor
     text_features: Tensor
+    sparse_tokens: Tensor | None = None
+    sparse_bias: Tensor | None = None
+
+    @property
+    def sparse_prompt(self) -> tuple[Tensor, ...]:
+        """What a segmenter is given besides image embedding and box: nothing, tokens, or tokens and their bias."""
+        given = (self.sparse_tokens, self.sparse_bias)
+        return tuple(part for part in given if part is not None)
 
 
 class Segmenter(Protocol):
-    """Interface that turns an arm's output and a box into mask logits; `BoxSegmenter` implements it."""
+    """Interface that turns an arm's output and a box into mask logits; `BoxSegmenter` implements it.
 
-    def __call__(self, image_embedding: Tensor, box_xyxy: Tensor) -> Tensor: ...
+    It is called with a sparse prompt where the arm's output has one, so only those of such arms need to take it.
+    """
+
+    def __call__(self, image_embedding: Tensor, box_xyxy: Tensor, *sparse_prompt: Tensor) -> Tensor: ...
 
 
 class Arm(nn.Module):

@@ -76,6 +76,16 @@ class LowRankCrossAttention(nn.Module):
         return attended
 
 
+def build_text_projection(text_width: int, num_tokens: int, published: bool) -> nn.Sequential:
+    """Build the map from a text embedding (B, E) to K text tokens side by side, (B, K * D)."""
+    hidden = IMAGE_WIDTH if published else BOTTLENECK
+    return nn.Sequential(
+        nn.Linear(text_width, hidden),
+        nn.ReLU() if published else nn.GELU(),
+        nn.Linear(hidden, IMAGE_WIDTH * num_tokens),
+    )
+
+
 class FusionLevel(nn.Module):
     """Text to K tokens, cross-attention, gate, residual.
 
@@ -96,14 +106,9 @@ class FusionLevel(nn.Module):
         super().__init__()
         starts_frozen = adapter.start == "frozen"
         published = adapter.preset == "published"
-        hidden = IMAGE_WIDTH if published else BOTTLENECK
         self.norm_form = adapter.norm
         self.num_tokens = level.tokens
-        self.text_projection = nn.Sequential(
-            nn.Linear(text_width, hidden),
-            nn.ReLU() if published else nn.GELU(),
-            nn.Linear(hidden, IMAGE_WIDTH * level.tokens),
-        )
+        self.text_projection = build_text_projection(text_width, level.tokens, published)
         inner_width = IMAGE_WIDTH if published else adapter.inner_width
         self.attention = LowRankCrossAttention(IMAGE_WIDTH, inner_width, level.heads)
         self.norm = nn.LayerNorm(IMAGE_WIDTH)

@@ -42,12 +42,20 @@ class BoxSegmenter(nn.Module):
         """Stay in evaluation mode: these parts are frozen."""
         return super().train(False)
 
-    def forward(self, image_embedding: Tensor, box_xyxy: Tensor) -> Tensor:
+    def forward(
+        self,
+        image_embedding: Tensor,
+        box_xyxy: Tensor,
+        sparse_tokens: Tensor | None = None,
+        sparse_bias: Tensor | None = None,
+    ) -> Tensor:
         """Decode one mask a case.
 
         Args:
             image_embedding: (B, D, h, w), fused or not; fastest with its channels last in memory.
             box_xyxy: (B, 4) in pixels of the encoder's square input.
+            sparse_tokens: (B, K, D), further tokens of the sparse prompt, behind the box's; None for the box alone.
+            sparse_bias: (B, K), log of how many tokens each of them counts as; None counts each once, as SAM does.
 
         Returns:
             low_res_logits (B, 4h, 4w).
@@ -57,9 +65,16 @@ class BoxSegmenter(nn.Module):
         sparse, dense = self.prompt_encoder(points=None, boxes=box_xyxy, masks=None)  # (B, 2, D), (B, D, h, w)
         output_tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         tokens = torch.cat([output_tokens.expand(num_cases, -1, -1), sparse], dim=1)
+        token_bias = None
+        if sparse_tokens is not None and sparse_tokens.shape[1]:
+            if sparse_bias is not None:
+                token_bias = torch.cat([sparse_bias.new_zeros(tokens.shape[:2]), sparse_bias], dim=1)  # (B, T)
+            tokens = torch.cat([tokens, sparse_tokens.to(tokens.dtype)], dim=1)
         image_tokens = to_tokens(image_embedding) + dense[0, :, 0, 0]  # no mask is given: one vector for all tokens
         kept = 1 + MULTIMASK_OFF  # token 0 is the IoU token
-        mask_token, image_tokens = run_two_way(decoder.transformer, image_tokens, self.positions, tokens, kept)
+        mask_token, image_tokens = run_two_way(
+            decoder.transformer, image_tokens, self.positions, tokens, kept, token_bias
+        )
         weights = decoder.output_hypernetworks_mlps[MULTIMASK_OFF](mask_token)  # (B, D/8)
         return _upscale(decoder.output_upscaling, image_tokens.unflatten(1, (height, width)), weights)
 

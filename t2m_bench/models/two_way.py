@@ -17,7 +17,12 @@ from t2m_bench.models.products import add_weighted_rows, rows_times_tokens
 
 
 def run_two_way(
-    transformer: Any, image_tokens: Tensor, positions: Tensor, tokens: Tensor, kept: int
+    transformer: Any,
+    image_tokens: Tensor,
+    positions: Tensor,
+    tokens: Tensor,
+    kept: int,
+    token_bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Let prompt tokens and image tokens attend to each other.
 
@@ -25,18 +30,21 @@ def run_two_way(
         transformer: segment_anything's `TwoWayTransformer`.
         image_tokens: (B, N, D); positions: (N, D), their positional encoding; tokens: (B, T, D).
         kept: the one prompt token that is asked for.
+        token_bias: (B, T), added to each logit of attention over the prompt tokens: a token of bias log n counts as n
+            tokens. None counts each once, as SAM does.
 
     Returns:
         that token (B, D), and the image tokens (B, N, D).
     """
     queries = tokens
     for layer in transformer.layers:
-        queries = _attend_among_tokens(layer, queries, tokens)
+        queries = _attend_among_tokens(layer, queries, tokens, token_bias)
         keys = image_tokens + positions
         read = _read_image(layer.cross_attn_token_to_image, queries + tokens, keys, image_tokens)
         queries = layer.norm2(queries + read)
         queries = layer.norm3(queries + layer.mlp(queries))
-        written = _write_image(layer.cross_attn_image_to_token, keys, queries + tokens, queries, image_tokens)
+        attention = layer.cross_attn_image_to_token
+        written = _write_image(attention, keys, queries + tokens, queries, image_tokens, token_bias)
         image_tokens = layer.norm4(written)
     token = queries[:, kept : kept + 1]
     query = token + tokens[:, kept : kept + 1]
@@ -44,14 +52,28 @@ def run_two_way(
     return transformer.norm_final_attn(token + read)[:, 0], image_tokens
 
 
-def _attend_among_tokens(layer: Any, queries: Tensor, tokens: Tensor) -> Tensor:
-    if layer.skip_first_layer_pe:
-        attended: Tensor = layer.self_attn(q=queries, k=queries, v=queries)
+def _attend_among_tokens(layer: Any, queries: Tensor, tokens: Tensor, token_bias: Tensor | None) -> Tensor:
+    placed = queries if layer.skip_first_layer_pe else queries + tokens
+    if token_bias is None:
+        attended: Tensor = layer.self_attn(q=placed, k=placed, v=queries)
     else:
-        placed = queries + tokens
-        attended = queries + layer.self_attn(q=placed, k=placed, v=queries)
+        attended = _attend_with_bias(layer.self_attn, placed, queries, token_bias)
+    if not layer.skip_first_layer_pe:
+        attended = queries + attended
     normed: Tensor = layer.norm1(attended)
     return normed
+
+
+def _attend_with_bias(attention: Any, placed: Tensor, values: Tensor, token_bias: Tensor) -> Tensor:
+    """Run segment_anything's `Attention` on (B, T, D) with a bias (B, T) on the keys' logits."""
+    heads = attention.num_heads
+    query = attention.q_proj(placed).unflatten(-1, (heads, -1))  # (B, T, H, c)
+    key = attention.k_proj(placed).unflatten(-1, (heads, -1))
+    value = attention.v_proj(values).unflatten(-1, (heads, -1))
+    logits = torch.einsum("bqhc,bkhc->bhqk", query, key) * _scale(key) + token_bias[:, None, None]
+    share = logits.softmax(dim=-1).to(value.dtype)
+    attended: Tensor = attention.out_proj(torch.einsum("bhqk,bkhc->bqhc", share, value).flatten(2))
+    return attended
 
 
 def _read_image(attention: Any, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -69,7 +91,12 @@ def _read_image(attention: Any, query: Tensor, keys: Tensor, values: Tensor) -> 
 
 
 def _write_image(
-    attention: Any, query: Tensor, token_keys: Tensor, token_values: Tensor, image_tokens: Tensor
+    attention: Any,
+    query: Tensor,
+    token_keys: Tensor,
+    token_values: Tensor,
+    image_tokens: Tensor,
+    token_bias: Tensor | None,
 ) -> Tensor:
     """Return image_tokens (B, N, D) plus what they read, as query (B, N, D), from the tokens (B, T, D)."""
     heads, num_tokens = attention.num_heads, token_keys.shape[1]
@@ -77,8 +104,10 @@ def _write_image(
     query_weight = attention.q_proj.weight.unflatten(0, (heads, -1))  # (H, c, D)
     query_bias = attention.q_proj.bias.unflatten(0, (heads, -1))  # (H, c)
     probe = torch.einsum("bthc,hcd->bthd", key, query_weight).flatten(1, 2) * _scale(key)
-    offset = torch.einsum("bthc,hc->bth", key, query_bias).flatten(1).unsqueeze(-1) * _scale(key)
-    logits = rows_times_tokens(probe, query) + offset  # (B, T * H, N)
+    offset = torch.einsum("bthc,hc->bth", key, query_bias) * _scale(key)
+    if token_bias is not None:
+        offset = offset + token_bias.unsqueeze(-1)
+    logits = rows_times_tokens(probe, query) + offset.flatten(1).unsqueeze(-1)  # (B, T * H, N)
     share = logits.unflatten(1, (num_tokens, heads)).softmax(dim=1).flatten(1, 2)
     value = attention.v_proj(token_values).unflatten(-1, (heads, -1))  # (B, T, H, c)
     out_weight = attention.out_proj.weight.unflatten(1, (heads, -1))  # (D, H, c)

@@ -23,6 +23,9 @@ ONE_LEVEL_REFERENCE = "text_free_one_level"
 STRONG_ARM, STRONG_REFERENCE = "tuned_hierarchical", "tuned_text_free"
 """Arms that train the mask decoder too, with text and without: whether text helps where the base is strong."""
 
+PROMPT_ARM, PROMPT_REFERENCE = "text_prompt", "text_prompt_free"
+"""Arms that give the text as tokens beside the box, and learned constants: which place is right for text."""
+
 DEFAULT_ARM = "hierarchical"
 """Arm of a recipe that names none."""
 
@@ -36,7 +39,10 @@ ONE_LEVEL = "gated"
 """The section of `adapter` for arms with one level; the arm `gated` is called after it."""
 
 LEVELS = (ONE_LEVEL, "coarse", "fine")
-"""The sections of `adapter` that describe a level."""
+"""The sections of `adapter` that describe a level of fusion with the image embedding."""
+
+PROMPT_SECTION = "prompt"
+"""The section of `adapter` that describes tokens of the sparse prompt."""
 
 
 class Texts(StrEnum):
@@ -76,6 +82,7 @@ class ArmEntry:
         question: asked by its exploratory comparison with text_free; empty where others ask about it.
         contrasts: further comparisons that it enters.
         method_rank: of the method's own arms, the one that the primary contrast is about first; 0 for all others.
+        note: what a reader of the ladder must know of it besides, in one sentence.
         package, install: a module that it imports beside the package's own requirements, and the command that
             installs it.
     """
@@ -90,8 +97,14 @@ class ArmEntry:
     question: str = ""
     contrasts: tuple[ArmContrast, ...] = ()
     method_rank: int = 0
+    note: str = ""
     package: str = ""
     install: str = ""
+
+    @property
+    def has_levels(self) -> bool:
+        """Return whether it fuses something with the image embedding."""
+        return any(section in LEVELS for section in self.levels)
 
     @property
     def sees_text(self) -> bool:
@@ -187,6 +200,26 @@ ARMS: Registry[ArmEntry] = Registry(
             label="tuned_hierarchical (adapter and decoder)",
             build="t2m_bench.models.tuned_fusion:build_tuned_fusion",
             contrasts=(ArmContrast("does the text help on the strong base?", STRONG_REFERENCE),),
+        ),
+        ArmEntry(
+            name=PROMPT_REFERENCE,
+            label="text_prompt_free (learned tokens beside the box, no text)",
+            build="t2m_bench.models.text_prompt:build_text_prompt",
+            levels=(PROMPT_SECTION,),
+            reads_text=False,
+            has_text_loss=False,
+            question="are tokens beside the box as good as an adapter, without text?",
+        ),
+        ArmEntry(
+            name=PROMPT_ARM,
+            label="text_prompt (text as tokens beside the box)",
+            build="t2m_bench.models.text_prompt:build_text_prompt",
+            levels=(PROMPT_SECTION,),
+            contrasts=(
+                ArmContrast("does the text help as tokens beside the box?", PROMPT_REFERENCE),
+                ArmContrast("is the sparse prompt a better place for text than the image embedding?", DEFAULT_ARM),
+            ),
+            note="the image embedding stays as it is, so the contrastive loss trains the projection of the text alone",
         ),
     ),
     reserved=UNTRAINED_ARMS,

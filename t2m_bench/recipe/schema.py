@@ -285,6 +285,13 @@ class LevelSection(Section):
     """Opening of the gate at the start, as a share from 0 to 1."""
 
 
+class PromptSection(Section):
+    """The text tokens of an arm that puts them into the decoder's sparse prompt."""
+
+    gate_init: Opening = 0.5
+    """Opening of the gate at the start, as a share from 0 to 1: the size of the tokens beside the box's."""
+
+
 class AdapterSection(Section):
     """The trainable adapter; an arm of the benchmark differs from another here alone."""
 
@@ -308,6 +315,8 @@ class AdapterSection(Section):
     """The first level of `hierarchical`."""
     fine: LevelSection = LevelSection(tokens=2, heads=8, gate_init=0.8)
     """The second level of `hierarchical`."""
+    prompt: PromptSection = PromptSection()
+    """The tokens of `text_prompt`."""
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from t2m_bench.recipe.arms import ARMS
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.comparisons import (
     FAMILY,
@@ -68,6 +69,7 @@ def make_ladder_table(results: Results, comparisons: Sequence[Comparison]) -> Ta
         f"Interval and p: {tell_what_is_random(comparisons)} (within a model, right minus wrong: patients alone); of "
         f"{FEWEST_FOLDS} folds or more the wider of that and an interval with folds random. Folds differ: F test of "
         f"Cochran's Q. How often they miss the truth: docs/statistics.md. {BOXES_BUT_NAMED}"
+        + "".join(f" {entry.name}: {entry.note}." for entry in ARMS if entry.note and entry.name in results.arms)
     )
     return make_table("ladder", "Is the text needed? A ladder over the arms", note, _LADDER_COLUMNS, rows, numbers)
 

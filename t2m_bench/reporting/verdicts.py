@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 
 from t2m_bench.recipe.arms import (
     ARMS,
+    DEFAULT_ARM,
     IN_LOSS_ARM,
     INPUT_ONLY_ARM,
     LABEL_ARM,
     ONE_LEVEL_REFERENCE,
+    PROMPT_ARM,
+    PROMPT_REFERENCE,
     STRONG_ARM,
     STRONG_REFERENCE,
 )
@@ -122,6 +125,8 @@ def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[
 
 _CONTROLS = {
     f"{STRONG_ARM} - {STRONG_REFERENCE}": "On the strong base, adapter and mask decoder trained together",
+    f"{PROMPT_ARM} - {PROMPT_REFERENCE}": "Text as tokens beside the box, the image embedding left as it is",
+    f"{PROMPT_ARM} - {DEFAULT_ARM}": "Text beside the box in place of text in the image embedding",
     f"{INPUT_ONLY_ARM} - {REFERENCE}": "Text at the input alone, trained without the contrastive loss",
     f"{IN_LOSS_ARM} - {REFERENCE}": "Text in the training loss alone, none at the input",
 }

@@ -191,7 +191,7 @@ def set_up(job: Job, ranks: ProcessGroup, frozen: Frozen | None = None) -> RunCo
 def _build_arm(job: Job, frozen: Frozen, texts: TextTable) -> Built:
     """Build the arm, its start depending on the recipe and the training data alone, and what decodes for it."""
     entry = ARMS.find(job.recipe.adapter.kind)
-    is_scaled = job.recipe.adapter.start == "frozen" and bool(entry.levels)
+    is_scaled = job.recipe.adapter.start == "frozen" and entry.has_levels
     context = BuildContext(
         adapter=job.recipe.adapter,
         text_width=job.data.texts.embeddings.shape[1],

@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from t2m_bench.recipe.arms import ARMS, LEVELS
+from t2m_bench.recipe.arms import ARMS, LEVELS, PROMPT_SECTION
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.search.sweep import Sweep
 
 CONTRASTIVE = ("loss.contrastive_weight", "loss.temperature")
 """Axes of the contrastive loss; the other weights of the loss train every kind."""
+
+OF_LEVELS = ("adapter.norm", "adapter.inner_width")
+"""Axes of the fusion with the image embedding; tokens of the sparse prompt have neither."""
+
+FUSION = "adapter of the image embedding"
 
 ALWAYS = "the adapter is always"
 """Opens the reason of an axis that the arm reads in no trial."""
@@ -46,10 +51,12 @@ def _find_reasons(sweep: Sweep, raw: dict[str, Any], name: str) -> Iterator[str]
     kinds = _find_values(sweep, raw, name, "adapter.kind")
     part, _, rest = name.partition(".")
     level, _, key = rest.partition(".")
-    if part == "adapter" and level in LEVELS:
+    if part == "adapter" and level in (*LEVELS, PROMPT_SECTION):
         yield from _explain_kinds(kinds, [k for k in kinds if level not in ARMS.find(k).levels], level)
         if key == "heads" and set(_find_values(sweep, raw, name, f"adapter.{level}.tokens")) == {1}:
             yield "the level has one text token, and a softmax over one key is 1 whatever the heads"
+    elif name in OF_LEVELS:
+        yield from _explain_kinds(kinds, [kind for kind in kinds if not ARMS.find(kind).has_levels], FUSION)
     elif part == "adapter" and name != "adapter.kind":
         yield from _explain_kinds(kinds, [kind for kind in kinds if not ARMS.find(kind).levels], "adapter")
     if name == "adapter.inner_width" and set(_find_values(sweep, raw, name, "adapter.preset")) == {"published"}:

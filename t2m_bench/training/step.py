@@ -96,8 +96,8 @@ def accumulate_gradients(
     sums = torch.zeros(2, device=ranks.device)
     for batch in micro_batches:
         features = kept or _fuse(adapter, batch, has_pool, ranks)
-        by_image, losses = _decode(adapter, segmenter, features.image_embedding, batch, num_global, loss, ranks)
-        pulls = [(features.image_embedding, by_image)]
+        by_decoded, losses = _decode(adapter, segmenter, features.decoded, batch, num_global, loss, ranks)
+        pulls = list(zip(features.decoded, by_decoded, strict=True))
         if pool is not None:
             scaled = ranks.scaler.scale(torch.tensor(loss.contrastive_weight, device=ranks.device))
             pulls.append((features.lesions, scaled * pool.by_lesion[batch.positions]))
@@ -112,9 +112,15 @@ def accumulate_gradients(
 
 @dataclass(frozen=True)
 class _Features:
-    """A fused micro-batch: image_embedding (B, D, h, w); lesions and texts (B, D) float32 where they are compared."""
+    """A fused micro-batch.
 
-    image_embedding: Tensor
+    Attributes:
+        decoded: what the decoder reads of it: image_embedding (B, D, h, w), then the sparse prompt where there is one,
+            tokens (B, K, D) and their bias (B, K).
+        lesions, texts: (B, D) float32, where they are compared.
+    """
+
+    decoded: tuple[Tensor, ...]
     lesions: Tensor
     texts: Tensor
 
@@ -126,39 +132,41 @@ def _fuse(adapter: Arm, batch: MicroBatch, has_pool: bool, ranks: Group) -> _Fea
     lesions = (
         compute_lesion_features(fused.image_embedding, batch.mask_low_res) if has_pool else torch.zeros_like(texts)
     )
-    return _Features(fused.image_embedding, lesions, texts)
+    return _Features((fused.image_embedding, *fused.sparse_prompt), lesions, texts)
 
 
 def _decode(
     adapter: Arm,
     segmenter: Segmenter,
-    image_embedding: Tensor,
+    decoded: Sequence[Tensor],
     batch: MicroBatch,
     num_global: int,
     loss: LossSection,
     ranks: Group,
-) -> tuple[Tensor, Tensor]:
-    """Decode a fused embedding, forwards and backwards.
+) -> tuple[list[Tensor], Tensor]:
+    """Decode a fused embedding and its sparse prompt, forwards and backwards.
 
     What of the adapter lies in the segmenter gets its gradient here.
 
     Returns:
-        the gradient of Dice and cross-entropy by image_embedding, and their sums over the cases (2,).
+        the gradients of Dice and cross-entropy by each of decoded, and their sums over the cases (2,).
     """
-    by_image = torch.zeros_like(image_embedding)
+    gradients = [torch.zeros_like(tensor) for tensor in decoded]
     sums = torch.zeros(2, device=ranks.device)
-    for rows in split_for_cache(image_embedding):
-        part = image_embedding.detach()[rows].requires_grad_(image_embedding.requires_grad)
+    for rows in split_for_cache(decoded[0]):
+        parts = [tensor.detach()[rows].requires_grad_(tensor.requires_grad) for tensor in decoded]
+        image_embedding, *sparse_prompt = parts
         with ranks.autocast():
-            low_res_logits = segmenter(part, batch.box_xyxy[rows])
+            low_res_logits = segmenter(image_embedding, batch.box_xyxy[rows], *sparse_prompt)
         dice_loss = compute_dice_loss(low_res_logits, batch.mask_low_res[rows]).sum()
         bce_loss = compute_bce_loss(low_res_logits, batch.mask_low_res[rows]).sum()
         objective = ranks.scaler.scale((loss.dice_weight * dice_loss + loss.bce_weight * bce_loss) / num_global)
-        _add_gradients(adapter, [objective], None, [part] if part.requires_grad else [])
-        if part.grad is not None:
-            by_image[rows] = part.grad
+        _add_gradients(adapter, [objective], None, [part for part in parts if part.requires_grad])
+        for gradient, part in zip(gradients, parts, strict=True):
+            if part.grad is not None:
+                gradient[rows] = part.grad
         sums += torch.stack([dice_loss, bce_loss]).detach()
-    return by_image, sums
+    return gradients, sums
 
 
 def _add_gradients(

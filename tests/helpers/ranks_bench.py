@@ -13,9 +13,11 @@ import torch.multiprocessing as mp
 from t2m_bench.data.frame import Frame
 from t2m_bench.embedding.shards.reader import EmbeddedBatch
 from t2m_bench.embedding.text_table import TextTable
-from t2m_bench.models.fusion import FusionAdapter, build_adapter
+from t2m_bench.models.arm import Arm, BuildContext, Built
 from t2m_bench.models.segmenter import BoxSegmenter
 from t2m_bench.models.torchvision_ops import declare_missing_operators
+from t2m_bench.recipe.arms import ARMS, DEFAULT_ARM
+from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.process_group import ProcessGroup, join_group
@@ -59,8 +61,11 @@ def make_segmenter(grid: int = 4) -> BoxSegmenter:
     return BoxSegmenter(encoder, MaskDecoder(transformer_dim=256, transformer=transformer))
 
 
-def make_adapter(recipe: Recipe) -> FusionAdapter:
-    return build_adapter(recipe.adapter, 768, torch.Generator().manual_seed(recipe.seed))
+def make_adapter(recipe: Recipe) -> Arm:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    context = BuildContext(recipe.adapter, 768, 0, generator, make_segmenter())
+    built: Built = load_object(ARMS.find(recipe.adapter.kind).build)(context)
+    return built.arm
 
 
 def make_batches(recipe: Recipe) -> BatchMaker:
@@ -74,10 +79,10 @@ def make_batches(recipe: Recipe) -> BatchMaker:
     return BatchMaker(RandomSource(), texts, CASE_IDS, recipe.seed, *batch, 0.1, 0.1, Frame(64, 4), sizes)
 
 
-def compute_one_gradient(step: int, micro_batch_size: int) -> dict[str, torch.Tensor]:
+def compute_one_gradient(step: int, micro_batch_size: int, kind: str = DEFAULT_ARM) -> dict[str, torch.Tensor]:
     """Return losses and the flat gradient of one global batch on this process's ranks."""
     torch.set_num_threads(1)
-    recipe = make_recipe(micro_batch_size=micro_batch_size)
+    recipe = make_recipe(micro_batch_size=micro_batch_size).with_arm(kind, seed=0)
     adapter, ranks, batches = make_adapter(recipe), ProcessGroup("no", use_gpu=False), make_batches(recipe)
     micro_batches = list(batches.make(0, step, ranks.rank, ranks.world_size))
     losses = compute_gradients(adapter, make_segmenter(), micro_batches, batches.count_cases(step), recipe.loss, ranks)
@@ -85,9 +90,11 @@ def compute_one_gradient(step: int, micro_batch_size: int) -> dict[str, torch.Te
     return {"losses": torch.tensor(list(vars(losses).values())), "gradient": gradient}
 
 
-def run_ranks(out: Path, world_size: int, step: int, micro_batch_size: int) -> dict[str, torch.Tensor]:
+def run_ranks(
+    out: Path, world_size: int, step: int, micro_batch_size: int, kind: str = DEFAULT_ARM
+) -> dict[str, torch.Tensor]:
     """Compute the gradient of one global batch on real processes that talk by gloo."""
-    mp.spawn(_run_rank, (world_size, find_port(), out, step, micro_batch_size), nprocs=world_size)
+    mp.spawn(_run_rank, (world_size, find_port(), out, step, micro_batch_size, kind), nprocs=world_size)
     return torch.load(out, weights_only=True)
 
 
@@ -105,9 +112,9 @@ def join_ranks(rank: int, world_size: int, port: int) -> None:
     join_group(rank, world_size, port)
 
 
-def _run_rank(rank: int, world_size: int, port: int, out: Path, step: int, micro_batch_size: int) -> None:
+def _run_rank(rank: int, world_size: int, port: int, out: Path, step: int, micro_batch_size: int, kind: str) -> None:
     join_ranks(rank, world_size, port)
-    result = compute_one_gradient(step, micro_batch_size)
+    result = compute_one_gradient(step, micro_batch_size, kind)
     if rank == 0:
         torch.save(result, out)
     torch.distributed.destroy_process_group()

@@ -20,13 +20,14 @@ GAIN = {
     "floor_box": -0.07, "floor_ellipse": 0.0, "floor_mean_mask": 0.004, "floor_class_mask": 0.005, "baseline": 0.008,
     "text_free": 0.02, "text_train_only": 0.02, "text_input_only": 0.033, "label": 0.03, "shuffled": 0.019,
     "text_free_one_level": 0.018, "gated": 0.028, "hierarchical": 0.035, "tuned_decoder": 0.024,
-    "tuned_text_free": 0.026, "tuned_hierarchical": 0.036,
+    "tuned_text_free": 0.026, "tuned_hierarchical": 0.036, "text_prompt_free": 0.016,
+    "text_prompt": 0.028,
 }  # fmt: skip
 COST = {
     "wrong": 0.06, "other": 0.04, "other_patient": 0.04, "paraphrase": 0.0005, "unknown": 0.01, "random": 0.05,
     "predicted": 0.008,
 }  # fmt: skip
-TEXT_ARMS = ("text_input_only", "label", "shuffled", "gated", "hierarchical", "tuned_hierarchical")
+TEXT_ARMS = ("text_input_only", "label", "shuffled", "gated", "hierarchical", "tuned_hierarchical", "text_prompt")
 BOXES = {"tight": 0.0, "jitter_20": 0.03, "loose_20": 0.05}
 UNTRAINED = tuple(arm for arm in GAIN if arm.startswith("floor_") or arm == "baseline")
 

@@ -18,6 +18,7 @@ from t2m_bench.models.fusion import NORM_SPEED, build_adapter
 from t2m_bench.models.lite_medsam import build_lite_medsam
 from t2m_bench.models.sam import build_vit_b, load_sam
 from t2m_bench.models.segmenter import BoxSegmenter
+from t2m_bench.models.text_prompt import TextPrompt
 from t2m_bench.recipe.schema import AdapterSection
 
 TEXT_WIDTH = 384
@@ -34,9 +35,9 @@ class Encoded:
     cut_at: Tensor
     references: list[NDArray[np.bool_]]
 
-    def measure(self, embedding: Tensor) -> list[float]:
+    def measure(self, embedding: Tensor, *sparse_prompt: Tensor) -> list[float]:
         """Return the Dice of each case's mask."""
-        logits = self.segmenter(embedding, self.box)
+        logits = self.segmenter(embedding, self.box, *sparse_prompt)
         masks = [(row > level).numpy() for row, level in zip(logits, self.cut_at, strict=True)]
         return [compute_dice(mask, reference) for mask, reference in zip(masks, self.references, strict=True)]
 
@@ -100,6 +101,21 @@ def test_the_first_masks_are_those_of_the_frozen_model(encoded: Encoded, kind: s
         assert not torch.equal(fused, encoded.embedding), "gates and attention get gradients from the first step on"
         frozen, adapted = encoded.measure(encoded.embedding), encoded.measure(fused)
     np.testing.assert_allclose(adapted, frozen, atol=0.001)
+
+
+@pytest.mark.parametrize("gate_init", [0.02, 0.98])
+@pytest.mark.parametrize("kind", ["text_prompt", "text_prompt_free"])
+def test_tokens_beside_the_box_change_no_mask_at_first(encoded: Encoded, kind: str, gate_init: float) -> None:
+    section = AdapterSection.model_validate({"kind": kind, "prompt": {"gate_init": gate_init}})
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        output = TextPrompt(TEXT_WIDTH, section)(encoded.embedding, torch.randn(NUM_CASES, TEXT_WIDTH))
+        frozen = encoded.measure(encoded.embedding)
+        prompted = encoded.measure(output.image_embedding, *output.sparse_prompt)
+        in_full = encoded.measure(output.image_embedding, output.sparse_prompt[0])
+    np.testing.assert_allclose(prompted, frozen, atol=0.001)
+    if gate_init > 0.9:
+        assert np.abs(np.subtract(in_full, frozen)).max() > 0.001, "what counts in full would change masks"
 
 
 def test_the_branch_is_a_share_of_the_embeddings_spread() -> None:

@@ -41,6 +41,49 @@ def test_batched_decode_equals_segment_anythings_loop(parts: tuple[PromptEncoder
     torch.testing.assert_close(got_gradient, want_gradient, rtol=1e-3, atol=1e-4)
 
 
+BOXES = torch.tensor([[4.0, 6.0, 90.0, 70.0], [20.0, 30.0, 60.0, 80.0], [0.0, 0.0, 128.0, 128.0]])
+
+
+def test_further_tokens_join_the_box_as_in_segment_anythings_decoder(parts: tuple[PromptEncoder, MaskDecoder]) -> None:
+    encoder, decoder = parts
+    embedding, tokens = torch.randn(3, 256, 8, 8), torch.randn(3, 2, 256, requires_grad=True)
+    got = BoxSegmenter(encoder, decoder)(embedding, BOXES, tokens)
+    rows = []
+    for row, box, further in zip(embedding, BOXES, tokens, strict=True):
+        sparse, dense = encoder(points=None, boxes=box[None], masks=None)
+        sparse = torch.cat([sparse, further[None]], dim=1)
+        rows.append(decoder(row[None], encoder.get_dense_pe(), sparse, dense, multimask_output=False)[0][0, 0])
+    want = torch.stack(rows)
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(want)
+    gradients = [torch.autograd.grad((logits * weight).sum(), tokens)[0] for logits in (got, want)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+
+
+def test_a_token_counts_as_many_times_as_its_bias_says(parts: tuple[PromptEncoder, MaskDecoder]) -> None:
+    segmenter = BoxSegmenter(*parts)
+    embedding, tokens = torch.randn(3, 256, 8, 8), torch.randn(3, 2, 256)
+
+    def decode(tokens: torch.Tensor, *counts: float) -> torch.Tensor:
+        return segmenter(embedding, BOXES, tokens, torch.tensor(counts).log().expand(3, -1))
+
+    plain = segmenter(embedding, BOXES, tokens)
+    torch.testing.assert_close(decode(tokens, 1, 1), plain, rtol=1e-4, atol=1e-5)
+    thrice = segmenter(embedding, BOXES, tokens[:, [0, 0, 0, 1]])
+    torch.testing.assert_close(decode(tokens, 3, 1), thrice, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        decode(tokens, 1e-30, 1), segmenter(embedding, BOXES, tokens[:, 1:]), rtol=1e-4, atol=1e-5
+    )
+    assert not torch.allclose(decode(tokens, 0.5, 0.5), plain, atol=1e-3)
+
+
+def test_no_further_token_leaves_the_decode_as_it_is_bit_for_bit(parts: tuple[PromptEncoder, MaskDecoder]) -> None:
+    segmenter, embedding = BoxSegmenter(*parts), torch.randn(3, 256, 8, 8)
+    alone = segmenter(embedding, BOXES)
+    assert torch.equal(segmenter(embedding, BOXES, torch.zeros(3, 0, 256)), alone)
+    assert torch.equal(segmenter(embedding, BOXES, torch.zeros(3, 0, 256), torch.zeros(3, 0)), alone)
+
+
 def test_it_stays_frozen_and_in_evaluation_mode(parts: tuple[PromptEncoder, MaskDecoder]) -> None:
     segmenter = BoxSegmenter(*parts).train()
     assert not any(module.training for module in segmenter.modules())

@@ -154,7 +154,7 @@ def test_a_leak_in_a_later_fold_is_refused_before_anything_is_embedded(small_rec
 
 EVERY_ARM = (
     *("text_free_one_level", "text_train_only", "text_input_only", "label", "shuffled"),
-    *("tuned_decoder", "tuned_hierarchical", "unet"),
+    *("tuned_decoder", "tuned_hierarchical", "text_prompt", "text_prompt_free", "unet"),
 )
 
 
@@ -170,7 +170,7 @@ def test_every_arm_trains_answers_and_is_read_back(
     found = set(load_results(folder / "cases.parquet")["condition"])
     asked = {"right", "wrong", "paraphrase", "random"}
     expected = {"label": {"right", "wrong"}} | dict.fromkeys(
-        ("shuffled", "text_input_only", "tuned_hierarchical"), asked
+        ("shuffled", "text_input_only", "tuned_hierarchical", "text_prompt"), asked
     )
     assert found == expected.get(arm, {"none"})
     before = load_results(folder / "cases.parquet")

@@ -8,8 +8,9 @@ import pytest
 from messages import check_names, is_named
 from simulated_suite import GAIN, Suite
 
+from t2m_bench.recipe.arms import ARMS as ARM_TABLE
 from t2m_bench.reporting.comparison_table import make_ladder_table
-from t2m_bench.reporting.comparisons import FAMILY, PRIMARY, find_comparison, make_comparisons
+from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, PRIMARY, find_comparison, make_comparisons
 from t2m_bench.reporting.evidence import find_shared_start
 from t2m_bench.reporting.results import Results, load_experiment
 from t2m_bench.reporting.verdicts import Verdict, make_verdicts
@@ -175,6 +176,21 @@ def test_a_second_arm_is_told_with_what_differs_and_controls_with_what_they_are(
     said = " ".join(find(load_experiment(suite.write(tmp_path)))["help"].sentences)
     check_names(said, "text_free_one_level", "text_train_only - text_free", "arm label")
     check_names(said, "tuned_hierarchical - tuned_text_free")
+
+
+def test_text_beside_the_box_is_compared_for_its_help_and_its_place(tmp_path: Path) -> None:
+    suite = Suite((*ARMS, "text_prompt_free", "text_prompt"), patients=24, boxes=TIGHT)
+    results = load_experiment(suite.write(tmp_path))
+    comparisons = make_comparisons(results)
+    found = {item.key: item for item in comparisons}
+    for other in ("text_prompt_free", "hierarchical"):
+        contrast = found[f"text_prompt - {other}"]
+        assert contrast.role == EXPLORATORY, "the plan's tests stay as they were"
+        assert contrast.contrast.mean == pytest.approx(suite.gain["text_prompt"] - suite.gain[other], abs=0.01)
+    said = " ".join(find(results)["help"].sentences)
+    check_names(said, "text_prompt - text_prompt_free", "text_prompt - hierarchical")
+    note = make_ladder_table(results, comparisons).note
+    check_names(note, f"text_prompt: {ARM_TABLE.find('text_prompt').note}")
 
 
 def test_a_sure_loss_within_the_margin_is_called_one_as_a_sure_gain_is(tmp_path: Path) -> None:

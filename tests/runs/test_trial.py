@@ -156,7 +156,7 @@ def test_reliance_is_what_wrong_text_costs(experiments: list[Experiment], recipe
     assert {report.values["val_reliance"] for report in reports} == {0.0}
 
 
-@pytest.mark.parametrize("kind", ["text_train_only", "label", "shuffled", "tuned_decoder", "unet"])
+@pytest.mark.parametrize("kind", ["text_train_only", "label", "shuffled", "tuned_decoder", "text_prompt", "unet"])
 def test_a_trial_may_train_any_kind_of_arm(
     experiments: list[Experiment], recipe: Recipe, tmp_path: Path, kind: str
 ) -> None:

@@ -42,6 +42,14 @@ def test_the_demo_has_no_idle_axis() -> None:
             {"always", "tuned_decoder", "no coarse"},
         ),
         (
+            "sweep.space.adapter.norm={choices: [branch, output], when: {adapter.kind: text_prompt}}",
+            {"always", "text_prompt", "no adapter"},
+        ),
+        (
+            "sweep.space.adapter.prompt.gate_init={choices: [0.2, 0.5]}",
+            {"always", "gated", "hierarchical", "no prompt"},
+        ),
+        (
             "sweep.space.loss.temperature={low: 0.1, high: 0.5, when: {adapter.kind: text_free}}",
             {"text_free", "no contrastive"},
         ),
@@ -52,11 +60,18 @@ def test_the_demo_has_no_idle_axis() -> None:
     ],
 )
 def test_an_axis_that_cannot_matter_is_named_with_the_reason(override: str, named: set[object]) -> None:
-    others = {"text_free", "text_input_only", "tuned_decoder"} & set(re.findall(r"\w+", override))
+    others = {"text_free", "text_input_only", "tuned_decoder", "text_prompt"} & set(re.findall(r"\w+", override))
     kinds = [f"sweep.space.adapter.kind.choices=[gated, hierarchical, {kind}]" for kind in others]
     axis = override.split("=")[0].removeprefix("sweep.")
     (sentence,) = [line for line in find(override, *kinds) if line.startswith(f"{axis}: ")]
     check_names(sentence, *named)
+
+
+def test_the_gate_of_tokens_beside_the_box_matters_where_there_are_such() -> None:
+    when = "when: {adapter.kind: text_prompt}"
+    gate = f"sweep.space.adapter.prompt.gate_init={{low: 0.1, high: 0.9, {when}}}"
+    start = f"sweep.space.adapter.start={{choices: [frozen, unscaled], {when}}}"
+    assert find(gate, start, "sweep.space.adapter.kind.choices=[gated, hierarchical, text_prompt]") == []
 
 
 def test_heads_matter_where_the_level_may_have_two_tokens() -> None:

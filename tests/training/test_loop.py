@@ -9,7 +9,7 @@ from messages import raises_naming
 from ranks_bench import CASE_IDS, make_adapter, make_batches, make_recipe, make_segmenter
 
 from t2m_bench.errors import RecipeError, RunFolderError, UserError
-from t2m_bench.recipe.schema import Recipe
+from t2m_bench.recipe.schema import AdapterSection, Recipe
 from t2m_bench.training.batches import order_cases
 from t2m_bench.training.checkpoint import (
     ADAPTER_NAME,
@@ -50,9 +50,16 @@ def make_trainer(
     )
 
 
-@pytest.mark.parametrize("stop_at", [(0, 0), (1, 0), (2, 1)])
-def test_a_stopped_run_ends_bit_equal_to_an_undisturbed_one(tmp_path: Path, stop_at: tuple[int, int]) -> None:
-    recipe = make_recipe(patience=9)
+STOPS = [("hierarchical", "unscaled", stop_at) for stop_at in ((0, 0), (1, 0), (2, 1))]
+STOPS += [(kind, "frozen", (1, 0)) for kind in ("text_prompt", "text_prompt_free")]
+
+
+@pytest.mark.parametrize(("kind", "start", "stop_at"), STOPS)
+def test_a_stopped_run_ends_bit_equal_to_an_undisturbed_one(
+    tmp_path: Path, kind: str, start: str, stop_at: tuple[int, int]
+) -> None:
+    adapter = AdapterSection(kind=kind, start=start)
+    recipe = make_recipe(patience=9).model_copy(update={"adapter": adapter})
     undisturbed = make_trainer(tmp_path / "a", recipe).fit()
     every_step = recipe.model_copy(update={"cluster": recipe.cluster.model_copy(update={"checkpoint_minutes": 1e-9})})
     with pytest.raises(StoppedError):

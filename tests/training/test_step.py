@@ -28,6 +28,13 @@ def test_any_split_of_the_global_batch_gives_the_same_loss_and_gradient(
     assert float(error) < 1e-5
 
 
+def test_two_ranks_give_the_gradient_of_tokens_beside_the_box_too(tmp_path: Path) -> None:
+    whole = compute_one_gradient(0, 16, "text_prompt")
+    got = run_ranks(tmp_path / "result.pt", 2, 0, 4, "text_prompt")
+    torch.testing.assert_close(got["losses"], whole["losses"], rtol=1e-5, atol=1e-6)
+    assert float((got["gradient"] - whole["gradient"]).norm() / whole["gradient"].norm()) < 1e-5
+
+
 def test_a_short_last_batch_is_weighted_by_its_count_even_where_ranks_get_uneven_shares(tmp_path: Path) -> None:
     whole = compute_one_gradient(step=1, micro_batch_size=16)  # 5 of 21 cases are left
     got = run_ranks(tmp_path / "result.pt", 3, 1, 16)
