@@ -28,7 +28,7 @@ from t2m_bench.metrics.measures import (
     name_distance_unit,
 )
 from t2m_bench.metrics.results import UNTRAINED_SEED
-from t2m_bench.models.arm import Arm, Segmenter
+from t2m_bench.models.arm import Arm, ArmOutput, Segmenter
 from t2m_bench.models.segmenter import restore_mask, split_for_cache
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import TIGHT
@@ -243,8 +243,8 @@ class Evaluator:
         with self.ranks.autocast():
             if arm is None:
                 return self.segmenter(image_embedding, box_xyxy)
-            output = arm(image_embedding, text_embedding)
-            return self.segmenter(output.image_embedding, box_xyxy, *output.sparse_prompt)
+            output: ArmOutput = arm(image_embedding, text_embedding)
+            return output.decode(self.segmenter, box_xyxy)
 
     def _find_box(self, question: Question, tight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the question's box (4,) in pixels of the encoder's square input."""

@@ -36,6 +36,10 @@ class ArmOutput:
         given = (self.sparse_tokens, self.sparse_bias)
         return tuple(part for part in given if part is not None)
 
+    def decode(self, segmenter: "Segmenter", box_xyxy: Tensor) -> Tensor:
+        """Return low_res_logits (B, 4h, 4w) for boxes (B, 4) in pixels of the encoder's input."""
+        return segmenter(self.image_embedding, box_xyxy, *self.sparse_prompt)
+
 
 class Segmenter(Protocol):
     """Interface that turns an arm's output and a box into mask logits; `BoxSegmenter` implements it.

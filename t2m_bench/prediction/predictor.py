@@ -252,8 +252,8 @@ class Predictor:
         decoded = []
         for part in split_for_cache(image_embedding):
             with autocast(self._device, choose_precision(member.trained.precision, self._device)):
-                fused = member.built.arm(image_embedding[part], text_embedding[part]).image_embedding
-                decoded.append(member.built.segmenter(fused, box_xyxy[part]))
+                output = member.built.arm(image_embedding[part], text_embedding[part])
+                decoded.append(output.decode(member.built.segmenter, box_xyxy[part]))
         return torch.cat(decoded).float()
 
 

@@ -56,6 +56,6 @@ def _try_step(
     box_xyxy = torch.tensor([[0.0, 0.0, 1.0, 1.0]], device=ranks.device).repeat(num_cases, 1)
     with ranks.autocast():
         fused = adapter(blank, torch.zeros(num_cases, text_width, device=ranks.device))
-        low_res_logits = segmenter(fused.image_embedding, box_xyxy, *fused.sparse_prompt)
+        low_res_logits = fused.decode(segmenter, box_xyxy)
     parameters = [parameter for parameter in adapter.parameters() if parameter.requires_grad]
     torch.autograd.grad(low_res_logits.float().mean(), parameters, allow_unused=True)

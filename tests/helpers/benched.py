@@ -14,7 +14,10 @@ from t2m_bench.pipeline.signals import StopRequest
 from t2m_bench.recipe.schema import Recipe, parse_recipe
 from t2m_bench.terminal import Terminal
 
-ARMS = ("text_free", "unet", "label", "hierarchical", "tuned_hierarchical")
+ARMS = ("text_free", "unet", "label", "hierarchical", "tuned_hierarchical", "prompted")
+
+PROMPTED = {"adapter": {"kind": "text_prompt", "start": "unscaled"}}
+"""Tokens beside the box that count in full from the first step: one epoch would leave them next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def make_bench(folder: Path) -> Benched:
         "dataset": {"root": str(folder / "data"), "phantom": {"cases": 40, "seed": 6}},
         "text_encoder": {"name": "stand-in"},
         "optim": {"epochs": 1, "warmup_steps": 2},
-        "bench": {"arms": list(ARMS), "conditions": ["right"], "boxes": ["tight"]},
+        "bench": {"arms": list(ARMS), "named": {"prompted": PROMPTED}, "conditions": ["right"], "boxes": ["tight"]},
     }
     recipe = parse_recipe(raw, "test")
     suite = bench(recipe, folder / "runs", Terminal(), StopRequest())

@@ -46,7 +46,7 @@ def copy(benched: Benched, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("arm", ARMS)
 def test_masks_equal_those_of_the_benchmark(benched: Benched, arm: str) -> None:
     run, cases = benched.find_run(arm), benched.list_test_cases()
-    reads_text = ARM_TABLE.find(arm).reads_text
+    reads_text = ARM_TABLE.find(benched.recipe.with_arm(arm, 0).adapter.kind).reads_text
     predictor = Predictor.load(run, device="cpu")
     answers = predictor.predict_batch(
         [benched.load_image(case) for case in cases],
