@@ -99,6 +99,13 @@ def describe_recipe() -> str:
         "A recipe is a YAML file; dotted field names override its values on the command line. Unknown keys are refused."
     ]
     lines += ["`t2m-bench recipe RECIPE` prints a recipe with every default filled in.", ""]
+    lines += [
+        "Values are those of YAML 1.2: `1e-4` is a number, `3.0` may stand for 3, and `yes`, `no`, `on` and `off`",
+        "mean true and false where a field takes these. Refused, with what to write instead: numbers that other",
+        "readers of YAML take for different ones (`010`, `1_0`, `1:30`, `0b11`), a number or a truth value in quotes,",
+        "and `yes` where a text is meant: put a text in quotes.",
+        "",
+    ]
     for title, model in (("Recipe", Recipe), ("Sweep file", Sweep)):
         lines += [f"## {title}", ""]
         for dotted, section, default in _list_sections(model, ""):
