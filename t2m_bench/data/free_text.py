@@ -97,10 +97,10 @@ class FreeTextBook:
         return ((TEXT, own, length), *((name, values[name], "class") for name in self.fields))
 
     def list_rows(self, values: Iterable[str]) -> str:
-        """Return the numbers of the table's rows that have one of these texts, in words."""
-        rows = sorted(
-            {row.removeprefix("row ") for value in values for row in self.rows_of.get(value, ())}, key=_sort_key
-        )
+        """Return the numbers of the table's rows that have one of these texts or paraphrases, in words."""
+        wanted = set(values)
+        having = [own for own in self.rows_of if own in wanted or self.paraphrase_of.get(own) in wanted]
+        rows = sorted({row.removeprefix("row ") for own in having for row in self.rows_of[own]}, key=_sort_key)
         more = f" and {len(rows) - LISTED_ROWS} more" if len(rows) > LISTED_ROWS else ""
         return ", ".join(rows[:LISTED_ROWS]) + more
 

@@ -23,6 +23,11 @@ def encode_free_texts(book: FreeTextBook, encoder: FrozenText, long_text: Litera
     """
     lengths = {value: encoder.count_tokens(text) for value, text in book.sentences_of.items()}
     too_long = [value for value, length in lengths.items() if length > encoder.max_tokens]
+    if UNKNOWN in too_long:
+        raise WeightsError(
+            f"prompts.unknown has {lengths[UNKNOWN]} tokens, and the text encoder {encoder.name} takes "
+            f"{encoder.max_tokens}. Shorten it."
+        )
     if too_long and long_text == "refuse":
         raise WeightsError(
             f"{len(too_long)} of {len(lengths)} texts are longer than the {encoder.max_tokens} tokens that the text "

@@ -34,7 +34,7 @@ MEANINGS = {
     "case": "pseudonym of the case",
     "patient": "pseudonym of the patient; all of a patient's cases bear it",
     "dataset": "`dataset.kind` of the recipe",
-    "text_class": 'the case\'s own value of the text field; several fields are joined by " + "',
+    "text_class": 'the case\'s own value of the text field; several are joined by " + "; of free text the class',
     "given_class": "the value of the text that was given, in the same form; empty where none was given",
     "arm": "what was trained, or one of the rows without training: floors and `baseline`",
     "seed": "seed of the training; -1 where nothing was trained",

@@ -66,14 +66,17 @@ def find_holders(folder: Path, words: list[str]) -> set[str]:
 def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that inspecting, a small suite and its report leave."""
     runs = tmp_path_factory.mktemp("finished") / "runs"
-    recipe = write_recipe(table, bench={"arms": ["text_free", "hierarchical", "shuffled"]})
+    recipe = write_recipe(table, bench={"arms": ["text_free", "hierarchical", "shuffled"], "boxes": ["tight"]})
     for verb, *named in (("inspect", recipe), ("bench", recipe), ("report",)):
         assert run(verb, *named, "--runs", runs, "--json") == 0
     return runs
 
 
-def test_a_name_in_each_report_is_in_no_file_but_the_manifest(finished: Path) -> None:
+def test_a_name_in_each_report_is_in_no_file_but_the_manifest(finished: Path, tmp_path: Path) -> None:
     runs = finished
+    (trained,) = runs.glob("texts-*/hierarchical-*")
+    assert run("export", trained, tmp_path / "shared") == 2
+    assert find_holders(tmp_path, NAME.split()) == set()
     assert find_holders(runs, NAME.split()) == {"manifest.jsonl"}
     (manifest,) = runs.rglob("manifest.jsonl")
     cases = load_manifest(manifest)
@@ -95,6 +98,7 @@ def test_a_stratum_that_is_added_reaches_the_report_and_trains_nothing(
     recipe = write_recipe(table)
     before = {path: path.stat().st_mtime_ns for path in finished.glob("texts-*/*/run.json")}
     asked = ["dataset.columns.strata=[device]", "bench.arms=[text_free,hierarchical,shuffled]"]
+    asked += ["bench.boxes=[tight]"]
     assert run("bench", recipe, *asked, "--runs", finished) == 0
     assert {path: path.stat().st_mtime_ns for path in finished.glob("texts-*/*/run.json")} == before
     assert run("report", "--runs", finished, "--format", "csv") == 0
@@ -113,13 +117,14 @@ def test_a_text_that_is_too_long_names_its_rows_or_is_averaged(
     table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = pd.read_csv(table, dtype=str, keep_default_na=False)
-    found.loc[[3, 7], "report"] = f"{NAME} has a mass. " * 200
+    found.loc[3, "report"] = f"{NAME} has a mass. " * 200
+    found.loc[7, "reworded"] = f"A mass, said {NAME}. " * 200
     found.to_csv(table.parent / "long.csv", index=False)
     recipe = write_recipe(table, dataset={"kind": "table", "root": str(table.parent), "table": "long.csv"})
     capsys.readouterr()
     assert run("embed", recipe, "--runs", tmp_path / "runs") == 2
     told = capsys.readouterr()
     message = told.out + told.err
-    check_names(message, 1, 5, 9, "prompts.long_text")
+    check_names(message, 2, 5, 9, "prompts.long_text")
     assert NAME not in message
     assert run("embed", recipe, "prompts.long_text=average", "--runs", tmp_path / "runs") == 0
