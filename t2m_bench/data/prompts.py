@@ -30,6 +30,8 @@ class _Class(BaseModel):
     training: Sentences
     held_out: Sentences
     typical: str = ""
+    also_called: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Words that name the class besides its key; held-out sentences avoid them."""
 
 
 class _Field(BaseModel):
@@ -101,6 +103,10 @@ class PromptBook:
         return tuple(
             (field, values[field], self.sentences(field, values[field], "training")[0]) for field in self.fields
         )
+
+    def also_called(self, field: str, value: str) -> tuple[str, ...]:
+        """Return the words that name a class besides its key."""
+        return self.content.fields[field].classes[value].also_called
 
     def wrong(self, field: str) -> dict[str, str]:
         """Return the published map from a class to the wrong one given in its place."""

@@ -67,9 +67,14 @@ class TextTable:
             picked.append(candidates[0 if choose is None else int(choose.integers(len(candidates)))])
         return tuple(picked)
 
-    def pick_held_out(self, values: Mapping[str, str]) -> tuple[int, ...]:
-        """Return the row of the first held-out sentence of each field's value."""
-        return tuple(by_value[values[name]][0] for name, by_value in self.held_out.items())
+    @property
+    def num_wordings(self) -> int:
+        """Held-out sentences that every value of every field has; 0 where the table has none."""
+        return min((len(rows) for by_value in self.held_out.values() for rows in by_value.values()), default=0)
+
+    def pick_held_out(self, values: Mapping[str, str], wording: int) -> tuple[int, ...]:
+        """Return the row of each field's held-out sentence number `wording`, from 0, for its value."""
+        return tuple(by_value[values[name]][wording] for name, by_value in self.held_out.items())
 
     def has_held_out(self, values: Mapping[str, str]) -> bool:
         """Return whether each field's value has a held-out sentence; free texts may lack one."""

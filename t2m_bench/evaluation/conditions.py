@@ -13,7 +13,16 @@ from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import RecipeError
 from t2m_bench.evaluation.donors import Donors, list_values
 from t2m_bench.evaluation.free_donors import FreeDonors
-from t2m_bench.recipe.conditions import CONDITIONS, NO_TEXT, OTHER_PATIENT, PREDICTED, RIGHT, UNKNOWN, ConditionEntry
+from t2m_bench.recipe.conditions import (
+    CONDITIONS,
+    NO_TEXT,
+    OTHER_PATIENT,
+    PARAPHRASE,
+    PREDICTED,
+    RIGHT,
+    UNKNOWN,
+    ConditionEntry,
+)
 from t2m_bench.recipe.registry import load_object
 from t2m_bench.recipe.schema import TIGHT
 
@@ -224,10 +233,13 @@ def draw_right(asked: Asked) -> Iterator[Drawn]:
 
 
 def draw_paraphrase(asked: Asked) -> Iterator[Drawn]:
-    """Give a wording of the case's own text that training never sees."""
-    own = asked.case.text_fields
-    if asked.texts.has_held_out(own):
-        yield Drawn("paraphrase", own, asked.texts.pick_held_out(own))
+    """Give each wording of the case's own text that training never sees, numbered from 1 where there are several."""
+    own, texts = asked.case.text_fields, asked.texts
+    if not texts.has_held_out(own):
+        return
+    for wording in range(texts.num_wordings):
+        name = PARAPHRASE if texts.num_wordings == 1 else f"{PARAPHRASE}:{wording + 1}"
+        yield Drawn(name, own, texts.pick_held_out(own, wording))
 
 
 def draw_random(asked: Asked) -> Iterator[Drawn]:

@@ -40,7 +40,8 @@ MEANINGS = {
     "seed": "seed of the training; -1 where nothing was trained",
     "fold": "test fold that the case belongs to",
     "condition": "which text was given; `none` where no text is read, or an entry of the table of conditions, such as "
-    "`right`, or `wrong:FIELD` and `swap:FIELD=CLASS` where one field alone is another",
+    "`right`, or `wrong:FIELD` and `swap:FIELD=CLASS` where one field alone is another, and `paraphrase:NUMBER` of "
+    "each held-out wording",
     "box": "`tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once a case), `loose_P` (each side "
     "outward), `shift_P` (moved as a whole)",
     "distance_unit": "unit of distances, `px` or `mm`; millimetres where the spacing of pixels is known",

@@ -15,6 +15,8 @@ import torch
 
 from t2m_bench.data.datasets.registry import find_phantom
 from t2m_bench.data.free_text import FreeTextBook
+from t2m_bench.data.held_out_wording import check_held_out
+from t2m_bench.data.prompts import PromptBook
 from t2m_bench.embedding.free_texts import make_free_table
 from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
 from t2m_bench.errors import RunFolderError
@@ -235,6 +237,18 @@ def _describe_audit(experiment: Experiment) -> dict[str, Any]:
     return {name: value for name, value in asdict(experiment.prepared.audit).items() if name != "examples"}
 
 
+def _describe_prompts(book: PromptBook | FreeTextBook) -> dict[str, int]:
+    """Return what the verdict on wording has to say of the held-out sentences; nothing of free texts."""
+    if isinstance(book, FreeTextBook):
+        return {}
+    found = check_held_out(book)
+    return {
+        "num_wordings": found.num_wordings,
+        "num_held_out": found.num_sentences,
+        "num_naming": len(found.naming),
+    }
+
+
 def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
     recipe = experiment.recipe
     versions = {name: metadata.version(name) for name in VERSIONED}
@@ -250,6 +264,7 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
             "classes": {field: experiment.texts.book.classes(field) for field in experiment.texts.book.fields},
             "phantom": find_phantom(recipe),
         },
+        "prompts": _describe_prompts(experiment.texts.book),
         "test_fold": recipe.dataset.test_fold,
         "models": {"image_encoder": recipe.image_encoder.preset, "text_encoder": recipe.text_encoder.name},
         "audit": _describe_audit(experiment),

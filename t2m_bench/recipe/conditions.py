@@ -15,7 +15,7 @@ NO_TEXT = "none"
 """The condition in results of an arm that reads no text; not an entry, since there is nothing to draw."""
 
 PARAPHRASE = "paraphrase"
-"""The condition behind the verdict on wording."""
+"""The condition behind the verdict on wording; in results PARAPHRASE:NUMBER, or the name alone of a single sentence."""
 
 OTHER_PATIENT = "other_patient"
 """The condition behind reliance on free text, which has no published wrong text."""
@@ -123,7 +123,9 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
         ConditionEntry(
             name=PARAPHRASE,
             draw=f"{_DRAWS}draw_paraphrase",
-            label="held-out wording of the right text",
+            pattern=rf"{PARAPHRASE}(:\d+)?",
+            label="held-out wordings of the right text",
+            row=PARAPHRASE,
             needs_sentences=True,
         ),
         ConditionEntry(name=UNKNOWN, draw=f"{_DRAWS}draw_unknown", label="text says unknown", gives_unknown=True),

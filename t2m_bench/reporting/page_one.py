@@ -33,7 +33,7 @@ from t2m_bench.reporting.table import (
     show_interval,
     show_percent,
 )
-from t2m_bench.reporting.verdicts import Verdict
+from t2m_bench.reporting.verdict import Verdict
 from t2m_bench.statistics.intervals import compute_patient_means, estimate_mean
 from t2m_bench.statistics.paired_location import PairedLocation, estimate_location
 

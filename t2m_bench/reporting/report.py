@@ -18,7 +18,8 @@ from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.search import find_search, load_best_recipe, load_search
 from t2m_bench.reporting.sections import PAGE_ONE, ReportSection, make_search_section, make_sections
 from t2m_bench.reporting.table import Table
-from t2m_bench.reporting.verdicts import Verdict, make_verdicts
+from t2m_bench.reporting.verdict import Verdict
+from t2m_bench.reporting.verdicts import make_verdicts
 
 FOLDER_NAME = "report"
 SUPPLEMENT_NAME = "report_supplement.html"

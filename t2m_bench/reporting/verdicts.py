@@ -1,8 +1,7 @@
 """The verdicts in plain language, computed from the numbers: help, reliance, language beyond the label, wording."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from t2m_bench.recipe.arms import (
     ARMS,
@@ -16,41 +15,24 @@ from t2m_bench.recipe.arms import (
     STRONG_ARM,
     STRONG_REFERENCE,
 )
-from t2m_bench.recipe.conditions import OTHER_PATIENT, PARAPHRASE, RIGHT
-from t2m_bench.recipe.measures import DICE
+from t2m_bench.recipe.conditions import OTHER_PATIENT, RIGHT
 from t2m_bench.reporting.arms import REFERENCE
-from t2m_bench.reporting.comparisons import EXPLORATORY, FAMILY, Comparison, find_comparison
+from t2m_bench.reporting.comparisons import FAMILY, Comparison, find_comparison
 from t2m_bench.reporting.completeness import find_asked_method
-from t2m_bench.reporting.counterfactuals import tell_wordings
 from t2m_bench.reporting.evidence import tell_evidence, tell_patients
 from t2m_bench.reporting.headline import tell_untrained
 from t2m_bench.reporting.image_audit import mark_flagged
 from t2m_bench.reporting.results import Results
-from t2m_bench.reporting.table import show_change, show_interval, show_p
-from t2m_bench.statistics.crossed import CLAIM_SEEDS, Contrast, average_seeds, estimate_given_models, make_fold_tables
-from t2m_bench.statistics.decision import ALPHA, EQUIVALENCE_LEVEL, Decision, Outcome, Reason, Size, miss, withhold
-from t2m_bench.statistics.tests import find_equivalence
+from t2m_bench.reporting.table import show_interval, show_p
+from t2m_bench.reporting.verdict import Verdict, tell_difference
+from t2m_bench.reporting.wording import judge_wording
+from t2m_bench.statistics.crossed import CLAIM_SEEDS, Contrast
+from t2m_bench.statistics.decision import EQUIVALENCE_LEVEL, Decision, Outcome, Reason, Size, miss, withhold
 
 STAND_IN = "stand-in"
 """The text encoder that is no language model."""
 
 LEAKAGE_MARK = "(Leakage was allowed: not from honest test figures.)"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One answer. `question` and `headline` are short, `sentences` say why.
-
-    Attributes:
-        decision: the figures and the reason behind the outcome.
-    """
-
-    key: str
-    question: str
-    outcome: Outcome
-    headline: str
-    sentences: tuple[str, ...]
-    decision: Decision | None = None
 
 
 def make_verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -78,10 +60,9 @@ def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verd
     language = find_comparison(comparisons, f"{method} - {LABEL_ARM}")
     if language:
         verdicts.append(_judge_language(language, results))
-    paraphrase = _compare_texts(results, method, RIGHT, PARAPHRASE)
-    if paraphrase:
-        effect = _compare_texts(results, method, RIGHT, results.wrong_condition) or help_
-        verdicts.append(_judge_paraphrase(paraphrase, effect, results.margin, tell_wordings(results)))
+    wording = judge_wording(results, method)
+    if wording:
+        verdicts.append(wording)
     return verdicts
 
 
@@ -117,7 +98,7 @@ def _list_controls(comparisons: Sequence[Comparison], results: Results) -> list[
     for key, what in _CONTROLS.items():
         control = find_comparison(comparisons, key)
         if control:
-            said.append(f"{what} ({control.key}): {_tell(control.contrast, with_p=False)}.")
+            said.append(f"{what} ({control.key}): {tell_difference(control.contrast, with_p=False)}.")
     if LABEL_ARM not in results.arms:
         said.append(f"No arm {LABEL_ARM} has results: what sentences add to the bare category is not known.")
     return said
@@ -144,7 +125,7 @@ def _list_others(comparisons: Sequence[Comparison], help_: Comparison, margin: f
         if decision.outcome not in _OF_OTHERS:
             continue
         whose = f"{arm}, with the box {rest.strip(' ()')}" if rest else arm
-        told = f"{_tell(item.contrast)} (adjusted p {show_p(item.p_adjusted)})"
+        told = f"{tell_difference(item.contrast)} (adjusted p {show_p(item.p_adjusted)})"
         found = f"{_OF_OTHERS[decision.outcome]}, {_tell_size(decision)}"
         said.append(f"{whose}: {found}, {told}; {reference} {_describe_reference(arm, reference)}.")
     return said
@@ -180,7 +161,7 @@ def _judge_help(results: Results, comparison: Comparison, method: str, others: S
     limit = "(For this trained model only.)" if contrast.num_seeds == 1 else "(For these splits.)"
     headline = " ".join(filter(None, (f"{headline}.", limit, tell_untrained(results, method))))
     differs = f"which {_describe_reference(method)}"
-    sentences = [f"{method} with its right text minus {REFERENCE}, {differs}: {_tell(contrast)}."]
+    sentences = [f"{method} with its right text minus {REFERENCE}, {differs}: {tell_difference(contrast)}."]
     if decision.outcome is Outcome.NO_DIFFERENCE and not contrast.no_test:
         low, high = contrast.find_interval(EQUIVALENCE_LEVEL)
         sentences.append(f"The 90 % interval {show_interval(low, high)} lies within {within}.")
@@ -209,7 +190,7 @@ def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, 
         Outcome.UNDECIDED: f"Undecided whether the model relies on {what}: {decision.reason}.",
         Outcome.WITHHELD: f"Withheld whether the model relies on {what}: {decision.reason}.",
     }[decision.outcome]
-    told = f"{_tell(contrast)} (adjusted p {show_p(comparison.p_adjusted)}), given these trained models"
+    told = f"{tell_difference(contrast)} (adjusted p {show_p(comparison.p_adjusted)}), given these trained models"
     other = "another patient's text" if comparison.key.endswith(f"- {OTHER_PATIENT}") else "wrong text"
     sentences = [f"{method}, right minus {other}: {told}."]
     if decision.outcome is Outcome.GAIN and help_ not in {None, Outcome.GAIN}:
@@ -236,55 +217,10 @@ def _judge_language(comparison: Comparison, results: Results) -> Verdict:
     }[decision.outcome]
     if comparison.contrast.num_seeds == 1:
         headline = f"{headline} (For these trained models only.)"
-    said = f"{comparison.key}, one learned vector a class in place of a language model: {_tell(comparison.contrast)}"
+    told = tell_difference(comparison.contrast)
+    said = f"{comparison.key}, one learned vector a class in place of a language model: {told}"
     sentences = (f"{said} (adjusted p {show_p(comparison.p_adjusted)}).", *_limit(comparison.contrast))
     return Verdict("language", "Does language help beyond the label?", decision.outcome, headline, sentences, decision)
-
-
-def _compare_texts(results: Results, method: str, one: str, other: str) -> Comparison | None:
-    tables = make_fold_tables(results.select(method, one), results.select(method, other), DICE)
-    if not tables:
-        return None
-    contrast, key = estimate_given_models(tables), f"{method}: {one} - {other}"
-    return Comparison(key, "", EXPLORATORY, contrast, math.nan, tuple(average_seeds(tables)), within_models=True)
-
-
-def _judge_paraphrase(comparison: Comparison, effect: Comparison | None, margin: float, homes: str) -> Verdict:
-    """Judge held-out wording against what text does at all: `effect` is right minus wrong text, else the help."""
-    values = comparison.patient_values
-    p = find_equivalence(values, margin)
-    contrast = comparison.contrast
-    told = f"{_tell(contrast)}, given these trained models; equivalence within {margin:g}: p {show_p(p)}"
-    sentences = [f"Right minus held-out wording: {told}."]
-    decision = comparison.decide(margin)
-    outcome = Outcome.NO_DIFFERENCE if p < ALPHA else decision.outcome
-    headline = "Held-out wording is not shown equivalent."
-    if effect and abs(effect.contrast.mean) < margin:
-        outcome, headline = Outcome.UNDECIDED, "Uninformative here: the text effect is below the margin."
-        is_ = f"{effect.key}, is {show_change(effect.contrast.mean)} Dice"
-        sentences.append(f"The text effect, {is_}: wordings that do nothing are equivalent whatever they mean.")
-    elif outcome is Outcome.NO_DIFFERENCE:
-        headline = "Held-out wording of the same text is equivalent."
-    if effect is None:
-        sentences.append(
-            f"Without wrong text or {REFERENCE} the text effect is not known; below the margin this would be "
-            "uninformative."
-        )
-    sentences.append(
-        f"Held-out sentences that the text encoder puts nearest to their class: {homes}; of others this measures the "
-        "encoder."
-        if homes
-        else "Where the text encoder does not put wordings of a class together, this measures the encoder."
-    )
-    return Verdict(PARAPHRASE, "Is it the meaning or the wording?", outcome, headline, tuple(sentences), decision)
-
-
-def _tell(contrast: Contrast, with_p: bool = True) -> str:
-    p = f"p {show_p(contrast.p)}, " if with_p else ""
-    return (
-        f"{show_change(contrast.mean)} Dice, 95 % interval {show_interval(contrast.low, contrast.high)}, "
-        f"{p}{tell_patients(contrast)}"
-    )
 
 
 def _limit(contrast: Contrast) -> tuple[str, ...]:

@@ -51,6 +51,9 @@ class Reason(StrEnum):
     NO_SHARED_REPEATS = "the two arms share no training repeat"
     FEW_DECIDE = "a few patients or training runs decide this"
     NO_RESULTS = "an arm has no results"
+    SMALL_EFFECT = "the text effect is below the margin, or not shown to be above 0"
+    NO_EFFECT_KNOWN = "what the text does at all is not known"
+    FEW_WORDINGS = "fewer than three held-out sentences a class say nothing of other wordings"
     NO_LANGUAGE_MODEL = "the text encoder is no language model"
 
 

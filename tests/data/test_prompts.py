@@ -15,7 +15,7 @@ def test_every_class_has_sentences_and_none_is_held_out_and_trained(name: str, f
     for field in fields:
         for value in (*book.classes(field), "unknown"):
             assert len(book.sentences(field, value, "training")) == 2
-            assert len(book.sentences(field, value, "held_out")) == 1
+            assert len(book.sentences(field, value, "held_out")) >= 3
     assert len(set(book.all_sentences())) == len(book.all_sentences())
 
 

@@ -122,10 +122,11 @@ def test_what_is_given_is_what_the_condition_says() -> None:
         BOOK.sentences("t_stage", "T4", "training")[0],
         BOOK.sentences("histology", "NSCLC NOS", "training")[0],
     ]
-    assert read(find(question_set, "case-1", "paraphrase")) == [
-        BOOK.sentences("t_stage", "T4", "held_out")[0],
-        BOOK.sentences("histology", "NSCLC NOS", "held_out")[0],
-    ]
+    for place in range(3):
+        assert read(find(question_set, "case-1", f"paraphrase:{place + 1}")) == [
+            BOOK.sentences("t_stage", "T4", "held_out")[place],
+            BOOK.sentences("histology", "NSCLC NOS", "held_out")[place],
+        ]
     assert read(find(question_set, "case-1", "unknown")) == [
         BOOK.sentences(field, "unknown", "training")[0] for field in FIELDS
     ]
@@ -144,9 +145,25 @@ def test_what_is_given_is_what_the_condition_says() -> None:
     assert abs(float(torch.cosine_similarity(vector, text, dim=0))) < 0.999
 
 
+def is_reworded(condition: str) -> bool:
+    return condition == "random" or condition.startswith("paraphrase")
+
+
+def test_a_single_wording_has_no_number_and_each_class_has_as_many_as_the_one_with_fewest() -> None:
+    texts = make_texts()
+    few = {
+        field: {value: rows[:1] if value == "T4" else rows for value, rows in of.items()}
+        for field, of in texts.held_out.items()
+    }
+    places = {case.case_id: place for place, case in enumerate(CASES)}
+    asking = EvaluationSpec(("paraphrase",), ("tight",), {}, CLASSES, {}, places)
+    question_set = build_questions(CASES, replace(texts, held_out=few), asking)
+    assert [question.condition for question in question_set.questions] == ["paraphrase"] * len(CASES)
+
+
 def test_the_text_is_a_sentence_of_the_classes_that_its_row_names() -> None:
     sentences, question_set = BOOK.all_sentences(), ask()
-    of_classes = [question for question in question_set.questions if question.condition not in ("paraphrase", "random")]
+    of_classes = [question for question in question_set.questions if not is_reworded(question.condition)]
     assert {"wrong", "wrong:t_stage", "swap:t_stage=T2b", "other_patient"} < {q.condition for q in of_classes}
     for question in of_classes:
         expected = [BOOK.sentences(field, question.given[field], "training")[0] for field in FIELDS]
@@ -177,7 +194,7 @@ def test_labels_have_neither_paraphrases_nor_random_vectors() -> None:
     places = {case.case_id: place for place, case in enumerate(CASES)}
     wrong = {field: BOOK.wrong(field) for field in FIELDS}
     question_set = build_questions(CASES, labels, EvaluationSpec(EVERY, ("tight",), wrong, CLASSES, {}, places))
-    assert {"paraphrase", "random"}.isdisjoint({q.condition for q in question_set.questions})
+    assert not any(is_reworded(question.condition) for question in question_set.questions)
     mean = labels.embed(CASES[0].text_fields)
     assert mean.sum() == 1
     assert mean.max() == 0.5

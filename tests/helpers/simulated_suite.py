@@ -45,11 +45,12 @@ class Suite:
         cost: float = 1.0,
         boxes: Mapping[str, float] = BOXES,
         draw: int = 7,
+        wordings: Sequence[str] = ("paraphrase:1", "paraphrase:2", "paraphrase:3"),
     ) -> None:
         self.rng = np.random.default_rng(draw)
         self.arms, self.folds, self.seeds, self.boxes = arms, folds, seeds, boxes
         self.gain = GAIN | ({"hierarchical": GAIN["text_free"] + help_} if help_ is not None else {})
-        self.cost = cost
+        self.cost, self.wordings = cost, wordings
         self.cases = self._draw_cases(patients)
 
     def _draw_cases(self, patients: int) -> pd.DataFrame:
@@ -83,7 +84,8 @@ class Suite:
         texts = [("right", own, 0.0), ("wrong", WRONG[own], COST["wrong"])]
         texts += [(f"swap:birads={other}", other, COST["other"]) for other in CLASSES if other != own]
         other = CLASSES[(CLASSES.index(own) + 1) % 4]
-        given = {"other_patient": other, "paraphrase": own, "unknown": "unknown", "random": "", "predicted": own}
+        texts += [(wording, own, COST["paraphrase"]) for wording in self.wordings]
+        given = {"other_patient": other, "unknown": "unknown", "random": "", "predicted": own}
         return texts + [(condition, given[condition], COST[condition]) for condition in given]
 
     def _make_row(
@@ -188,6 +190,7 @@ def make_note(suite: Suite, recipe: dict[str, Any]) -> dict[str, Any]:
             "kind": "bus_bra", "num_cases": len(suite.cases), "num_patients": suite.cases["patient"].nunique(),
             "text_field": "birads", "phantom": None,
         },
+        "prompts": {"num_wordings": len(suite.wordings), "num_held_out": 5 * len(suite.wordings), "num_naming": 0},
         "test_fold": suite.folds[0], "models": {"image_encoder": "mini", "text_encoder": "stand-in"},
         "audit": audits[str(suite.folds[0])]["audit"], "folds": audits, "allow_leakage": False,
         "hashes": {"manifest": "abc"}, "versions": {"torch": "2"}, "recipe": recipe,

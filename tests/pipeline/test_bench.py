@@ -168,7 +168,7 @@ def test_every_arm_trains_answers_and_is_read_back(
     (summary,) = suite.summaries
     folder = suite.experiment.folder / summary["run"]
     found = set(load_results(folder / "cases.parquet")["condition"])
-    asked = {"right", "wrong", "paraphrase", "random"}
+    asked = {"right", "wrong", "paraphrase:1", "paraphrase:2", "paraphrase:3", "random"}
     expected = {"label": {"right", "wrong"}} | dict.fromkeys(
         ("shuffled", "text_input_only", "tuned_hierarchical", "text_prompt"), asked
     )
