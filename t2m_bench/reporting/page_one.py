@@ -113,7 +113,10 @@ def _ask(results: Results) -> str:
     label = entry.label if entry else str(dataset["kind"])
     fields = " and ".join(map(results.name_field, results.fields))
     told = "the text written about each case" if results.is_free_text else f"the {fields} in words"
-    source = f"phantoms in the layout of {label}" if dataset.get("phantom") else f"{label} images"
+    is_own = entry is not None and entry.reads_table  # whose label names no data set
+    source = "images" if is_own else f"{label} images"
+    if dataset.get("phantom"):
+        source = "phantoms" if is_own else f"phantoms in the layout of {label}"
     seeds = [len({run.summary["seed"] for run in results.list_runs(arm)}) for arm in results.arms]
     repeats = min((number for number in seeds if number), default=0)
     return (
