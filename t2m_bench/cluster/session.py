@@ -109,8 +109,8 @@ def _start() -> None:
             ray.shutdown()
             reason = find_first_line(error)
     raise ClusterError(
-        f"Ray did not start on this machine ({reason}). Is it very busy or short of memory? TMPDIR names where Ray's "
-        f"files lie, now {folder}. The same command goes on."
+        f"Ray did not start on this machine ({reason}). Is it very busy or short of memory? Ray's files are in "
+        f"{folder}; TMPDIR names another place. Run the same command again."
     )
 
 
@@ -150,7 +150,10 @@ def make_private_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / _name_private_folder()
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        raise ClusterError(f"{folder}: is not yours, and Ray's files would lie there. Set TMPDIR to a folder of yours.")
+        raise ClusterError(
+            f"{folder}: belongs to another user, and Ray would write its files there. Set TMPDIR to a folder of your "
+            "own."
+        )
     folder.chmod(0o700)
     return folder
 
@@ -166,7 +169,8 @@ def _connect(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise ClusterError(
-            f"RAY_ADDRESS = {address}: nothing answers there ({error}). Start Ray there, or unset it to work here."
+            f"RAY_ADDRESS = {address}: nothing answers there ({error}). Start Ray there, or unset RAY_ADDRESS to work "
+            "on this machine."
         ) from None
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -209,7 +213,7 @@ def _check_room(processes: int, cpus: float, gpus: float) -> None:
             f"have {there}: room for {room}"
         )
         if lost := count_lost_nodes():
-            raise WorkersLostError(f"{short}; nodes lost: {lost}. The same command goes on from there.")
+            raise WorkersLostError(f"{short}; nodes lost: {lost}. Run the same command again to continue.")
         raise ClusterError(
             f"{short}. Lower cluster.num_train_workers, num_embed_workers or cpus_per_worker (of a sweep: resources), "
             "or ask for more or larger nodes."

@@ -67,7 +67,8 @@ def train_with_ray(job: Job, listen: Listen) -> None:
             _raise_user_error(flag)
             raise WorkersLostError(
                 f"{job.run_folder}: workers failed more than {cluster.max_failures} times; the last: "
-                f"{find_last_line(error)}. The last checkpoint is kept: mend the cause and run the same command."
+                f"{find_last_line(error)}. The last checkpoint is kept: remove the cause and run the same command "
+                "again."
             ) from error
         finally:
             shutil.rmtree(storage, ignore_errors=True)
@@ -109,7 +110,7 @@ def _wait(fitted: Future[None], job: Job, is_overdue: Callable[[], bool]) -> Non
         if short_since is not None and now - short_since > LOST_SECONDS:
             raise WorkersLostError(
                 f"{job.run_folder}: nodes were lost and the rest has room for {room} workers of "
-                f"{cluster.min_train_workers}. The last checkpoint is kept: the same command goes on from there."
+                f"{cluster.min_train_workers}. The last checkpoint is kept: run the same command again to continue."
             )
     fitted.result()
 

@@ -101,8 +101,8 @@ def run_trials(
                 if remaining > 0 and not is_stopped() and (shortage.lasts() or remaining == before):
                     what = "what is left holds no trial" if shortage.lasts() else "every trial was lost with them"
                     raise WorkersLostError(
-                        f"{folder}: nodes were lost and {what}. Finished trials are kept: the same command goes on "
-                        "from there."
+                        f"{folder}: nodes were lost and {what}. Finished trials are kept: run the same command again "
+                        "to continue."
                     )
                 sampling.settle_interrupted(study)
     finally:

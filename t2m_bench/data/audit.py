@@ -100,7 +100,7 @@ def check_audit(audit: Audit, allow_leakage: bool, test_fold: int) -> None:
         raise LeakageError(
             f"the splits of fold {test_fold} leak: {'; '.join(audit.leaks)} (for instance "
             f"{', '.join(audit.examples[:LISTED_LEAKS])}). "
-            "Mend the data set or the folds, or set allow_leakage=true, which every table will then show."
+            "Correct the data set or the folds, or set allow_leakage=true, which every table will then show."
         )
 
 

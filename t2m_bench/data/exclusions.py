@@ -96,4 +96,4 @@ def check_exclusions(exclusions: Sequence[Exclusion], path: Path) -> None:
     found = [exclusion for exclusion in exclusions if exclusion.reason != Reason.ASKED]
     if found:
         what = describe_exclusions(found, path)
-        raise DatasetError(f"{what}. Mend them, or prepare without strict to go on without them.")
+        raise DatasetError(f"{what}. Correct them, or run prepare without strict to leave them out.")

@@ -237,7 +237,7 @@ def check_images(findings: Sequence[ImageFinding], path: Path) -> None:
     counts = Counter(name for finding in findings for name in finding.list_counts() if name in FLAGS)
     if counts:
         what = "; ".join(f"{counts[name]} {COUNTS[name]}" for name in FLAGS if counts[name])
-        raise DatasetError(f"{what}; {path} names them. Mend them, or prepare without strict to go on with them.")
+        raise DatasetError(f"{what}; {path} names them. Correct them, or run prepare without strict to keep them.")
 
 
 def describe_images(summary: Mapping[str, Any]) -> list[str]:

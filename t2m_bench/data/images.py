@@ -232,7 +232,7 @@ def _find_reason(path: Path, error: Exception) -> str:
 def _check_frames(path: Path, image: Image.Image) -> None:
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1:
-        raise DatasetError(f"{path}: holds {num_frames} images, and one is read. Keep the one that is meant.")
+        raise DatasetError(f"{path}: holds {num_frames} images, but only single images are read. Keep one.")
 
 
 def _check_form(path: Path, image: Image.Image, stored: str, orientation: Any) -> None:

@@ -43,7 +43,7 @@ class _Field(BaseModel):
     @model_validator(mode="after")
     def _check_names(self) -> "_Field":
         if UNKNOWN not in self.classes:
-            raise ValueError('classes needs "unknown" beside the others')
+            raise ValueError('classes must include "unknown"')
         known = self.classes.keys() - {UNKNOWN}
         if self.wrong.keys() != known:
             raise ValueError(f"wrong must name each class once; differs in {sorted(self.wrong.keys() ^ known)}")
@@ -68,7 +68,7 @@ class _File(BaseModel):
         ]
         repeated = [sentence for sentence, count in Counter(sentences).items() if count > 1]
         if repeated:
-            raise ValueError(f"the sentence {repeated[0]!r} stands more than once")
+            raise ValueError(f"the sentence {repeated[0]!r} occurs more than once")
         return self
 
 
@@ -149,7 +149,9 @@ def load_prompts(name_or_path: str | None, family: str) -> PromptBook:
         content = _File.model_validate(raw)
     except (OSError, UnicodeDecodeError):
         known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise RecipeError(f"prompts.file = {name_or_path}: no shipped file ({known}), no readable path.") from None
+        raise RecipeError(
+            f"prompts.file = {name_or_path}: neither a shipped prompt file ({known}) nor a readable path. Correct it."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"

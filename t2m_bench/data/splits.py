@@ -76,7 +76,9 @@ def make_image_splits(cases: Sequence[Case], *, draw: int, val_fraction: float, 
 def _check_parts(parts: Mapping[str, Sequence[str]], num_cases: int) -> None:
     empty = [name for name, case_ids in parts.items() if not case_ids]
     if empty:
-        raise DatasetError(f"too few patients to split: the {empty[0]} part is empty ({num_cases} cases in all).")
+        raise DatasetError(
+            f"too few patients to split: the {empty[0]} part is empty ({num_cases} cases in all). Add patients."
+        )
 
 
 def make_splits(

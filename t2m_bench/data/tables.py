@@ -64,9 +64,9 @@ def read_table(path: Path, columns: Sequence[Column], way_out: str = "") -> pd.D
         if not names:
             wanted = " or ".join(_list_names(column))
             hint = f" {way_out}" if way_out else ""
-            raise DatasetError(f"{path}: column {wanted} is absent; found {_show(header) or 'nothing'}.{hint}")
+            raise DatasetError(f"{path}: column {wanted} is missing; found {_show(header) or 'nothing'}.{hint}")
         if names.count(names[0]) > 1:
-            raise DatasetError(f"{path}: column {names[0]} stands {names.count(names[0])} times. Keep one.")
+            raise DatasetError(f"{path}: column {names[0]} occurs {names.count(names[0])} times. Keep one.")
     rows, lines = [], []
     for line, fields in records:
         if len(fields) != len(header):
@@ -186,7 +186,7 @@ def _list_records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, 
             line = reader.line_num + 1
     except csv.Error as error:
         raise DatasetError(
-            f"{path}, row {line}: cannot be read as CSV ({error}). Mend its quotes, or save the table again."
+            f"{path}, row {line}: cannot be read as CSV ({error}). Correct its quotes, or save the table again."
         ) from None
 
 
@@ -206,8 +206,8 @@ def check_unique(path: Path, table: pd.DataFrame, column: str, is_named: bool = 
         if not cell:
             raise DatasetError(f"{path}, row {line}: {column} is empty. Fill it in or remove the row.")
         if not cell.isprintable():
-            raise DatasetError(f"{path}, row {line}: {column} has characters that cannot be shown. Type it anew.")
+            raise DatasetError(f"{path}, row {line}: {column} has characters that cannot be shown. Type it again.")
         if cell in seen:
             what = f"{column} {cell}" if is_named else column
-            raise DatasetError(f"{path}, row {line}: {what} stands in {counts[cell]} rows. Keep one.")
+            raise DatasetError(f"{path}, row {line}: {what} occurs in {counts[cell]} rows. Keep one.")
         seen.add(cell)

@@ -66,5 +66,5 @@ def load_bank(path: Path, wanted: BankSignature) -> PromptBank:
     for field in fields(BankSignature):
         was, needed = getattr(found, field.name), getattr(wanted, field.name)
         if was != needed:
-            raise ShardError(f"{path}: made with {field.name} = {was}, but {needed} is asked. Embed again.")
+            raise ShardError(f"{path}: made with {field.name} = {was}, but the recipe needs {needed}. Embed again.")
     return bank

@@ -82,7 +82,7 @@ def load_predicted(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(path)
     except FileNotFoundError:
-        raise RunFolderError(f"{path}: absent: its masks were not kept. {again}") from None
+        raise RunFolderError(f"{path}: does not exist: the masks of this run were not kept. {again}") from None
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: not a Parquet file ({find_first_line(error)}). {again}") from None
     lacking = [name for name in COLUMNS if name not in table.columns]

@@ -170,8 +170,8 @@ def _fetch_clinical_table(folder: Path, terminal: Terminal) -> None:
     except (DatasetError, FetchError) as error:
         _remove(folder, NSCLC_TABLE.name)
         raise FetchError(
-            f"{folder}: the images are there, but the clinical table cannot be had: {error} "
-            f"Get TCIA's CSV file ({NSCLC_TABLE.url}) another way and put it into {folder} by hand."
+            f"{folder}: the images are there, but the clinical table cannot be downloaded: {error} Get TCIA's CSV "
+            f"file ({NSCLC_TABLE.url}) another way and put it into {folder} by hand."
         ) from None
 
 
@@ -198,8 +198,8 @@ def check_series(folder: Path, wanted: pd.DataFrame) -> None:
     if lacking:
         missing = sum(int(expected[uid]) - there[uid] for uid in lacking)
         raise FetchError(
-            f"{folder}: {missing:,} files of {len(lacking)} of {len(expected)} series did not come "
-            f"(series {lacking[0]}, for instance). Run the same command again; it fetches what is missing."
+            f"{folder}: {missing:,} files of {len(lacking)} of {len(expected)} series were not downloaded (series "
+            f"{lacking[0]}, for instance). Run the same command again; it fetches what is missing."
         )
 
 
@@ -223,7 +223,7 @@ def find_fetcher(what: str) -> Callable[[Path, Terminal], Fetched]:
         return FETCHERS[what]
     entry = DATA_SETS.get(what.replace("-", "_"))
     if entry is None or not entry.fetch:
-        raise FetchError(f"fetch {what}: nothing of that name can be fetched; choose among {', '.join(FETCHERS)}.")
+        raise FetchError(f"fetch {what}: cannot be fetched; choose among {', '.join(FETCHERS)}.")
     fetch: Callable[[Path, Terminal], Fetched] = load_object(entry.fetch)
     return fetch
 

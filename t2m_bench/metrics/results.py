@@ -32,19 +32,19 @@ HEAD = {
 
 MEANINGS = {
     "case": "pseudonym of the case",
-    "patient": "pseudonym of the patient; all of a patient's cases bear it",
+    "patient": "pseudonym of the patient, the same for all of the patient's cases",
     "dataset": "`dataset.kind` of the recipe",
-    "text_class": 'the case\'s own value of the text field; several are joined by " + "; of free text the class',
-    "given_class": "the value of the text that was given, in the same form; empty where none was given",
-    "arm": "what was trained, or one of the rows without training: floors and `baseline`",
-    "seed": "seed of the training; -1 where nothing was trained",
+    "text_class": 'the case\'s own value of the text field; several are joined by " + "; for free text, the class',
+    "given_class": "class of the text that was given, in the same form; empty if none was given",
+    "arm": "the trained arm; or a floor or `baseline`, which are not trained",
+    "seed": "seed of the training; -1 if nothing was trained",
     "fold": "test fold that the case belongs to",
-    "condition": "which text was given; `none` where no text is read, or an entry of the table of conditions, such as "
-    "`right`, or `wrong:FIELD` and `swap:FIELD=CLASS` where one field alone is another, and `paraphrase:NUMBER` of "
-    "each held-out wording",
-    "box": "`tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once a case), `loose_P` (each side "
-    "outward), `shift_P` (moved as a whole)",
-    "distance_unit": "unit of distances, `px` or `mm`; millimetres where the spacing of pixels is known",
+    "condition": "which text was given: an entry of the table of conditions, such as `right`; `wrong:FIELD` or "
+    "`swap:FIELD=CLASS` if only one field is changed; `paraphrase:NUMBER` for each held-out wording; `none` if the arm "
+    "reads no text",
+    "box": "`tight`, or changed by P per cent: `jitter_P` (each side moved, drawn once for each case), `loose_P` (each "
+    "side moved outward), `shift_P` (moved as a whole)",
+    "distance_unit": "unit of distances: `mm` if the spacing of pixels is known, else `px`",
 }
 """Name -> meaning of what identifies a row, as the documentation gives it."""
 
@@ -95,7 +95,7 @@ def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows as Parquet by atomic rename.
 
     Raises:
-        ValueError: a column is missing, a key stands twice, or a condition is of no installed package.
+        ValueError: a column is absent, a key stands twice, or a condition is of no installed package.
     """
     table = _check(pd.DataFrame(list(rows)), str(path), may_be_missing=())[list(list_columns())]
     foreign = [name for name in table["condition"].unique() if name != NO_TEXT and find_condition(name) is None]
@@ -105,7 +105,7 @@ def write_results(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def load_results(path: Path) -> pd.DataFrame:
-    """Read a results table; a measure that it has no column of is missing (NaN) in every row.
+    """Read a results table; a measure that it has no column of is absent (NaN) in every row.
 
     Conditions and measures of packages that are not installed here are read as they are, their columns last.
 

@@ -310,7 +310,8 @@ def compute_weights_sha256(preset: str, checkpoint: Path | None) -> str:
     found = _hash_file(path, status.st_size, status.st_mtime_ns)
     if entry.sha256 and found != entry.sha256:
         raise WeightsError(
-            f"{path}: sha256 {found}, not {entry.sha256}: it is not {entry.published}, or damaged; fetch it again"
+            f"{path}: sha256 {found}, not {entry.sha256}: it is another file than {entry.published}, or damaged; "
+            "fetch it again"
         )
     return found
 
@@ -396,6 +397,6 @@ def _check_architecture(model: nn.Module, state: Mapping[str, Tensor], path: Pat
     for key in [*expected, *found]:
         if expected.get(key) != found.get(key):
             raise WeightsError(
-                f"{path} is of another architecture than preset {preset}: {key} is {found.get(key, 'absent')} in the "
+                f"{path} has another architecture than preset {preset}: {key} is {found.get(key, 'absent')} in the "
                 f"file and {expected.get(key, 'absent')} in {preset}; correct image_encoder.preset or .checkpoint"
             )

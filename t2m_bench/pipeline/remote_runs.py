@@ -151,8 +151,8 @@ class Mirror:
                     there = self._send(name, content)
                 except OSError as error:
                     raise StorageError(
-                        f"{self.shown}: cannot be written ({find_first_line(error)}). All is kept in {self.folder}; "
-                        "the same command sends it and goes on."
+                        f"{self.shown}: cannot be written ({find_first_line(error)}). Everything is kept in "
+                        f"{self.folder}; run the same command again to send it and continue."
                     ) from None
                 self._known[name] = {"here": list(stamp), "there": list(there)}
                 self._remember()

@@ -66,7 +66,7 @@ class StopRequest:
         """Return the error that ends the program."""
         name = signal.Signals(self.number or signal.SIGTERM).name
         code = 128 + signal.SIGINT if self.number == signal.SIGINT else STOPPED_EXIT_CODE
-        return StoppedError(f"stopped by {name}; what was finished is saved, the same command goes on from there", code)
+        return StoppedError(f"stopped by {name}; finished work is saved, run the same command again to continue", code)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal in the main thread."""

@@ -261,7 +261,7 @@ def _tune_free(
         run_study(own, free, experiments, folder, terminal, stop)
         winner = find_best(own)
         if winner is None:
-            raise RunFolderError(f"{folder}: no trial of {own.study_name} came to its end; see `t2m-bench report`.")
+            raise RunFolderError(f"{folder}: no trial of {own.study_name} is complete; `t2m-bench report` shows why.")
         tuned[FREE] = apply_params(free.raw, winner.params, own.study_name), own
         studies[FREE] = own.study_name
     trials = {arm: len(list_counted(of)) for arm, (_, of) in tuned.items()}
@@ -295,7 +295,9 @@ def _refit(recipe: Recipe, studies: Mapping[str, str], folder: Path, terminal: T
     write_json(place / SWEEP_NAME, {"folder": f"../sweeps/{folder.name}", "studies": studies})
     if suite.failures:
         told = "; ".join(f"{run}: {reason}" for run, reason in suite.failures.items())
-        raise RunFolderError(f"{place}: {len(suite.failures)} trainings failed; the same command goes on: {told}")
+        raise RunFolderError(
+            f"{place}: {len(suite.failures)} trainings failed; run the same command again to retry them: {told}"
+        )
     return place
 
 

@@ -45,7 +45,7 @@ class ImageEncoderConfig(Section):
         if found != self.frame:
             raise WeightsError(
                 f"{source}: image encoder {self.preset} was {self.frame.model_dump()} when it was exported, and is "
-                f"{found.model_dump()} here. Use the version of then."
+                f"{found.model_dump()} here. Use the version of t2m-bench that exported it."
             )
 
 

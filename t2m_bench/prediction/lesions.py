@@ -64,7 +64,7 @@ def choose_lesions(
         superfluous = [option for option, value in of_one.items() if value]
         if superfluous:
             raise UserError(
-                f"predict: {superfluous[0]} is for one image; with --table the table says it. Leave it out."
+                f"predict: {superfluous[0]} is for one image and cannot be combined with --table. Leave it out."
             )
         return read_lesions(table, fields)
     if image is None or box is None:
@@ -116,11 +116,11 @@ def read_lesions(table: Path, fields: Sequence[str]) -> list[Lesion]:
         DatasetError: the table cannot be read, or lacks a column; names the row of a cell that is wrong.
     """
     if not table.is_file():
-        raise DatasetError(f"{table}: absent. Give a CSV or Parquet file with a row for each lesion (--table).")
+        raise DatasetError(f"{table}: does not exist. Give a CSV or Parquet file with a row for each lesion (--table).")
     rows = load_rows(table, [IMAGE])
     named = set(rows.columns)
     if not named & {BOX, MASK}:
-        raise DatasetError(f"{table}: has neither a column {BOX} nor a column {MASK}. One of them says where to look.")
+        raise DatasetError(f"{table}: has neither a column {BOX} nor a column {MASK}. Add one of them.")
     if fields and not named & {TEXT, *fields}:
         raise DatasetError(
             f"{table}: has no column of text. Give it {' or '.join(fields)} with classes, or {TEXT} with sentences."

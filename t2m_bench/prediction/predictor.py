@@ -275,7 +275,7 @@ def check_box(box_xyxy: Sequence[float], image: NDArray[np.uint8]) -> Box:
     x0, y0, x1, y1 = values
     if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
         raise UserError(
-            f"box {x0:g},{y0:g},{x1:g},{y1:g}: is empty, or reaches out of the image of {width} x {height} px. Give "
+            f"box {x0:g},{y0:g},{x1:g},{y1:g}: is empty, or reaches outside the image of {width} x {height} px. Give "
             "x0,y0,x1,y1 in pixels, origin top left."
         )
     return x0, y0, x1, y1
@@ -298,7 +298,7 @@ def _load_frozen(trained: TrainedAdapter) -> FrozenSam:
     if sam.weights_sha256 != trained.image_weights_sha256:
         raise WeightsError(
             f"image encoder {section.preset}: its weights have sha256 {sam.weights_sha256}, the adapter {trained.name} "
-            f"was trained with {trained.image_weights_sha256}. Give the file of then (--checkpoint)."
+            f"was trained with {trained.image_weights_sha256}. Give the file used in training (--checkpoint)."
         )
     return sam
 

@@ -32,7 +32,7 @@ def load_reference(lesion: Lesion, size: tuple[int, int]) -> NDArray[np.bool_] |
         mask = load_mask_file(place.path).mask
     if mask.shape != size:
         found, wanted = (f"{shape[1]} x {shape[0]} px" for shape in (mask.shape, size))
-        raise DatasetError(f"{place.path}: {found}, but its image is {wanted}. Replace one.")
+        raise DatasetError(f"{place.path}: {found}, but its image is {wanted}. Give both the same size.")
     return mask
 
 
@@ -45,5 +45,7 @@ def find_box(lesion: Lesion, reference: NDArray[np.bool_] | None) -> tuple[float
     if lesion.box_xyxy is not None:
         return lesion.box_xyxy
     if reference is None or not reference.any():
-        raise DatasetError(f"{lesion.mask}: is empty, there is no lesion to box. Give the row a box, or remove it.")
+        raise DatasetError(
+            f"{lesion.mask}: the mask is empty, so there is no lesion to box. Give the row a box, or remove it."
+        )
     return compute_tight_box(reference)

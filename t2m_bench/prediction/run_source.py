@@ -37,7 +37,7 @@ def load_run(folder: Path, text_encoder: str | None = None) -> TrainedAdapter:
     noted = load_json(path, "Give a finished run's folder, or one that `t2m-bench export` wrote.")
     missing = [name for name in NOTED if name not in noted]
     if missing:
-        raise RunFolderError(f"{path}: {missing[0]} is absent. Train the run again with `t2m-bench train`.")
+        raise RunFolderError(f"{path}: {missing[0]} is missing. Train the run again with `t2m-bench train`.")
     suite, recipe = _parse(noted.get("suite", noted["recipe"]), path), _parse(noted["recipe"], path)
     hashes = _load_hashes(folder.resolve().parent / EXPERIMENT_NAME)
     dataset = suite.dataset
@@ -91,7 +91,7 @@ def _load_hashes(path: Path) -> Mapping[str, str]:
     hashes: Any = experiment.get("hashes")
     missing = [name for name in HASHES if not isinstance(hashes, dict) or name not in hashes]
     if missing:
-        raise RunFolderError(f"{path}: hashes.{missing[0]} is absent. Train the run again with `t2m-bench train`.")
+        raise RunFolderError(f"{path}: hashes.{missing[0]} is missing. Train the run again with `t2m-bench train`.")
     return {name: str(hashes[name]) for name in HASHES}
 
 
@@ -101,7 +101,7 @@ def _load_vocabulary(suite: Recipe, hashes: Mapping[str, str], runs: Path, text_
     if book.sha256 != hashes["prompts"]:
         raise RecipeError(
             f"prompts.file = {suite.prompts.file}: its sentences are not those that the run was trained with (sha256 "
-            f"{book.sha256}, then {hashes['prompts']}). Put the file of then back."
+            f"{book.sha256}, then {hashes['prompts']}). Restore the file used in training."
         )
     signature = BankSignature(encoder.name, hashes["text_encoder"], encoder.pooling, book.sha256)
     path = runs / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
@@ -127,5 +127,5 @@ def check_text_weights(name: str, wanted: str) -> None:
     if found != wanted:
         raise RunFolderError(
             f"text encoder {name}: its files have sha256 {found}, the adapter was trained with {wanted}. Name the "
-            "folder of the encoder of then (--text-encoder), or give the class in place of a text (--field)."
+            "folder of the encoder used in training (--text-encoder), or give a class in place of a text (--field)."
         )

@@ -22,7 +22,7 @@ def load_trained(folder: Path, checkpoint: Path | None = None, text_encoder: str
         RecipeError, WeightsError: as `load_run` and `load_export`.
     """
     if not folder.is_dir():
-        raise RunFolderError(f"{folder}: there is no such folder. Give a finished run's folder, or an exported one.")
+        raise RunFolderError(f"{folder}: does not exist. Give a finished run's folder, or an exported one.")
     is_export = (folder / CONFIG_NAME).is_file() and not (folder / RUN_NAME).exists()
     trained = load_export(folder, text_encoder) if is_export else load_run(folder, text_encoder)
     if checkpoint is not None:

@@ -133,7 +133,7 @@ class Registry(Generic[EntryT]):
             entry: EntryT = point.load()
         except Exception as error:  # whatever somebody else's module raises when it is imported
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise RecipeError(f"{source} cannot be imported ({reason}); mend or uninstall it") from error
+            raise RecipeError(f"{source} cannot be imported ({reason}); correct or uninstall it") from error
         if point.name in self.reserved or not NAME.fullmatch(point.name):
             raise RecipeError(f"{source}: no {self.what} can have that name; use others of a-z, 0-9 and _")
         if not isinstance(entry, type(self.own[0])) or entry.name != point.name:

@@ -86,16 +86,16 @@ class CtSection(Section):
     slices_per_patient: Positive = 5
     """Largest number of slices drawn from one patient."""
     min_pixels: Positive = 16
-    """Slices on which fewer are marked are never chosen."""
+    """Slices with fewer marked pixels are never chosen."""
     slice_seed: Seed = 0
-    """Seed of the draw."""
+    """Seed of the draw of slices."""
 
 
 class ColumnsSection(Section):
     """Names the columns of a data set's own table.
 
-    Columns with the names below are used where the table has them; `image`, `mask` and `patient` it must have. A column
-    that the recipe names otherwise must be in the table. `label: null` leaves a column out that means something else.
+    Columns with the names below are used if the table has them; `image`, `mask` and `patient` are required. A column
+    that the recipe names must be in the table. `label: null` ignores a column of that name with another meaning.
     """
 
     image: str = "image"
@@ -105,19 +105,19 @@ class ColumnsSection(Section):
     patient: str = "patient"
     """Identifier of the patient; rows of one patient never stand on two sides of a split."""
     case: str | None = "case"
-    """Name of the case, unique in the table; rows are numbered without it."""
+    """Name of the case, unique in the table; without it, rows are numbered."""
     fold: str | None = "fold"
-    """Test fold, from 1; derived by patient and class without it."""
+    """Test fold, from 1; without it, folds are derived by patient and class."""
     spacing_mm: str | tuple[str, str] | None = "spacing_mm"
     """One column with one number, or with row and column spacing, or two columns [row, column]."""
     box: str | None = "box"
-    """x0, y0, x1, y1 in pixels, half open, origin top left; the tight box of the mask without it."""
+    """x0, y0, x1, y1 in pixels, half open, origin top left; without it, the tight box of the mask."""
     label: str | None = "label"
     """Value of the lesion in the mask file; several values make several cases."""
     exclude: str | None = "exclude"
     """Rows with yes, true or 1 are left out."""
     strata: Annotated[tuple[str, ...], NO_REPEATS] = ()
-    """Columns of groupings, such as the scanner."""
+    """Columns that put cases into groups, such as the scanner."""
     text: dict[str, str] = Field(default_factory=dict)
     """Field of the prompt file -> column, where the names differ."""
 
@@ -130,7 +130,7 @@ class DatasetSection(Section):
     root: AnyPath
     """Folder of the data set."""
     clinical: AnyPath | None = None
-    """The clinical table of `nsclc`; looked for in `root` where it is not named."""
+    """The clinical table of `nsclc`; searched for in `root` if not set."""
     table: AnyPath | None = None
     """The table of your own data (`kind: table`), CSV or Parquet: in `root`, or a path."""
     columns: ColumnsSection = ColumnsSection()
@@ -143,7 +143,7 @@ class DatasetSection(Section):
     ct: CtSection = CtSection()
     """Choice of CT slices and their window."""
     strict: bool = False
-    """Refuse a data set of which anything is left out or flagged by the image audit."""
+    """Refuse a data set if any case is left out, or flagged by the image audit."""
     test_fold: Annotated[int, Field(ge=1, le=10)] = 1
     """Fold whose patients are the test set."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.15
@@ -158,9 +158,9 @@ class DatasetSection(Section):
     It is independent of the training seed, so that all seeds of a suite share their splits.
     """
     split_by: Literal["patient", "image"] = "patient"
-    """`image` draws images, as was published: patients then stand on both sides. test_fold then numbers the draw."""
+    """`image` splits by image, as published: patients are then on both sides, and test_fold numbers the draw."""
     validation: Literal["apart", "test"] = "apart"
-    """`test` chooses the best epoch on the test cases, as was published; those set apart for it are trained on."""
+    """`test` chooses the best epoch on the test cases, as published, and trains on the validation cases."""
     phantom: PhantomSection | None = None
     """Phantoms to write where `root` does not exist."""
 
@@ -172,7 +172,7 @@ class DatasetSection(Section):
             raise ValueError(f"dataset.phantom: there are no phantoms of {self.kind}")
         reads_table = {entry.name: entry.reads_table for entry in DATA_SETS.own}.get(self.kind)
         if reads_table and self.table is None:
-            raise ValueError("dataset.table is required and absent: the table with a row for each image and mask")
+            raise ValueError("dataset.table is required and missing: the table with a row for each image and mask")
         if reads_table is False and self.table is not None:
             kinds = ", ".join(entry.name for entry in DATA_SETS.own if entry.reads_table)
             raise ValueError(f"dataset.table means nothing to dataset.kind = {self.kind}; set dataset.kind to {kinds}")
@@ -193,13 +193,13 @@ class PromptsSection(Section):
     class_column: str | None = None
     """With free text: a column of classes, for splits, positive pairs, the arm `label` and texts of another class."""
     paraphrase_column: str | None = None
-    """With free text: a column with the same in other words, never trained on."""
+    """With free text: a column with the same in other words, never used in training."""
     unknown: Annotated[str, Field(min_length=1)] = "Not recorded."
     """With free text: the sentence for a case without one."""
     long_text: Literal["refuse", "average"] = "refuse"
     """Free text that is longer than the encoder takes: `average` cuts it into pieces and weights them by tokens."""
     strip_numbers: bool = False
-    """Mask digits and units of free text, which may tell the size and the place of a lesion."""
+    """Mask digits and units of free text, which may reveal the size and the place of a lesion."""
 
     @model_validator(mode="before")
     @classmethod
@@ -293,7 +293,7 @@ class PromptSection(Section):
 
 
 class AdapterSection(Section):
-    """The trainable adapter; an arm of the benchmark differs from another here alone."""
+    """The trainable adapter; the arms of the table differ in it."""
 
     kind: str = DEFAULT_ARM
     """An entry of the table of arms."""
@@ -384,9 +384,9 @@ class OptimSection(Section):
     epochs: Positive = 20
     """Largest number of passes over the training cases."""
     global_batch_size: Positive = 16
-    """Cases a step over all workers."""
+    """Cases in a step, over all workers."""
     micro_batch_size: Positive = 16
-    """Cases a pass of one worker; gradients are accumulated."""
+    """Cases in one pass of a worker; a step accumulates the gradients of its passes."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
     """Learning rate after warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
@@ -448,13 +448,13 @@ class BenchSection(Section):
     margin: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.005
     """Dice within which a difference does not matter; fix it before looking at results."""
     folds: Annotated[tuple[Annotated[int, Field(ge=1, le=10)], ...], NO_REPEATS] = ()
-    """Test folds in turn; none means dataset.test_fold alone."""
+    """Test folds, one after the other; if empty, dataset.test_fold alone."""
     conditions: Annotated[tuple[str, ...], NO_REPEATS] = DEFAULT_CONDITIONS
     """Entries of the table of conditions."""
     boxes: Annotated[tuple[str, ...], NO_REPEATS] = (TIGHT, "jitter_20", "loose_20")
-    """Boxes to ask with: tight, jitter_P, loose_P, shift_P (P percent)."""
+    """Boxes that arms are given: tight, jitter_P, loose_P, shift_P (P percent)."""
     keep_masks: bool = False
-    """Whether every predicted mask is kept at the image's own resolution, in predicted_masks.parquet of its run."""
+    """Keep every predicted mask at the image's own resolution, in predicted_masks.parquet of its run."""
 
     @model_validator(mode="after")
     def _knows_its_names(self) -> "BenchSection":
@@ -493,18 +493,18 @@ def list_default_suite() -> dict[str, list[str]]:
 
 
 class ClusterSection(Section):
-    """Settings of where it runs; results do not depend on them beyond rounding."""
+    """Workers and devices; results do not depend on them beyond rounding."""
 
     num_train_workers: Annotated[int, Field(ge=0)] | tuple[Positive, Positive] = 0
-    """Ray Train workers; 0 trains in the calling process, [min, max] takes as many as the cluster has meanwhile."""
+    """Number of Ray Train workers; 0 trains in the calling process, [min, max] adapts to the cluster."""
     deepspeed: Zero | None = None
-    """AdamW's state (zero1), and the summed gradients too (zero2), spread over the workers."""
+    """Spread AdamW's state (`zero1`), or the summed gradients too (`zero2`), over the workers."""
     cpus_per_worker: Annotated[float, Field(gt=0.0)] = 1.0
     """CPUs of each worker."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     compile: bool = False
-    """Adapter and decoder through torch.compile; where that fails training goes on without, saying so."""
+    """Compile adapter and decoder by torch.compile; if it fails, training continues without it and says so."""
     num_embed_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that encode images; 0 encodes in the calling process."""
     num_bench_workers: Annotated[int, Field(ge=0)] = 0

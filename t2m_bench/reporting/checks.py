@@ -42,7 +42,8 @@ def check_table(folder: Path, table: pd.DataFrame) -> None:
         foreign = names[~names.str.fullmatch(rf"{column}-[0-9a-f]+")]
         if len(foreign):
             raise RunFolderError(
-                f"{folder}: {len(foreign)} names of the column {column} are no pseudonyms; a report would show them. "
+                f"{folder}: {len(foreign)} values of the column {column} are not pseudonyms, and a report would show "
+                "them. "
                 "Evaluate the runs again."
             )
     twice = table.duplicated(list(KEY), keep=False)
@@ -51,7 +52,7 @@ def check_table(folder: Path, table: pd.DataFrame) -> None:
         same = table[(table[list(KEY)] == first[list(KEY)]).all(axis=1)]
         raise RunFolderError(
             f"{folder}: {_name_cell(first)}, {first['case']} stands in {' and in '.join(sorted(set(same['run'])))}. "
-            "Remove the run that is not wanted."
+            "Remove the run that you do not want."
         )
     for (_, condition, box), rows in table.groupby(["fold", "condition", "box"]):
         _check_cells(folder, rows, table, condition in ASKED_OF_ALL and box == "tight")
@@ -82,7 +83,7 @@ def _check_cells(folder: Path, rows: pd.DataFrame, table: pd.DataFrame, is_for_a
         if lacking:
             run = cell["run"].iloc[0]
             raise RunFolderError(
-                f"{folder / run}: {_name_cell(cell.iloc[0])} lacks {len(lacking)} of {len(wanted)} cases "
+                f"{folder / run}: {_name_cell(cell.iloc[0])} has no results for {len(lacking)} of {len(wanted)} cases "
                 f"({lacking[0]}). "
                 f"Run `t2m-bench evaluate {folder / run}`."
             )
@@ -107,8 +108,8 @@ def check_runs(folder: Path, recipe: Mapping[str, Any], summaries: Mapping[str, 
         differing = _find_difference(summary["recipe"], recipe, own)
         if differing:
             raise RunFolderError(
-                f"{folder / name}: its recipe has {differing[0]}, the experiment's {differing[1]}; two recipes in one "
-                "table are no comparison. Remove the run, or say differently_tuned in the recipe."
+                f"{folder / name}: its recipe has {differing[0]}, the experiment's {differing[1]}; runs of one table "
+                "must share a recipe. Remove the run, or say differently_tuned in the recipe."
             )
     first_of: dict[str, str] = {}
     for name, summary in summaries.items():
@@ -140,8 +141,8 @@ def _check_same_arm(
     differing = _find_difference(other[1], one[1], ARM_SETTINGS)
     if differing:
         raise RunFolderError(
-            f"{folder / other[0]}: {differing[0]}, and {one[0]} of the same arm {arm} has {differing[1]}; two recipes "
-            "are no two runs of one arm. Remove the run that is not wanted, or give it an arm of its own."
+            f"{folder / other[0]}: {differing[0]}, and {one[0]} of the same arm {arm} has {differing[1]}; runs of one "
+            "arm must share a recipe. Remove the run that you do not want, or give it an arm of its own."
         )
 
 

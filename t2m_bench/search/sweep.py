@@ -30,8 +30,8 @@ Direction = Literal["maximize", "minimize"]
 Objectives = Annotated[dict[str, Direction], Field(min_length=1)]
 
 METRICS = ("val_dice", "val_reliance", "trainable_parameters")
-"""Objectives of a trial, all on validation cases: mean Dice with the right text; what wrong text costs of it;
-the adapter's size."""
+"""Objectives of a trial, all on validation cases: mean Dice with the right text, cost of wrong text, and the
+adapter's size."""
 
 MOST_POINTS = 100_000
 """Most points of a grid: Optuna lists them all."""
@@ -40,7 +40,7 @@ SEARCHABLE = ("adapter", "loss", "optim", "prompts.text_dropout")
 """Parts of a recipe that leave data, splits and embeddings as they are."""
 
 REFIT_PREFIXES = ("optim.", "bench.", "cluster.")
-"""Parts of a recipe that a refit may have otherwise than its trials: the same data, arms and losses are compared."""
+"""Parts of a recipe that a refit may change; data, arms and losses stay those of its trials."""
 
 SET_BY_REFIT = ("bench.arms", "bench.named", "bench.seeds", "bench.folds")
 
@@ -60,13 +60,13 @@ class SchedulerSection(Section):
     """Optuna's pruner, which stops a trial early by its objective beside the other trials' at the same epoch."""
 
     kind: Literal["asha", "median", "none"] = "asha"
-    """`asha`: successive halving. `median`: a trial that never reached the median of the complete ones ends."""
+    """`asha`: successive halving. `median`: a trial ends if its best value is below the median of the complete ones."""
     grace_epochs: Positive = 1
     """No trial is stopped before this epoch."""
     reduction: Annotated[float, Field(ge=2.0, multiple_of=1.0)] = 3.0
-    """Of `asha`: one trial in so many goes on at epochs `grace_epochs` x 1, `reduction`, `reduction`^2, ...
+    """For `asha`: one in this many trials continues at epochs `grace_epochs` x 1, `reduction`, `reduction`^2, ...
 
-    A whole number; a float, as earlier versions had it, so that hashes of sweeps stay."""
+    It must be a whole number; its type is float only because a change would alter the hashes of sweeps."""
 
 
 class ResourcesSection(Section):
@@ -75,7 +75,7 @@ class ResourcesSection(Section):
     cpus: Annotated[float, Field(gt=0.0)] = 1.0
     """CPUs of a trial."""
     gpus: Annotated[float, Field(ge=0.0)] = 0.0
-    """GPUs of a trial; a share such as 0.5 lets two use one."""
+    """GPUs of a trial; with 0.5, two trials share one."""
 
 
 class RefitSection(Section):
@@ -93,11 +93,11 @@ class Sweep(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
     """Names the study's folder."""
     recipe: AnyPath
-    """Relative to the sweep file."""
+    """Path of the recipe, relative to the sweep file."""
     overrides: tuple[str, ...] = ()
     """Overrides of the recipe for all trials."""
     space: Annotated[dict[str, Axis], Field(min_length=1)]
-    """Dotted fields and what they may be."""
+    """Dotted fields and their possible values."""
     objectives: Objectives = Field(default_factory=lambda: dict[str, Direction](val_dice="maximize"))
     """What a trial is judged by, and whether more or less is better."""
     sampler: SamplerSection = SamplerSection()
@@ -109,9 +109,9 @@ class Sweep(Section):
     seeds: Seeds = (0,)
     """Training seeds of each trial."""
     split_seeds: Seeds = (0,)
-    """Draws of the validation patients; a trial trains once a seed and draw, always outside the test fold."""
+    """Draws of the validation patients; a trial trains once for each seed and draw, never on the test fold."""
     concurrency: Positive | None = None
-    """Trials at once; as many as fit where it is not given."""
+    """Trials at once; as many as fit if not set."""
     resources: ResourcesSection = ResourcesSection()
     """What one trial reserves."""
     storage: str = "journal"

@@ -70,7 +70,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names}, note
     except FileNotFoundError:
-        raise RunFolderError(f"{path}: absent. Run `t2m-bench train` with this recipe first.") from None
+        raise RunFolderError(f"{path}: does not exist. Run `t2m-bench train` with this recipe first.") from None
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise RunFolderError(
             f"{path}: not a checkpoint of t2m-bench ({error}). Remove the file and train again."

@@ -99,7 +99,7 @@ def _read_table(root: Path) -> pd.DataFrame:
 def _read_folds(root: Path, table: pd.DataFrame) -> dict[str, int]:
     path = root / FOLDS
     if not path.is_file():
-        raise DatasetError(f"{path}: absent; the official test folds are read from it.")
+        raise DatasetError(f"{path}: absent; the official test folds are read from it. Unpack the data set again.")
     folds = {}
     for line, case_id, fold in _read_csv(path, ("ID", "kFold"))[["ID", "kFold"]].itertuples():
         number = read_whole(str(fold))
@@ -147,9 +147,13 @@ def _read_case(root: Path, row: dict[str, str], folds: dict[str, int]) -> Case:
     image, stored = load_grey(root / image_path), load_mask_file(root / mask_path)
     mask = stored.mask
     if image.shape != mask.shape:
-        raise DatasetError(f"{root / mask_path}: {_size(mask)} px, but its image is {_size(image)} px. Replace one.")
+        raise DatasetError(
+            f"{root / mask_path}: {_size(mask)} px, but its image is {_size(image)} px. Give both the same size."
+        )
     if not mask.any():
-        raise DatasetError(f"{root / mask_path}: empty, there is no lesion to box. Remove the case and its row.")
+        raise DatasetError(
+            f"{root / mask_path}: the mask is empty, so there is no lesion to box. Remove the case and its row."
+        )
     box = compute_tight_box(mask)
     height, width = image.shape
     return Case(

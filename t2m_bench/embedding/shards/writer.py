@@ -86,8 +86,8 @@ def write_shard(folder: Path, plan: ShardPlan, signature: Signature, cases: Iter
         if not _is_full(error):
             raise
         raise ShardError(
-            f"{folder}: the disk is full while writing {plan.file}. Finished files stay; "
-            "free some space and run the same command again, it continues."
+            f"{folder}: the disk is full while writing {plan.file}. Finished files are kept: free some space and run "
+            "the same command again to continue."
         ) from None
     return entry
 

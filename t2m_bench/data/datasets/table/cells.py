@@ -52,7 +52,7 @@ def _read_parquet(path: Path, columns: list[Column], way_out: str) -> pd.DataFra
     absent = [column for column in columns if isinstance(column, str) and column not in cells]
     if absent:
         hint = f" {way_out}" if way_out else ""
-        raise DatasetError(f"{path}: column {absent[0]} is absent; found {', '.join(cells) or 'nothing'}.{hint}")
+        raise DatasetError(f"{path}: column {absent[0]} is missing; found {', '.join(cells) or 'nothing'}.{hint}")
     texts = {name: [_to_text(value) for value in values] for name, values in cells.items()}
     return pd.DataFrame(texts, index=range(1, found.num_rows + 1), dtype=str)
 

@@ -45,9 +45,11 @@ def load_dicom(path: Path) -> Stored:
     except Exception as error:  # whatever a damaged file does to the parser
         raise DatasetError(f"{path}: cannot be read as DICOM ({find_first_line(error)}).") from None
     if frames != 1:
-        raise DatasetError(f"{path}: has {frames} frames, and one is read. Write the frame as a file of its own.")
+        raise DatasetError(
+            f"{path}: has {frames} frames, but only single-frame files are read. Write the frame as a file of its own."
+        )
     if str(found.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise DatasetError(f"{path}: says that annotation is burned into its pixels. Remove it, or the row.")
+        raise DatasetError(f"{path}: its header says that annotation is burned into the pixels. Remove it, or the row.")
     values = _decode(path, found)
     is_ct = str(found.get("Modality", "")).upper() == CT
     bits = int(found.get("BitsStored", values.dtype.itemsize * 8))
@@ -88,7 +90,8 @@ def _to_hounsfield(path: Path, found: Any, values: NDArray[Any]) -> NDArray[np.f
     slope, intercept = (read_number(found.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
     if not slope or intercept is None:
         raise DatasetError(
-            f"{path}: is CT without a usable rescale slope and intercept, so has no Hounsfield units."
+            f"{path}: is CT without a usable rescale slope and intercept, so it has no Hounsfield units. Remove the "
+            "row."
         ) from None
     return (values.astype(np.float32) * slope + intercept).astype(np.float32)
 

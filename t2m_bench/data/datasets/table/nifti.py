@@ -47,7 +47,8 @@ def load_volume(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], str]:
         values = values[:, :, None]
     if values.ndim != 3 or values.dtype.kind not in "biuf":
         raise DatasetError(
-            f"{path}: has the shape {values.shape} and values of {values.dtype}; three axes of real numbers are read."
+            f"{path}: has the shape {values.shape} and values of {values.dtype}; three axes of real numbers are "
+            "needed. Convert the file."
         )
     return values, affine, unit
 
@@ -62,11 +63,13 @@ def take_slice(place: Place, volume: tuple[NDArray[Any], NDArray[np.float64], st
     depth = values.shape[2]
     if place.slice_index is None and depth > 1:
         raise DatasetError(
-            f"{place.path}: has {depth} slices, and one is read. Name it: {place.path.name}#z=0 to {depth - 1}."
+            f"{place.path}: has {depth} slices, but a case is one slice. Name it: {place.path.name}#z=0 to {depth - 1}."
         )
     index = place.slice_index or 0
     if index >= depth:
-        raise DatasetError(f"{place.path}: has {depth} slices, counted from 0, and z = {index} is asked.")
+        raise DatasetError(
+            f"{place.path}: has {depth} slices, counted from 0, so z = {index} does not exist. Correct the number."
+        )
     scale = UNIT_MM.get(unit, 1.0)  # a file that names no unit is taken to be in mm, as most are
     column_mm, row_mm = (float(np.linalg.norm(affine[:3, axis])) * scale for axis in (0, 1))
     pixels = np.ascontiguousarray(values[:, :, index].T)

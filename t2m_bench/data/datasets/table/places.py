@@ -36,5 +36,5 @@ def parse_place(root: Path, cell: str) -> Place:
     if "#" in place.path.name and not place.path.exists():
         raise PlaceError("a slice is named otherwise than FILE.nii.gz#z=41, z counted from 0.")
     if place.slice_index is not None and not place.is_volume:
-        raise PlaceError(f"{place.path} is no NIfTI file, and #z= names a slice of one. Leave #z= out.")
+        raise PlaceError(f"{place.path} is not a NIfTI file, so it cannot have #z=. Leave #z= out.")
     return place

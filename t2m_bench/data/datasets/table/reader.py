@@ -100,7 +100,7 @@ def _make_of_row(out: Path, rule: PixelRule, row: Row, volumes: Volumes) -> list
     height, width = pixels.shape
     box = row.box_xyxy
     if box is not None and (min(box) < 0 or box[2] > width or box[3] > height):
-        raise DatasetError(f"its box {box} reaches out of the image of {width} x {height} px. Correct it.")
+        raise DatasetError(f"its box {box} reaches outside the image of {width} x {height} px. Correct it.")
     return [
         _make_case(out, row, label, stored, pixels, *_load_lesion(row, label, stored, volumes))
         for label in row.labels or (None,)
@@ -129,9 +129,11 @@ def _load_lesion(
             found = ", ".join(f"{value:g}" for value in np.unique(stored.values)[:MOST_NAMED])
             raise DatasetError(f"{path}: has no label {label}; its values are {found}. Correct the label.")
     if mask.shape != size:
-        raise DatasetError(f"{path}: {_show(mask.shape)} px, but its image is {_show(size)} px. Replace one.")
+        raise DatasetError(
+            f"{path}: {_show(mask.shape)} px, but its image is {_show(size)} px. Give both the same size."
+        )
     if not mask.any():
-        raise DatasetError(f"{path}: is empty, there is no lesion to box. Remove the row, or exclude it.")
+        raise DatasetError(f"{path}: the mask is empty, so there is no lesion to box. Remove the row, or exclude it.")
     return mask, flags
 
 

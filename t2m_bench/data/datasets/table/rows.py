@@ -72,7 +72,7 @@ def find_table(dataset: DatasetSection) -> Path:
     found = [path for path in (dataset.root / table, table) if path.is_file()]
     if not found:
         raise DatasetError(
-            f"{dataset.root / table}: absent. Set dataset.table to a CSV or Parquet file in dataset.root."
+            f"{dataset.root / table}: does not exist. Set dataset.table to a CSV or Parquet file in dataset.root."
         )
     return found[0]
 
@@ -270,7 +270,10 @@ def _check_rows(path: Path, columns: ColumnsSection, rows: Sequence[Row]) -> Non
                 )
             first[key] = row.number
         if has_folds and row.fold is None:
-            raise DatasetError(f"{path}, row {row.number}, column {columns.fold}: is empty, and other rows have folds.")
+            raise DatasetError(
+                f"{path}, row {row.number}, column {columns.fold}: is empty, but other rows have folds. Give every "
+                "row a fold, or none."
+            )
         fold, number = fold_of.setdefault(row.patient_id, (row.fold, row.number))
         if fold != row.fold:
             raise DatasetError(
