@@ -46,6 +46,17 @@ def test_text_that_decides_helps_and_wrong_text_costs(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
+def test_text_beside_the_box_helps_too_where_it_decides_with_two_ray_workers(tmp_path: Path) -> None:
+    suite = ["bench.arms=[text_prompt_free,text_prompt]", "bench.conditions=[right,wrong]"]
+    summary, _ = run_demo(tmp_path, "dataset.phantom.cases=360", *suite)
+    assert {run["world_size"] for run in summary["runs"]} == {2}
+    arms = summary["arms"]
+    assert arms["text_prompt"]["dice"] - arms["text_prompt_free"]["dice"] >= 0.005
+    assert arms["text_prompt"]["cost_of_wrong"] >= 0.015
+    assert arms["text_prompt_free"]["dice"] == pytest.approx(arms["baseline"]["dice"], abs=0.01)
+
+
+@pytest.mark.cluster
 def test_text_that_decides_nothing_neither_helps_nor_costs(tmp_path: Path) -> None:
     here = ["cluster.num_train_workers=0", "cluster.num_embed_workers=0", "bench.arms=[text_free,hierarchical]"]
     summary, _ = run_demo(tmp_path, "dataset.phantom.cases=360", "dataset.phantom.text_effect=0", *here)
