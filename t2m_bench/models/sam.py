@@ -1,6 +1,6 @@
 """The frozen SAM parts: image encoder, prompt encoder, mask decoder, their weights, and an image's way into them.
 
-Which encoders there are, and their geometry, says the table `t2m_bench/recipe/encoders.py`.
+The table `t2m_bench/recipe/encoders.py` lists the encoders and their geometry.
 
 Legend of shapes: B cases, S side of the encoder's square input in pixels, g side of the token grid, D = 256 channels.
 """
@@ -28,7 +28,7 @@ from t2m_bench.recipe.encoders import IMAGE_ENCODERS, ImageEncoder, InputRange
 from t2m_bench.recipe.registry import load_object
 
 EMBEDDING_WIDTH = 256
-"""D of every preset: adapters count the same parameters whichever encoder stands behind them."""
+"""D of every preset, so that an adapter has the same number of parameters with any encoder."""
 
 DECODER_PARTS = ("prompt_encoder", "mask_decoder")
 
@@ -126,7 +126,7 @@ class FileStamp:
 def load_decoder(
     preset: str, checkpoint: Path | None = None, known: tuple[FileStamp, str] | None = None
 ) -> FrozenDecoder:
-    """Load what training and evaluation need of a SAM; the weights of its image encoder stay on disk.
+    """Load the parts of a SAM that training and evaluation need; the weights of its image encoder stay on disk.
 
     Args:
         preset, checkpoint: as of `load_sam`.
@@ -165,7 +165,7 @@ def _has_computed_buffers(module: nn.Module) -> bool:
 
 
 def _build_empty(preset: str) -> nn.ModuleDict:
-    """Build a preset's modules without memory for what the checkpoint holds: random numbers would take time."""
+    """Build a preset's modules without memory for the checkpoint's tensors, since drawing random ones takes time."""
     with torch.device("meta"):
         model = build_sam(preset)
     return build_sam(preset) if _has_computed_buffers(model) else model
@@ -349,7 +349,7 @@ def load_mini_record() -> dict[str, Any]:
 
 
 def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
-    """See, without building the model, that a preset's file is the one it takes, whole and of its architecture.
+    """Check, without building the model, that a preset's file is complete and has the right hash and architecture.
 
     Raises:
         WeightsError: as `load_sam`.
@@ -362,7 +362,7 @@ def check_checkpoint(preset: str, checkpoint: Path | None) -> None:
 
 
 def _read_renamed(entry: ImageEncoder, path: Path, location: str = "cpu", mapped: bool = False) -> dict[str, Tensor]:
-    """Read a checkpoint under the names that the entry's modules have; a mapped one is read where it is used."""
+    """Read a checkpoint under the names of the entry's modules; a memory-mapped one is read when it is used."""
     state = _read_state_dict(path, location, mapped)
     return load_object(entry.rename)(state) if entry.rename else state
 

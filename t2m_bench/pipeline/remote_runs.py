@@ -1,7 +1,7 @@
-"""Runs kept at a URL (s3://, gs://): they are made in a folder here, which is mirrored there while work goes on.
+"""Keeps runs at a URL (s3://, gs://): work happens in a local folder, which is mirrored to the URL meanwhile.
 
-HDF5 and the workers of a cluster need paths, so embeddings and the manifest stay in that folder; the runs, and the key
-of their pseudonyms, lie at the URL, from which any other machine goes on.
+HDF5 and the workers of a cluster need paths, so embeddings and the manifest stay in that folder. The runs and the key
+of their pseudonyms are copied to the URL, so that any other machine can continue from there.
 """
 
 import json
@@ -42,7 +42,7 @@ def is_url(where: str) -> bool:
 
 
 def locate(what: str, runs: str | None, levels: int) -> tuple[str, Path]:
-    """Return where all that is made lies, and the path below it of a run (2 levels) or an experiment (1).
+    """Return the folder or URL of all output, and the path below it of a run (2 levels) or an experiment (1).
 
     Args:
         what: its folder, or its URL: s3://b/x/exp/run?q -> s3://b/x?q and exp/run.
@@ -72,7 +72,7 @@ def open_runs(
     terminal: Terminal,
     undisturbed: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Iterator[Path]:
-    """Yield the folder to work in; what lies at a URL is brought first and kept up to date until the end.
+    """Yield the folder to work in; the content of a URL is fetched first and kept up to date until the end.
 
     Args:
         where: a folder, which is yielded, or a URL.
@@ -158,7 +158,7 @@ class Mirror:
                 self._remember()
 
     def try_push(self) -> bool:
-        """Send what is new, or say why not."""
+        """Send new files, or report why they cannot be sent."""
         try:
             self.push()
         except StorageError as error:

@@ -140,7 +140,7 @@ def open_experiment(
     arms: Iterable[str] | None = None,
     folds: Iterable[int] = (),
 ) -> Experiment:
-    """Prepare and embed what is lacking, and note the experiment's provenance in its folder.
+    """Prepare and embed what is missing, and write the experiment's provenance into its folder.
 
     Args:
         to_train: look at the cluster first, if the recipe works on one.
@@ -160,7 +160,7 @@ def gather(
     arms: Iterable[str] | None = None,
     folds: Iterable[int] = (),
 ) -> tuple[Experiment, dict[str, str]]:
-    """Prepare and embed what is lacking; return the experiment, not yet noted, with the hashes of its data.
+    """Prepare and embed what is missing; return the experiment with the hashes of its data, before it is written.
 
     Args:
         arms, folds: as of `open_experiment`.
@@ -202,7 +202,7 @@ def note_experiment(experiment: Experiment, hashes: dict[str, str]) -> None:
 
 
 def _note_strata(experiment: Experiment) -> None:
-    """Write which group each case is in: no run depends on it, so that a grouping may be added to finished runs."""
+    """Write each case's groups; no run depends on them, so a column of groups may be added to finished runs."""
     path = experiment.folder / STRATA_NAME
     named = {name for case in experiment.prepared.cases for name in case.strata}
     strata = {
@@ -276,7 +276,7 @@ def _describe(experiment: Experiment, hashes: dict[str, str]) -> dict[str, Any]:
 
 
 def train(experiment: Experiment, arm: str, seed: int, terminal: Terminal, stop: StopRequest) -> dict[str, Any]:
-    """Train and evaluate one arm, continuing what was stopped and reusing what is finished; return its run.json.
+    """Train and evaluate one arm, or continue a stopped run, or reuse a finished one; return its run.json.
 
     Raises:
         RunFolderError: another process writes this run, or its files are of another recipe.
@@ -297,7 +297,7 @@ def train(experiment: Experiment, arm: str, seed: int, terminal: Terminal, stop:
 
 @contextmanager
 def follow_epochs(job: Job, advance: Advance) -> Iterator[None]:
-    """Tell how many epochs are done, from the history that the first rank writes, wherever it runs."""
+    """Report the number of finished epochs, read from the history that the first rank writes on any node."""
     told = 0
 
     def tell() -> None:

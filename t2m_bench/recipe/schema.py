@@ -335,7 +335,7 @@ class AdapterSection(Section):
         return filled
 
     def list_said(self) -> dict[str, Any]:
-        """Return the preset and what is said otherwise than it stands for, so that another may take its place."""
+        """Return the preset and the values that differ from it, so that another preset may replace it."""
         implied = AdapterSection(preset=self.preset, norm=self.norm).model_dump()
         norm = {} if self.norm == AdapterSection(preset=self.preset).norm else {"norm": self.norm}
         return {"preset": self.preset} | norm | _subtract(self.model_dump(), implied)
@@ -529,7 +529,7 @@ class ClusterSection(Section):
     @field_validator("num_train_workers", mode="before")
     @classmethod
     def _is_number_or_range(cls, raw: Any) -> Any:
-        """Say in one sentence what may be written; pydantic would say it once for each form."""
+        """Give the allowed forms in one sentence; pydantic would write one for each form."""
         low, high = raw if isinstance(raw, list | tuple) and len(raw) == 2 else (raw, raw)
         are_counts = all(isinstance(count, int) and not isinstance(count, bool) for count in (low, high))
         if not are_counts or low < (0 if low is raw else 1) or low > high:
@@ -724,7 +724,7 @@ def parse_recipe(raw: dict[str, Any], source: str) -> Recipe:
 
 
 def parse_noted_recipe(raw: dict[str, Any], source: str) -> Recipe:
-    """Validate a whole recipe as a run noted it: a field that it lacks came later and counts as before.
+    """Validate a whole recipe as a run recorded it; fields that were added later take their frozen defaults.
 
     Raises:
         RecipeError: as `parse_recipe`.
@@ -750,7 +750,7 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _subtract(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    """Return what of values is not the default's, section by section."""
+    """Return the values that differ from the defaults, section by section."""
     return {
         key: _subtract(value, default[key]) if isinstance(value, dict) else value
         for key, value in values.items()

@@ -149,7 +149,7 @@ class Results:
         return self.select(arm, TEXT_CONDITION if self.reads_text(arm) else TEXTLESS_CONDITION, box)
 
     def name_arm(self, arm: str) -> str:
-        """Return what an arm is called in tables; of several text fields the class masks know the first alone."""
+        """Return an arm's name in tables; with several text fields, the class masks use only the first."""
         name = name_arm(arm)
         known = arm == "floor_class_mask" and len(self.fields) > 1
         return name.replace("the class", f"the class ({self.fields[0]})") if known else name
@@ -214,7 +214,7 @@ def find_results(runs: Path) -> list[Path]:
 
 
 def _is_worth_reporting(sweep: Path) -> bool:
-    """Return whether a sweep has trials; one that cannot be read is not skipped in silence."""
+    """Return whether a sweep has trials; an unreadable sweep counts as one, so that it is reported."""
     try:
         return has_trials(sweep)
     except RunFolderError:

@@ -55,7 +55,7 @@ LAST_FIRST_ELEMENT = 0x0020
 """No data set begins with a later element of its first group."""
 
 LEFT_BY_VIEWERS = frozenset({"Thumbs.db", "desktop.ini"})
-"""Files that looking at a folder leaves there; hidden ones are no part of a data set either."""
+"""Files that file browsers write into a folder; hidden files are not part of a data set either."""
 
 SUFFIXES = frozenset({".dcm", ".dicom", ".dic", ".ima"})
 PACKED = frozenset({".gz", ".bz2", ".xz", ".zst", ".part", ".partial", ".tmp"})
@@ -323,7 +323,7 @@ def _begins_as_dicom(head: bytes) -> bool:
 
 
 def _count_pixel_bytes(found: Any, header: Header) -> int:
-    """Return the least that must follow the header: tag, length and pixels; of compressed ones just something."""
+    """Return the fewest bytes after the header: tag, length and pixels; of compressed pixels, at least one byte."""
     syntax = found.file_meta.TransferSyntaxUID
     if syntax.is_deflated:
         return 0  # one stream, read whole with the header
@@ -407,7 +407,7 @@ def read_number(value: Any) -> float | None:
 
 
 def read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """Return so many finite numbers; None where the value holds others, or as many as it should not."""
+    """Return a given number of finite numbers; None if the value holds another number of them, or other values."""
     try:
         numbers = tuple(read_number(number) for number in value)
     except TypeError:
@@ -417,7 +417,7 @@ def read_numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def _read_count(found: Any, keyword: str, absent: int) -> int:
-    """Return a whole number; -1 where there is a value that is none."""
+    """Return a whole number; -1 if the value is not one."""
     value = _get(found, keyword)
     number = absent if value is None else read_number(value)
     return int(number) if number is not None and number == int(number) else -1
