@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from t2m_bench.statistics.crossed import Contrast, FoldTable, NoTest
-from t2m_bench.statistics.outliers import find_outlying_patients, find_outlying_runs
+from t2m_bench.statistics.crossed import Contrast, FoldTable, NoTest, estimate_crossed
+from t2m_bench.statistics.outliers import drop_outlying_patients, find_outlying_patients, find_outlying_runs
 from t2m_bench.statistics.tests import flip_signs
 
 ALPHA = 0.05
@@ -90,9 +90,9 @@ def decide(
     """Return what a difference allows to claim.
 
     gain, loss: the deciding 95 % interval leaves 0 out. no difference that matters: the deciding 90 % interval is
-    within the margin. else undecided. A claim is withheld where outlying patients or runs exceed MOST_OUTLYING (of
-    runs, two at least: a single one is too often chance), and a gain or loss also where a sign-flip test over patients
-    does not find it.
+    within the margin. else undecided. A claim is withheld where outlying runs exceed MOST_OUTLYING (two at least: a
+    single one is too often chance); where outlying patients do, unless they lie on the side of a gain or loss that
+    stands without them; and where a sign-flip test over patients does not find a gain or loss.
 
     Args:
         tables: those that the contrast was estimated from.
@@ -114,10 +114,24 @@ def decide(
     else:
         outcome, reason = Outcome.UNDECIDED, _explain_spread(contrast, margin)
     many_runs = runs > MOST_OUTLYING and runs * sum(table.shape[1] for table in tables) > 1.5
-    few_decide = flipped >= ALPHA or patients > MOST_OUTLYING or many_runs
+    few_decide = flipped >= ALPHA or many_runs or _do_patients_decide(outcome, patients, tables)
     if outcome is not Outcome.UNDECIDED and few_decide:
         outcome, size, reason = Outcome.WITHHELD, None, Reason.FEW_DECIDE
-    return Decision(outcome, margin, size, reason, contrast, flipped, patients, runs)
+    return Decision(outcome, margin, size, reason, contrast, flipped, abs(patients), runs)
+
+
+def _do_patients_decide(outcome: Outcome, excess: float, tables: Sequence[FoldTable]) -> bool:
+    """Return whether outlying patients forbid a claim.
+
+    A tail against a gain or loss makes its interval miss the truth; one on its own side makes the interval too careful,
+    so that only a claim which is gone without those patients is theirs alone.
+    """
+    if not abs(excess) > MOST_OUTLYING:
+        return False
+    if outcome not in (Outcome.GAIN, Outcome.LOSS) or (excess > 0) != (outcome is Outcome.GAIN):
+        return True
+    without = estimate_crossed(drop_outlying_patients(tables, above=excess > 0))
+    return not without.p < ALPHA or (without.mean > 0) != (outcome is Outcome.GAIN)
 
 
 def _explain_spread(contrast: Contrast, margin: float) -> Reason:

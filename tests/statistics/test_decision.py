@@ -5,7 +5,12 @@ import pytest
 
 from t2m_bench.statistics.crossed import Contrast, estimate_crossed
 from t2m_bench.statistics.decision import Decision, Outcome, Reason, Size, decide, withhold
-from t2m_bench.statistics.outliers import find_outlying_patients, find_outlying_runs, find_outlying_share
+from t2m_bench.statistics.outliers import (
+    drop_outlying_patients,
+    find_outlying_excess,
+    find_outlying_patients,
+    find_outlying_runs,
+)
 
 MARGIN = 0.005
 
@@ -86,6 +91,35 @@ def test_a_gain_that_few_patients_pay_for_is_withheld() -> None:
     assert (found.outcome, found.reason) == (Outcome.WITHHELD, Reason.FEW_DECIDE)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_claim_that_stands_without_the_patients_who_gain_most_is_made(sign: int) -> None:
+    """All gain some 0.02 and eight in a hundred gain 0.2: the interval is only wider for them."""
+    values = np.random.default_rng(0).normal(0.02, 0.002, (100, 1))
+    values[:8] = 0.2
+    found = decide_on(sign * values)
+    assert found.outlying_patients == pytest.approx(0.08)
+    assert found.outcome is (Outcome.GAIN if sign > 0 else Outcome.LOSS)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_claim_that_is_gone_without_few_patients_is_withheld(sign: int) -> None:
+    """Eight in a hundred gain 0.03 to 0.05, the others nothing."""
+    values = np.random.default_rng(0).normal(0.0, 0.002, (100, 1))
+    values[:8, 0] = np.linspace(0.03, 0.05, 8)
+    found = decide_on(sign * values)
+    assert found.contrast is not None
+    assert found.contrast.p < 0.01
+    assert (found.outcome, found.reason) == (Outcome.WITHHELD, Reason.FEW_DECIDE)
+
+
+def test_outlying_patients_are_dropped_on_one_side_about_their_own_fold() -> None:
+    tables = [np.array([*np.linspace(-1, 1, 9), 9.0, -9.0])[:, None] + shift for shift in (0.0, 50.0)]
+    above = drop_outlying_patients(tables, above=True)
+    assert [len(table) for table in above] == [10, 10]
+    assert [table.max() for table in above] == [1.0, 51.0]
+    assert [table.min() for table in drop_outlying_patients(tables, above=False)] == [-1.0, 49.0]
+
+
 def test_runs_that_collapse_withhold_the_verdict() -> None:
     rng = np.random.default_rng(0)
     tables = [0.02 + rng.normal(0, 0.004, (30, 1)) + rng.normal(0, 0.001, (30, 5)) for _ in range(2)]
@@ -109,12 +143,12 @@ def test_a_gain_that_sign_flips_do_not_find_is_withheld() -> None:
 
 def test_outlying_values_count_where_one_side_has_more() -> None:
     spread = np.linspace(-1, 1, 96)
-    assert find_outlying_share(np.array([*spread, 9.0, 9.0, -9.0, -9.0])) == 0
-    assert find_outlying_share(np.array([*spread, -9.0, -9.0, -9.0, 9.0])) == pytest.approx(0.02)
-    assert np.isnan(find_outlying_share(np.arange(7.0)))
+    assert find_outlying_excess(np.array([*spread, 9.0, 9.0, -9.0, -9.0])) == 0
+    assert find_outlying_excess(np.array([*spread, -9.0, -9.0, -9.0, 9.0])) == pytest.approx(-0.02)
+    assert np.isnan(find_outlying_excess(np.arange(7.0)))
     zeros = np.zeros(100)
     zeros[:2] = 1.0
-    assert find_outlying_share(zeros) == pytest.approx(0.02)
+    assert find_outlying_excess(zeros) == pytest.approx(0.02)
     shifted = [spread[:48, None] + 5, spread[48:, None]]
     assert find_outlying_patients(shifted) == 0, "each about its own fold"
     assert np.isnan(find_outlying_runs(shifted))
