@@ -53,6 +53,7 @@ def check_setting(recipe: Recipe, runs: Path, arms: Iterable[str]) -> None:
     """
     check_packages(recipe.with_arm(arm, recipe.seed).adapter.kind for arm in arms)
     check_encoder_package(recipe.image_encoder.preset)
+    check_trackers(recipe.cluster.tracking)
     check_entries(recipe)
     check_folders(runs)
     cluster = recipe.cluster
@@ -123,6 +124,20 @@ def check_encoder_package(preset: str) -> None:
     """
     entry = IMAGE_ENCODERS.find(preset)
     _check_package(entry, f"the image encoder {entry.name}", "choose another image_encoder.preset")
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """See that the packages of trackers are installed; each has its tracker's name.
+
+    Raises:
+        RecipeError: one is not; names the command that installs it.
+    """
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise RecipeError(
+                f"cluster.tracking names {name}, which is not installed: pip install '.[{name}]' in the checkout, or "
+                "leave it out."
+            )
 
 
 def _check_package(entry: ArmEntry | ImageEncoder, what: str, otherwise: str) -> None:

@@ -1,6 +1,7 @@
 """Writes a trained adapter as a folder of its own, to be shared: weights, description, sentences, model card."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from t2m_bench import __version__
@@ -16,6 +17,7 @@ from t2m_bench.prediction.export_format import (
     ClassConfig,
     ExportConfig,
     FrameConfig,
+    FreeConfig,
     ImageEncoderConfig,
     PixelsConfig,
     PromptsConfig,
@@ -90,15 +92,24 @@ def name_encoder(name: str) -> str:
 
 
 def _describe_prompts(vocabulary: Vocabulary) -> PromptsConfig:
-    table = vocabulary.table
+    table, free = vocabulary.table, None
+    if vocabulary.free is not None and table.free is not None:
+        free = FreeConfig(
+            class_field=table.free.class_field,
+            class_names=table.free.class_names,
+            strip_numbers=vocabulary.free.strip_numbers,
+            long_text=vocabulary.free.long_text,
+        )
     return PromptsConfig(
         file=vocabulary.file,
         sha256=vocabulary.sha256,
         sentences=vocabulary.sentences,
-        fields={
-            field: {
-                name: ClassConfig(training=rows, held_out=table.held_out[field][name]) for name, rows in classes.items()
-            }
-            for field, classes in table.rows.items()
-        },
+        fields={field: _list_rows(table.held_out.get(field, {}), classes) for field, classes in table.rows.items()},
+        free=free,
     )
+
+
+def _list_rows(
+    held_out: Mapping[str, tuple[int, ...]], training: Mapping[str, tuple[int, ...]]
+) -> dict[str, ClassConfig]:
+    return {name: ClassConfig(training=rows, held_out=held_out.get(name, ())) for name, rows in training.items()}

@@ -73,13 +73,23 @@ class ClassConfig(Section):
     held_out: tuple[int, ...]
 
 
+class FreeConfig(Section):
+    """How free texts were read in training, and the classes that went with them; no text is here."""
+
+    class_field: str
+    class_names: tuple[str, ...]
+    strip_numbers: bool
+    long_text: Literal["refuse", "average"]
+
+
 class PromptsConfig(Section):
-    """The class sentences; `fields` is field -> class -> rows of `sentences`."""
+    """The class sentences; `fields` is field -> class -> rows of `sentences`, `free` is null where there are some."""
 
     file: str
     sha256: str
     sentences: tuple[str, ...]
     fields: dict[str, dict[str, ClassConfig]]
+    free: FreeConfig | None = None
 
 
 class ExportConfig(Section):

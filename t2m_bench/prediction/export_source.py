@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from t2m_bench.embedding.text_table import TextTable
+from t2m_bench.data.free_text import TEXT
+from t2m_bench.embedding.text_table import FreeTexts, TextTable
 from t2m_bench.errors import RunFolderError
 from t2m_bench.files import load_json
 from t2m_bench.prediction.export_format import CONFIG_NAME, PROMPTS_NAME, PROMPTS_TENSOR, ExportConfig, PromptsConfig
-from t2m_bench.prediction.trained import PixelSettings, TrainedAdapter, Vocabulary
+from t2m_bench.prediction.trained import FreeReading, PixelSettings, TrainedAdapter, Vocabulary
 from t2m_bench.recipe.schema import ImageEncoderSection, TextEncoderSection
 from t2m_bench.recipe.typed_yaml import validate
 from t2m_bench.training.checkpoint import ADAPTER_NAME, compute_tensors_sha256, load_tensors
@@ -69,5 +70,10 @@ def _load_vocabulary(path: Path, prompts: PromptsConfig, sha256: str) -> Vocabul
         field: {name: of_class.held_out for name, of_class in classes.items()}
         for field, classes in prompts.fields.items()
     }
-    table = TextTable(embedding, rows, {}, held_out)
-    return Vocabulary(prompts.sentences, table, prompts.file, prompts.sha256)
+    if prompts.free is None:
+        table, reading = TextTable(embedding, rows, {}, held_out), None
+    else:
+        told = prompts.free
+        table = TextTable(embedding, rows, {}, free=FreeTexts(TEXT, told.class_field, told.class_names))
+        reading = FreeReading(told.strip_numbers, told.long_text)
+    return Vocabulary(prompts.sentences, table, prompts.file, prompts.sha256, reading)

@@ -1,19 +1,20 @@
 """Reads a trained adapter from its run's folder, inside the experiment that it belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from t2m_bench.data.datasets.nsclc.data_set import make_slice_rule
-from t2m_bench.data.prompts import load_prompts
+from t2m_bench.data.free_text import TEXT, name_class_field, normalise
+from t2m_bench.data.prompts import UNKNOWN, load_prompts
 from t2m_bench.embedding.prompt_bank import BankSignature, PromptBank, load_bank
-from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
+from t2m_bench.embedding.text_table import FreeTexts, TextTable, list_sentence_rows
 from t2m_bench.errors import RecipeError, RunFolderError
 from t2m_bench.files import EXPERIMENT_NAME, load_json
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
-from t2m_bench.prediction.trained import PixelSettings, TrainedAdapter, Vocabulary
+from t2m_bench.prediction.trained import FreeReading, PixelSettings, TrainedAdapter, Vocabulary
 from t2m_bench.recipe.arms import REFERENCE_ARM
 from t2m_bench.recipe.schema import Recipe, parse_noted_recipe
 from t2m_bench.runs.run_folder import RUN_NAME
@@ -39,7 +40,8 @@ def load_run(folder: Path, text_encoder: str | None = None) -> TrainedAdapter:
     if missing:
         raise RunFolderError(f"{path}: {missing[0]} is missing. Train the run again with `t2m-bench train`.")
     suite, recipe = _parse(noted.get("suite", noted["recipe"]), path), _parse(noted["recipe"], path)
-    hashes = _load_hashes(folder.resolve().parent / EXPERIMENT_NAME)
+    experiment = folder.resolve().parent
+    hashes, classes = _load_note(experiment / EXPERIMENT_NAME)
     dataset = suite.dataset
     return TrainedAdapter(
         name=folder.resolve().name,
@@ -54,7 +56,7 @@ def load_run(folder: Path, text_encoder: str | None = None) -> TrainedAdapter:
         text_encoder=suite.text_encoder.model_copy(update={"name": text_encoder or suite.text_encoder.name}),
         text_weights_sha256=hashes["text_encoder"],
         pixels=PixelSettings(dataset.kind, dataset.intensity, make_slice_rule(suite).window_hu),
-        vocabulary=_load_vocabulary(suite, hashes, folder.resolve().parents[1], text_encoder),
+        vocabulary=_load_vocabulary(suite, hashes, experiment.parent, classes, text_encoder),
         source=str(path),
     )
 
@@ -86,17 +88,28 @@ def _parse(raw: Any, path: Path) -> Recipe:
         ) from None
 
 
-def _load_hashes(path: Path) -> Mapping[str, str]:
+def _load_note(path: Path) -> tuple[Mapping[str, str], Mapping[str, Sequence[str]]]:
+    """Return the hashes of an experiment, and text field -> classes."""
     experiment = load_json(path, "A run is read inside its experiment's folder: leave it there, or export it.")
     hashes: Any = experiment.get("hashes")
     missing = [name for name in HASHES if not isinstance(hashes, dict) or name not in hashes]
     if missing:
         raise RunFolderError(f"{path}: hashes.{missing[0]} is missing. Train the run again with `t2m-bench train`.")
-    return {name: str(hashes[name]) for name in HASHES}
+    dataset: Any = experiment.get("dataset")
+    classes = dataset.get("classes", {}) if isinstance(dataset, dict) else {}
+    return {name: str(hashes[name]) for name in HASHES}, classes
 
 
-def _load_vocabulary(suite: Recipe, hashes: Mapping[str, str], runs: Path, text_encoder: str | None) -> Vocabulary:
+def _load_vocabulary(
+    suite: Recipe,
+    hashes: Mapping[str, str],
+    runs: Path,
+    classes: Mapping[str, Sequence[str]],
+    text_encoder: str | None,
+) -> Vocabulary:
     """Read the embedded sentences of a run; where they are not there they are encoded again."""
+    if suite.prompts.column is not None:
+        return _make_free_vocabulary(suite, hashes, classes, text_encoder)
     book, encoder = load_prompts(suite.prompts.file, suite.prompts.family), suite.text_encoder
     if book.sha256 != hashes["prompts"]:
         raise RecipeError(
@@ -114,6 +127,21 @@ def _load_vocabulary(suite: Recipe, hashes: Mapping[str, str], runs: Path, text_
     rows, held_out = list_sentence_rows(book, bank, "training"), list_sentence_rows(book, bank, "held_out")
     table = TextTable(torch.from_numpy(bank.text_embedding), rows, {}, held_out)
     return Vocabulary(bank.sentences, table, book.name, book.sha256)
+
+
+def _make_free_vocabulary(
+    suite: Recipe, hashes: Mapping[str, str], classes: Mapping[str, Sequence[str]], text_encoder: str | None
+) -> Vocabulary:
+    """Return the classes of free texts and the sentence that says unknown, encoded."""
+    prompts, name = suite.prompts, text_encoder or suite.text_encoder.name
+    check_text_weights(name, hashes["text_encoder"])
+    unknown = normalise(prompts.unknown)
+    embeddings = load_text_encoder(name, suite.text_encoder.pooling).encode([unknown])
+    field = name_class_field(prompts.class_column) if prompts.class_column else ""
+    free = FreeTexts(TEXT, field, tuple(classes.get(field, ())))
+    table = TextTable(embeddings, {TEXT: {UNKNOWN: (0,)}}, {}, free=free)
+    reading = FreeReading(prompts.strip_numbers, prompts.long_text)
+    return Vocabulary((unknown,), table, "", hashes["prompts"], reading)
 
 
 def check_text_weights(name: str, wanted: str) -> None:

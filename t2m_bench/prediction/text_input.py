@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from t2m_bench.data.free_text import mask_numbers, normalise
 from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.embedding.text_table import TextTable
 from t2m_bench.errors import UserError
@@ -83,14 +84,25 @@ class TextInput:
                 f"{self.trained.name}: the arm {self.trained.adapter.kind} reads classes, not sentences. Give fields "
                 f"({', '.join(self._table.rows)})."
             )
-        sentences = [sentence.strip() for sentence in ([text] if isinstance(text, str) else text)]
+        free = self.trained.vocabulary.free
+        sentences = [normalise(sentence) for sentence in ([text] if isinstance(text, str) else text)]
         if not sentences or not all(sentences):
             raise UserError(f"{self.trained.name}: the text is empty. Give a sentence, or fields.")
-        known = self.trained.vocabulary.sentences
-        vectors = [
-            self._table.embeddings[known.index(sentence)]
-            if sentence in known
-            else self._encoder.encode([sentence])[0].to(self._table.embeddings)
-            for sentence in sentences
-        ]
-        return torch.stack(vectors).mean(dim=0)
+        if free is not None and free.strip_numbers:
+            sentences = [mask_numbers(sentence) for sentence in sentences]
+        return torch.stack([self._encode(sentence) for sentence in sentences]).mean(dim=0)
+
+    def _encode(self, sentence: str) -> Tensor:
+        """Return (E,) of one sentence: stored, or encoded as in training."""
+        known, free = self.trained.vocabulary.sentences, self.trained.vocabulary.free
+        if sentence in known:
+            return self._table.embeddings[known.index(sentence)]
+        num_tokens = self._encoder.count_tokens(sentence)
+        if num_tokens <= self._encoder.max_tokens:
+            return self._encoder.encode([sentence])[0].to(self._table.embeddings)
+        if free is not None and free.long_text == "average":
+            return self._encoder.encode_in_pieces(sentence).to(self._table.embeddings)
+        raise UserError(
+            f"{self.trained.name}: a text has {num_tokens} tokens, and the text encoder takes "
+            f"{self._encoder.max_tokens}. Shorten it."
+        )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from t2m_bench.data.datasets.table.stored import Intensity
 from t2m_bench.embedding.text_table import TextTable
@@ -11,17 +11,29 @@ from t2m_bench.recipe.schema import AdapterSection, ImageEncoderSection, Precisi
 
 
 @dataclass(frozen=True)
+class FreeReading:
+    """How free texts were read in training: with numbers masked or not, and long ones refused or averaged."""
+
+    strip_numbers: bool
+    long_text: Literal["refuse", "average"]
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """The class sentences that a run was trained with, row for row with the vectors of `table`.
 
+    Of free texts, which are patients' data, none is here but the one that says unknown.
+
     Attributes:
         file, sha256: name of the prompt file, and of its content.
+        free: None where sentences stand for classes.
     """
 
     sentences: tuple[str, ...]
     table: TextTable
     file: str
     sha256: str
+    free: FreeReading | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ from t2m_bench.recipe.typed_yaml import (
 
 Zero = Literal["zero1", "zero2"]
 Precision = Literal["no", "bf16", "fp16"]
+Tracking = Literal["tensorboard", "wandb", "mlflow"]
 Start = Literal["frozen", "unscaled"]
 FirstWeights = Literal["seed", "seed_and_fold"]
 Opening = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -515,6 +516,10 @@ class ClusterSection(Section):
     """Losses of workers in a row after which training gives up."""
     shard_mib: Positive = 256
     """Size of a shard in MiB."""
+    tracking: Annotated[tuple[Tracking, ...], NO_REPEATS] = ("tensorboard",)
+    """Trackers of each run. wandb works offline unless WANDB_MODE says otherwise, mlflow in a local store unless
+    MLFLOW_TRACKING_URI names a server.
+    """
 
     @property
     def gpus_per_worker(self) -> int:

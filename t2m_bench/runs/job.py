@@ -1,13 +1,11 @@
 """One run, from its recipe to its results, in whatever processes it is given."""
 
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from t2m_bench.commit import NO_COMMIT
 from t2m_bench.data.boxes import Boxes
@@ -20,8 +18,9 @@ from t2m_bench.metrics.results import RESULTS_NAME, write_results
 from t2m_bench.models.arm import count_trainable_parameters
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import list_default_suite
-from t2m_bench.runs.run_folder import RUN_NAME, write_history
+from t2m_bench.runs.run_folder import RUN_NAME
 from t2m_bench.runs.setup import Job, RunContext, set_up
+from t2m_bench.runs.tracking import RunLog
 from t2m_bench.training.batches import BatchMaker
 from t2m_bench.training.checkpoint import ADAPTER_NAME, Progress, compute_tensors_sha256, load_best_adapter
 from t2m_bench.training.compiling import compile_forward
@@ -48,17 +47,21 @@ def train(job: Job, ranks: ProcessGroup, should_stop: ShouldStop = lambda: False
     if job.recipe.cluster.compile:
         bench = replace(bench, compiled=_compile(bench))
     validation, test = ask_to_validate(bench), ask_to_test(bench)  # what cannot be asked is refused before training
-    log = _EpochLog(job.run_folder) if ranks.is_main else None
-    progress = make_trainer(
-        bench,
-        validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
-        on_epoch=log.write if log else lambda history: None,
-        should_stop=should_stop,
-    ).fit()
-    if log:
-        log.close()
-    if progress.finished:
-        evaluate(bench, progress, test)
+    log = RunLog(job.run_folder, job.recipe, job.arm) if ranks.is_main else None
+    try:
+        progress = make_trainer(
+            bench,
+            validate=lambda arm: bench.evaluator.compute_mean_dice(arm, validation),
+            on_epoch=log.write if log else lambda history: None,
+            should_stop=should_stop,
+        ).fit()
+        if progress.finished:
+            evaluate(bench, progress, test)
+            if log:
+                log.write_test(int(progress.history[-1]["step"]))
+    finally:
+        if log:
+            log.close()
     return progress
 
 
@@ -177,22 +180,3 @@ def measure_peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device) / 2**20)
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)  # Linux gives KiB
-
-
-class _EpochLog:
-    """history.jsonl and TensorBoard events of a run."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._board = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(self, history: Sequence[Mapping[str, Any]]) -> None:
-        write_history(self._folder, history)
-        row = history[-1]
-        for name, value in {**row, **{f"gate/{level}": gate for level, gate in row["gates"].items()}}.items():
-            if isinstance(value, float):
-                self._board.add_scalar(name, value, row["step"])
-        self._board.flush()
-
-    def close(self) -> None:
-        self._board.close()
