@@ -1,8 +1,9 @@
 """Sentences that stand for the text fields, from YAML that a clinician can edit."""
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,6 +40,8 @@ class _Field(BaseModel):
 
     classes: dict[str, _Class]
     wrong: dict[str, str]
+    plausible: dict[str, Annotated[tuple[str, ...], Field(min_length=1)]] = {}
+    """Class -> classes that it is taken for; empty stands for the neighbours of classes that are whole numbers."""
 
     @model_validator(mode="after")
     def _check_names(self) -> "_Field":
@@ -50,6 +53,20 @@ class _Field(BaseModel):
         for name, other in self.wrong.items():
             if other == name or other not in known:
                 raise ValueError(f"wrong.{name} is {other}, which is not another class")
+        return self
+
+    @model_validator(mode="after")
+    def _check_plausible(self) -> "_Field":
+        known = self.classes.keys() - {UNKNOWN}
+        if self.plausible and self.plausible.keys() != known:
+            differ = sorted(self.plausible.keys() ^ known)
+            raise ValueError(f"plausible must name each class once, or be left out; differs in {differ}")
+        for name, others in self.plausible.items():
+            if len(set(others)) < len(others):
+                raise ValueError(f"plausible.{name} names a class twice: {', '.join(others)}")
+            for other in others:
+                if other == name or other not in known:
+                    raise ValueError(f"plausible.{name} names {other}, which is not another class")
         return self
 
 
@@ -112,6 +129,11 @@ class PromptBook:
         """Return the published map from a class to the wrong one given in its place."""
         return dict(self.content.fields[field].wrong)
 
+    def plausible(self, field: str) -> dict[str, tuple[str, ...]]:
+        """Return class -> the classes that it is taken for; empty where the file names none and no order is known."""
+        named = self.content.fields[field].plausible
+        return dict(named) if named else find_neighbours(self.classes(field))
+
     def all_sentences(self) -> tuple[str, ...]:
         """Return each distinct sentence once, in the order of the file."""
         uses: tuple[Use, ...] = ("training", "held_out")
@@ -122,6 +144,17 @@ class PromptBook:
             for use in uses
             for sentence in self.sentences(field, value, use)
         )
+
+
+def find_neighbours(classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return class -> the next lower and the next higher one, of whole numbers; empty of all others, or of one."""
+    if len(classes) < 2 or not all(re.fullmatch(r"-?[0-9]+", name) for name in classes):
+        return {}
+    ordered = sorted(classes, key=int)
+    return {
+        name: (*ordered[max(place - 1, 0) : place], *ordered[place + 1 : place + 2])
+        for place, name in enumerate(ordered)
+    }
 
 
 def load_prompts(name_or_path: str | None, family: str) -> PromptBook:

@@ -18,6 +18,7 @@ from t2m_bench.recipe.conditions import (
     NO_TEXT,
     OTHER_PATIENT,
     PARAPHRASE,
+    PLAUSIBLE,
     PREDICTED,
     RIGHT,
     UNKNOWN,
@@ -31,6 +32,9 @@ DRAW_SEED = 10
 
 It is independent of training seeds, so that all arms and seeds get the same questions.
 """
+
+PLAUSIBLE_DRAWS = 1
+"""Number of the stream that draws among neighbouring classes, apart from that of donors and random vectors."""
 
 Values = Mapping[str, str]
 Rows = tuple[int, ...]
@@ -75,7 +79,8 @@ class EvaluationSpec:
     """Inputs of the questions besides the arm, equal for all arms and seeds of a fold.
 
     Attributes:
-        wrong: field -> class -> the published wrong class. classes: field -> classes without "unknown".
+        wrong: field -> class -> the published wrong class. plausible: field -> class -> those that it is taken for;
+            empty of a field without an order. classes: field -> classes without "unknown".
         predicted: case_id -> field -> the class that a probe fitted on other cases predicts.
         places: case_id -> place in the data set, which seeds the case's draws.
     """
@@ -86,6 +91,7 @@ class EvaluationSpec:
     classes: Mapping[str, tuple[str, ...]]
     predicted: Mapping[str, Values]
     places: Mapping[str, int]
+    plausible: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def ask_without_text(cases: Sequence[Case], boxes: Sequence[str] = (TIGHT,), text_width: int = 1) -> QuestionSet:
@@ -261,6 +267,21 @@ def draw_wrong(asked: Asked) -> Iterator[Drawn]:
         yield asked.give("wrong", {**own, **wrong})
     if len(asked.asking.wrong) > 1:
         yield from (asked.give(f"wrong:{name}", {**own, name: value}) for name, value in wrong.items())
+
+
+def draw_plausible(asked: Asked) -> Iterator[Drawn]:
+    """Give a class that the own one is taken for, drawn of several: of all fields at once, and of each by itself."""
+    own, asking = asked.case.text_fields, asked.asking
+    rng = np.random.default_rng([DRAW_SEED, asking.places[asked.case.case_id], PLAUSIBLE_DRAWS])
+    drawn = {}
+    for name in asked.known:
+        neighbours = asking.plausible.get(name, {}).get(own[name], ())
+        if neighbours:
+            drawn[name] = neighbours[int(rng.integers(len(neighbours)))]
+    if len(drawn) == len(asking.wrong):
+        yield asked.give(PLAUSIBLE, {**own, **drawn})
+    if len(asking.wrong) > 1:
+        yield from (asked.give(f"{PLAUSIBLE}:{name}", {**own, name: value}) for name, value in drawn.items())
 
 
 def draw_swaps(asked: Asked) -> Iterator[Drawn]:

@@ -11,7 +11,7 @@ import torch
 from t2m_bench.data.case import Case
 from t2m_bench.data.frame import Frame
 from t2m_bench.data.images import load_mask, write_png
-from t2m_bench.data.prompts import UNKNOWN
+from t2m_bench.data.prompts import UNKNOWN, find_neighbours
 from t2m_bench.embedding.shards.reader import ShardReader
 from t2m_bench.embedding.shards.schema import Signature
 from t2m_bench.embedding.shards.writer import EmbeddedCase, finish_shards, plan_shards, write_shard
@@ -141,7 +141,8 @@ def _ask_everything(cases: Sequence[Case]) -> EvaluationSpec:
     """Ask all conditions; half of the probe's predictions are right."""
     predicted = {case.case_id: {"birads": CLASSES[number % 2]} for number, case in enumerate(cases)}
     places = {case.case_id: place for place, case in enumerate(cases)}
-    return EvaluationSpec(DEFAULT_CONDITIONS, (TIGHT,), WRONG, {"birads": CLASSES}, predicted, places)
+    plausible = {"birads": find_neighbours(CLASSES)}
+    return EvaluationSpec(DEFAULT_CONDITIONS, (TIGHT,), WRONG, {"birads": CLASSES}, predicted, places, plausible)
 
 
 def _make_texts() -> TextTable:

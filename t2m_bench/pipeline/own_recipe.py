@@ -39,7 +39,8 @@ PROMPTS_OPENING = """\
 # Sentences for each class, written by a rule: replace them by what a clinician would write. `held_out` sentences are
 # never trained on. Write at least three for each class, in other words than those of `training`: without the class's
 # name, without words that `also_called: [...]` of the class lists, without numbers of its training sentences.
-# `wrong` names the class whose sentences stand for a wrong text.
+# `wrong` names the class whose sentences stand for an extreme wrong text. `plausible: {CLASS: [CLASS, ...], ...}` may
+# name those that a reader would take each class for; classes that are whole numbers have their neighbours without it.
 """
 
 

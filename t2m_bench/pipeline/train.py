@@ -118,6 +118,9 @@ class Experiment:
                 {field: book.classes(field) for field in book.fields},
                 predicted={},
                 places={case.case_id: place for place, case in enumerate(cases)},
+                plausible={}
+                if isinstance(book, FreeTextBook)
+                else {field: book.plausible(field) for field in book.fields},
             ),
             reference=(self.folder / name_reference(self.fold)).resolve(),
             checkpoint_stamp=FileStamp.of(checkpoint) if checkpoint else None,

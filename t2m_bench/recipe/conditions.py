@@ -9,7 +9,10 @@ RIGHT = "right"
 """The condition that all others are compared with: the case's own text."""
 
 WRONG = "wrong"
-"""The condition behind every cost of wrong text: the published map of classes."""
+"""The condition behind every cost of extreme wrong text: the published map of classes."""
+
+PLAUSIBLE = "plausible"
+"""The condition behind every cost of plausible wrong text: a class that the own one is taken for."""
 
 NO_TEXT = "none"
 """The condition in results of an arm that reads no text; not an entry, since there is nothing to draw."""
@@ -94,12 +97,21 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
     (
         ConditionEntry(name=RIGHT, draw=f"{_DRAWS}draw_right", all_boxes=True, in_full=True),
         ConditionEntry(
+            name=PLAUSIBLE,
+            draw=f"{_DRAWS}draw_plausible",
+            pattern=r"plausible(:\w+)?",
+            label="plausible wrong text (neighbouring class)",
+            fields_label="plausible wrong {fields}",
+            field_label="plausible wrong {field} alone",
+            needs_classes=True,
+        ),
+        ConditionEntry(
             name=WRONG,
             draw=f"{_DRAWS}draw_wrong",
             pattern=r"wrong(:\w+)?",
-            label="wrong text (published map)",
-            fields_label="wrong {fields} (published map)",
-            field_label="wrong {field} alone",
+            label="extreme wrong text (published map)",
+            fields_label="extreme wrong {fields} (published map)",
+            field_label="extreme wrong {field} alone",
             all_boxes=True,
             in_full=True,
             needs_classes=True,
@@ -144,7 +156,7 @@ CONDITIONS: Registry[ConditionEntry] = Registry(
     reserved=(NO_TEXT,),
 )
 
-DEFAULT_CONDITIONS = (RIGHT, WRONG, SWAP, OTHER_PATIENT, PARAPHRASE, UNKNOWN, "random", PREDICTED)
+DEFAULT_CONDITIONS = (RIGHT, WRONG, PLAUSIBLE, SWAP, OTHER_PATIENT, PARAPHRASE, UNKNOWN, "random", PREDICTED)
 """Conditions of a recipe that names none; those of other packages are used where a recipe names them."""
 
 

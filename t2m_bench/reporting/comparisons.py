@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from t2m_bench.recipe.arms import ARMS
-from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.conditions import OTHER_PATIENT, PLAUSIBLE, RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import (
     BASELINE,
@@ -222,18 +222,43 @@ def _list_contrasts(method: str, in_family: bool) -> list[tuple[str, str, str]]:
     return [found for found in (*named, *against_method) if found[:2] != primary]
 
 
+def list_wrong_texts(results: Results) -> list[tuple[str, str]]:
+    """Return (condition, text field) of wrong texts, plausible ones first.
+
+    Of several fields those of each alone; "" is the field of a condition of all of them.
+    """
+    if results.is_free_text:
+        return [(results.wrong_condition, "")]
+    found = []
+    for kind in (PLAUSIBLE, WRONG):
+        by_field = [(f"{kind}:{field}", field) for field in results.fields if f"{kind}:{field}" in results.conditions]
+        if by_field or kind == WRONG or kind in results.conditions:
+            found += by_field or [(kind, "")]
+    return found
+
+
+def name_wrong_text(condition: str) -> str:
+    """Return what a wrong text is called."""
+    names = {PLAUSIBLE: "plausible wrong text", WRONG: "extreme wrong text", OTHER_PATIENT: "another patient's text"}
+    return names[condition.partition(":")[0]]
+
+
 def _list_reliance(results: Results, method: str) -> list[_Wanted]:
-    by_field = [f"{WRONG}:{field}" for field in results.fields if f"{WRONG}:{field}" in results.conditions]
     return [
         _Wanted(
-            f"{method}: {RIGHT} - {condition}",
-            "does it rely on " + (condition.removeprefix(f"{WRONG}:") if ":" in condition else "the text") + "?",
+            key_reliance(method, condition),
+            f"does it rely on {field or 'the text'}? ({name_wrong_text(condition)})",
             FAMILY,
             (method, RIGHT, TIGHT),
             (method, condition, TIGHT),
         )
-        for condition in by_field or [results.wrong_condition]
+        for condition, field in list_wrong_texts(results)
     ]
+
+
+def key_reliance(method: str, condition: str) -> str:
+    """Return the key of the comparison of right text with a wrong one."""
+    return f"{method}: {RIGHT} - {condition}"
 
 
 def _main(results: Results, arm: str, box: str) -> tuple[str, str, str]:

@@ -10,7 +10,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from t2m_bench.recipe.conditions import PLAUSIBLE, WRONG
 from t2m_bench.recipe.measures import DICE
+from t2m_bench.reporting.headline import COST_OF_PLAUSIBLE
 from t2m_bench.reporting.report import Report
 from t2m_bench.reporting.table import ABSENT, Table
 from t2m_bench.terminal import find_width, print_sentence, wrap
@@ -64,16 +66,17 @@ def make_brief_table(report: Report) -> Table | None:
     if arms is None:
         return None
     measured = arms.numbers[~arms.numbers["published"].astype(bool)]
+    is_plausible = COST_OF_PLAUSIBLE in measured and measured[COST_OF_PLAUSIBLE].notna().any()
     rows = tuple(
         (
             str(row["arm"]),
             f"{row[DICE]:.{BRIEF_DIGITS}f}",
             _show_gain(row, "help"),
-            _show_gain(row, "cost_of_wrong"),
+            _show_gain(row, COST_OF_PLAUSIBLE if is_plausible else "cost_of_wrong"),
         )
         for row in measured.to_dict("records")
     )
-    columns = ("Arm", "Dice", "Help (gain from text)", "Cost of wrong text")
+    columns = ("Arm", "Dice", "Help (gain from text)", f"Cost of {PLAUSIBLE if is_plausible else WRONG} text")
     return Table("brief", "", "", columns, rows, measured)
 
 

@@ -80,7 +80,7 @@ def draw_boxes(table: Table, method: str) -> Figure:
     boxes = list(table.numbers["box"])
     lines = {
         RIGHT: "right text",
-        WRONG: "wrong text",
+        WRONG: "extreme wrong text",
         TEXTLESS_CONDITION: f"no text ({REFERENCE})",
         "baseline": "baseline",
     }
@@ -94,7 +94,7 @@ def draw_boxes(table: Table, method: str) -> Figure:
     axes.set_ylabel("Dice")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, frameon=False)
-    caption = f"Dice of {method} as boxes get looser, with right, wrong and no text."
+    caption = f"Dice of {method} as boxes get looser, with right, extreme wrong and no text."
     return Figure("boxes", "Box and text together", "Dice over box quality", caption, canvas)
 
 

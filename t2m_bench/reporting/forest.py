@@ -1,6 +1,6 @@
 """The figure that a reader sees first: what the text-guided model gains over each other, and what wrong text costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure as Canvas
 
 from t2m_bench.recipe.arms import IN_LOSS_ARM, LABEL_ARM
-from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.conditions import RIGHT
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import BASELINE, REFERENCE
-from t2m_bench.reporting.comparisons import find_best_floor
+from t2m_bench.reporting.comparisons import find_best_floor, list_wrong_texts, name_wrong_text
 from t2m_bench.reporting.drawing import BLACK, BLUE, ESTIMATE, LABEL, ORANGE, SKY, Figure
 from t2m_bench.reporting.results import Results
 from t2m_bench.reporting.table import Table, flatten_contrast, make_table, show_contrast
@@ -61,7 +61,8 @@ def list_gains(results: Results, method: str) -> list[Bar]:
 def list_costs(results: Results, method: str) -> list[Bar]:
     """Return what each wrong category costs the text-guided arm, given these trained models."""
     bars = []
-    for condition, label in _list_wrong_texts(results):
+    for condition, field in list_wrong_texts(results):
+        label = _label_wrong_text(condition, results.name_field(field) if field else "category")
         tables = make_fold_tables(results.select(method, RIGHT), results.select(method, condition), DICE)
         if tables:
             by_fold = tuple(float(table.mean()) for table in tables)
@@ -70,14 +71,11 @@ def list_costs(results: Results, method: str) -> list[Bar]:
     return bars
 
 
-def _list_wrong_texts(results: Results) -> Iterator[tuple[str, str]]:
-    by_field = [field for field in results.fields if f"{WRONG}:{field}" in results.conditions]
-    if by_field:
-        yield from ((f"{WRONG}:{field}", f"an extreme wrong {results.name_field(field)}") for field in by_field)
-    elif results.is_free_text:
-        yield results.wrong_condition, "another patient's text"
-    else:
-        yield WRONG, "an extreme wrong category"
+def _label_wrong_text(condition: str, of_what: str) -> str:
+    name = name_wrong_text(condition)
+    kind, is_wrong, _ = name.partition(" wrong text")
+    article = "an" if kind[0] in "aeiou" else "a"
+    return f"{article} {kind} wrong {of_what}" if is_wrong else name
 
 
 def make_forest_table(gains: Sequence[Bar], costs: Sequence[Bar]) -> Table | None:

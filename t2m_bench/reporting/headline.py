@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t2m_bench.recipe.conditions import RIGHT
+from t2m_bench.recipe.conditions import PLAUSIBLE, RIGHT
 from t2m_bench.recipe.measures import DICE, MEASURE_TABLE, MeasureEntry
 from t2m_bench.reporting.arms import BASELINE, REFERENCE, is_trained
 from t2m_bench.reporting.comparisons import (
@@ -16,6 +16,7 @@ from t2m_bench.reporting.comparisons import (
     compare_conditions,
     find_best_floor,
     find_p,
+    key_reliance,
 )
 from t2m_bench.reporting.published import MARK, find_published, write_footnote
 from t2m_bench.reporting.results import Results
@@ -37,6 +38,9 @@ from t2m_bench.reporting.table import (
 from t2m_bench.statistics.crossed import Contrast
 from t2m_bench.statistics.intervals import FEWEST, FEWEST_FOR_BOOTSTRAP, compute_patient_means, estimate_mean
 
+COST_OF_PLAUSIBLE = "cost_of_plausible"
+"""Column of the numbers that the report in the terminal shows too."""
+
 Rows = list[tuple[str, ...]]
 Numbers = list[dict[str, Any]]
 
@@ -52,7 +56,8 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
         gains: Mapping[str, Contrast | None] = found["gains"]
         over_baseline = gains["over_baseline"]
         p = {"help": find_p(comparisons, f"{arm} - {REFERENCE}")}
-        p["cost_of_wrong"] = find_p(comparisons, f"{arm}: {RIGHT} - {results.wrong_condition}")
+        costs = {COST_OF_PLAUSIBLE: PLAUSIBLE, "cost_of_wrong": results.wrong_condition}
+        p |= {name: find_p(comparisons, key_reliance(arm, condition)) for name, condition in costs.items()}
         relative = over_baseline.mean / found["baseline"] if over_baseline else math.nan
         rows.append(
             (
@@ -64,6 +69,7 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
                 ABSENT if over_baseline is None else f"{show_change(over_baseline.mean)} ({show_percent(relative)})",
                 _show_with_p(gains["help"], p["help"]),
                 show_contrast(gains["over_floor"]),
+                *([show_contrast(gains[COST_OF_PLAUSIBLE])] if PLAUSIBLE in results.conditions else []),
                 show_contrast(gains["cost_of_wrong"]),
             )
         )
@@ -73,7 +79,7 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
             flat |= flatten_contrast(name, gain, p.get(name, math.nan))
         numbers.append({"arm": arm, "published": False, **measured, **flat})
     rows, numbers = _add_published(results, rows, numbers)
-    return make_table("arms", "Arms", _write_note(results, floor), list_headline_columns(), rows, numbers)
+    return make_table("arms", "Arms", _write_note(results, floor), list_headline_columns(results), rows, numbers)
 
 
 def tell_untrained(results: Results, method: str) -> str:
@@ -91,7 +97,7 @@ def list_beside_dice() -> list[MeasureEntry]:
     return [entry for entry in MEASURE_TABLE if entry.in_headline and entry.name != DICE]
 
 
-def list_headline_columns() -> tuple[str, ...]:
+def list_headline_columns(results: Results) -> tuple[str, ...]:
     """Return the headers of the headline."""
     return (
         "Arm",
@@ -101,7 +107,8 @@ def list_headline_columns() -> tuple[str, ...]:
         "Gain over baseline*",
         "Help: gain over text_free",
         "Gain over best floor",
-        "Cost of wrong text",
+        *(["Cost of plausible wrong text"] if PLAUSIBLE in results.conditions else []),
+        "Cost of another patient's text" if results.is_free_text else "Cost of extreme wrong text",
     )
 
 
@@ -117,6 +124,7 @@ def _measure_arm(results: Results, arm: str, floor: str | None, rng: np.random.G
         "over_baseline": compare_arms(results, arm, "baseline") if trained else None,
         "help": compare_arms(results, arm, REFERENCE) if trained and arm != REFERENCE else None,
         "over_floor": compare_arms(results, arm, floor) if floor and (trained or arm == "baseline") else None,
+        COST_OF_PLAUSIBLE: compare_conditions(results, arm, RIGHT, PLAUSIBLE),
         "cost_of_wrong": compare_conditions(results, arm, RIGHT, results.wrong_condition),
     }
     wrong = results.select(arm, results.wrong_condition)
@@ -160,7 +168,7 @@ def _tell_mean_interval(results: Results) -> str:
 def _add_published(results: Results, rows: Rows, numbers: Numbers) -> tuple[Rows, Numbers]:
     """Add the published rows of the same data set; phantoms have none."""
     for arm, dice in _find_published(results).items():
-        row = (f"{arm} ({MARK})", ABSENT, show_number(dice), *(ABSENT for _ in list_headline_columns()[3:]))
+        row = (f"{arm} ({MARK})", ABSENT, show_number(dice), *(ABSENT for _ in list_headline_columns(results)[3:]))
         rows = [*rows, row]
         numbers = [*numbers, {"arm": arm, "published": True, DICE: dice}]
     return rows, numbers
@@ -172,7 +180,9 @@ def _find_published(results: Results) -> Mapping[str, float]:
 
 
 def _name_wrong(results: Results) -> str:
-    return "another patient's text" if results.is_free_text else "wrong text (the published map of wrong classes)"
+    if results.is_free_text:
+        return "another patient's text"
+    return "wrong text (plausible: a neighbouring class or the commonest confusion; extreme: the published map)"
 
 
 def _write_note(results: Results, floor: str | None) -> str:

@@ -11,7 +11,7 @@ from t2m_bench.data.prompts import UNKNOWN
 from t2m_bench.recipe.conditions import RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.reporting.arms import REFERENCE, TEXTLESS_CONDITION, is_trained
-from t2m_bench.reporting.comparisons import Comparison, compare_arms, compare_conditions, find_p
+from t2m_bench.reporting.comparisons import Comparison, compare_arms, compare_conditions, find_p, name_wrong_text
 from t2m_bench.reporting.counterfactuals import find_box_conditions, list_text_arms
 from t2m_bench.reporting.results import TIGHT, Results
 from t2m_bench.reporting.table import (
@@ -37,6 +37,10 @@ def name_box(box: str) -> str:
     kind, percent = box.split("_")
     words = {"jitter": "each side moved by up to", "loose": "each side outward by", "shift": "moved by"}
     return f"{words[kind]} {percent} %"
+
+
+def _name_wrong(results: Results) -> str:
+    return name_wrong_text(results.wrong_condition)
 
 
 def make_box_table(results: Results, method: str, comparisons: Sequence[Comparison]) -> Table | None:
@@ -67,8 +71,8 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
         flat |= flatten_contrast("cost_of_wrong", cost, find_p(comparisons, wrong))
         numbers.append({"box": box, **means, **flat})
     note = (
-        f"{method} with right and wrong text, {REFERENCE} for no text. Every box comes from the reference mask "
-        "and is then "
+        f"{method} with right text and {_name_wrong(results)}, {REFERENCE} for no text. "
+        "Every box comes from the reference mask and is then "
         "changed by per cent of its size; a moved side is drawn once a case and shared by all arms and seeds. "
         "The means of a row are over the cases that all its columns have: a case without a class has no wrong text, a "
         "fold that is not finished lacks an arm; without such cases there are none. Cost is given these trained models."
@@ -76,12 +80,12 @@ def make_box_table(results: Results, method: str, comparisons: Sequence[Comparis
     columns = (
         "Box",
         "Right text",
-        "Wrong text",
+        _name_wrong(results).capitalize(),
         "No text",
         "Baseline",
         "Ellipse in the box",
         "Help",
-        "Cost of wrong text",
+        f"Cost of {_name_wrong(results)}",
     )
     return make_table("boxes", "Box and text together", note, columns, rows, numbers)
 
@@ -163,12 +167,12 @@ def make_harm_table(results: Results) -> Table | None:
         return None
     sizes = f"at all / more than {results.margin:g} / more than {HARM:g} Dice"
     note = (
-        f"Cases that lose {sizes}, seeds averaged: with wrong text against right text, and with right text against "
-        f"{REFERENCE}. An arm that is worse on average may have no case that loses more than {HARM:g}. {BOXES}"
+        f"Cases that lose {sizes}, seeds averaged: with {_name_wrong(results)} against right text, and with right text "
+        f"against {REFERENCE}. An arm that is worse on average may have no case that loses more than {HARM:g}. {BOXES}"
     )
     columns = (
         "Arm",
-        f"Lose by wrong text: {sizes}",
+        f"Lose by {_name_wrong(results)}: {sizes}",
         "Largest loss by it",
         f"Lose against no text: {sizes}",
         "Largest loss against none",

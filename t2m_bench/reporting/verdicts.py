@@ -1,7 +1,7 @@
 """The verdicts in plain language, computed from the numbers: help, reliance, language beyond the label, wording."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from t2m_bench.recipe.arms import (
     ARMS,
@@ -15,9 +15,16 @@ from t2m_bench.recipe.arms import (
     STRONG_ARM,
     STRONG_REFERENCE,
 )
-from t2m_bench.recipe.conditions import OTHER_PATIENT, RIGHT
+from t2m_bench.recipe.conditions import WRONG
 from t2m_bench.reporting.arms import REFERENCE
-from t2m_bench.reporting.comparisons import FAMILY, Comparison, find_comparison
+from t2m_bench.reporting.comparisons import (
+    FAMILY,
+    Comparison,
+    find_comparison,
+    key_reliance,
+    list_wrong_texts,
+    name_wrong_text,
+)
 from t2m_bench.reporting.completeness import find_asked_method
 from t2m_bench.reporting.evidence import tell_evidence, tell_patients
 from t2m_bench.reporting.headline import tell_untrained
@@ -55,8 +62,9 @@ def _judge_all(results: Results, comparisons: Sequence[Comparison]) -> list[Verd
         verdicts = [_judge_help(results, help_, method, others)]
     else:
         verdicts = [_miss_primary(results, method)]
-    for reliance in (c for c in comparisons if c.key.startswith(f"{method}: {RIGHT} - ")):
-        verdicts.append(_judge_reliance(reliance, method, verdicts[0].outcome if help_ else None, results.margin))
+    of_help = verdicts[0].outcome if help_ else None
+    reliances = _list_reliances(results, comparisons, method)
+    verdicts += [_judge_reliance(found, of_help, results.margin) for found in reliances]
     language = find_comparison(comparisons, f"{method} - {LABEL_ARM}")
     if language:
         verdicts.append(_judge_language(language, results))
@@ -179,20 +187,47 @@ def _describe_reference(method: str, reference: str = REFERENCE) -> str:
     return f"has {levels}, a learned constant for the text{loss}"
 
 
-def _judge_reliance(comparison: Comparison, method: str, help_: Outcome | None, margin: float) -> Verdict:
-    contrast = comparison.contrast
+@dataclass(frozen=True)
+class _Reliance:
+    """What wrong text of one field, or of all together, costs.
+
+    Attributes:
+        what: the field, or "the text". costs: kind of wrong text -> its comparison, the one that leads first.
+    """
+
+    method: str
+    what: str
+    costs: Mapping[str, Comparison]
+
+
+def _list_reliances(results: Results, comparisons: Sequence[Comparison], method: str) -> list[_Reliance]:
+    """Return the costs of wrong text by field; plausible text leads where it was asked."""
+    costs: dict[str, dict[str, Comparison]] = {}
+    for condition, field in list_wrong_texts(results):
+        found = find_comparison(comparisons, key_reliance(method, condition))
+        if found:
+            costs.setdefault(field or "the text", {})[_name_cost(condition)] = found
+    return [_Reliance(method, what, of_field) for what, of_field in costs.items()]
+
+
+def _name_cost(condition: str) -> str:
+    return name_wrong_text(condition) + (" (the published map)" if condition.partition(":")[0] == WRONG else "")
+
+
+def _judge_reliance(reliance: _Reliance, help_: Outcome | None, margin: float) -> Verdict:
+    what, (kind, comparison) = reliance.what, next(iter(reliance.costs.items()))
     decision = comparison.decide(margin)
-    what = comparison.question.removeprefix("does it rely on ").rstrip("?")
     headline = {
-        Outcome.GAIN: f"The model relies on {what}: wrong text costs Dice, {_tell_size(decision)}.",
-        Outcome.LOSS: f"Wrong text does better than right text ({what}), {_tell_size(decision)}.",
-        Outcome.NO_DIFFERENCE: f"The model hardly looks at {what}: wrong text costs nothing that matters.",
+        Outcome.GAIN: f"The model relies on {what}: {kind} costs Dice, {_tell_size(decision)}.",
+        Outcome.LOSS: f"{kind.capitalize()} does better than right text ({what}), {_tell_size(decision)}.",
+        Outcome.NO_DIFFERENCE: f"The model hardly looks at {what}: {kind} costs nothing that matters.",
         Outcome.UNDECIDED: f"Undecided whether the model relies on {what}: {decision.reason}.",
         Outcome.WITHHELD: f"Withheld whether the model relies on {what}: {decision.reason}.",
     }[decision.outcome]
-    told = f"{tell_difference(contrast)} (adjusted p {show_p(comparison.p_adjusted)}), given these trained models"
-    other = "another patient's text" if comparison.key.endswith(f"- {OTHER_PATIENT}") else "wrong text"
-    sentences = [f"{method}, right minus {other}: {told}."]
+    sentences = []
+    for name, cost in reliance.costs.items():
+        told = f"{tell_difference(cost.contrast)} (adjusted p {show_p(cost.p_adjusted)}), given these trained models"
+        sentences.append(f"{reliance.method}, right minus {name}: {told}.")
     if decision.outcome is Outcome.GAIN and help_ not in {None, Outcome.GAIN}:
         sentences.append(
             "Reliance without help: the model depends on the text without a shown benefit from it, a liability "

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from messages import raises_naming
 
-from t2m_bench.data.prompts import FOLDER, load_prompts
+from t2m_bench.data.prompts import FOLDER, find_neighbours, load_prompts
 from t2m_bench.errors import RecipeError
 
 
@@ -25,6 +25,30 @@ def test_the_published_wrong_maps() -> None:
     assert {nsclc.wrong("t_stage")[stage] for stage in ("Tis", "T1a", "T1b", "T2a")} == {"T4"}
     assert {nsclc.wrong("t_stage")[stage] for stage in ("T2b", "T3", "T4")} == {"T1a"}
     assert nsclc.wrong("histology")["Squamous cell carcinoma"] == "Adenocarcinoma"
+
+
+def test_plausible_classes_are_neighbours_or_what_the_file_names() -> None:
+    assert load_prompts("birads", "category").plausible("birads") == {
+        "2": ("3",),
+        "3": ("2", "4"),
+        "4": ("3", "5"),
+        "5": ("4",),
+    }
+    nsclc = load_prompts("nsclc", "category")
+    stages = nsclc.classes("t_stage")
+    for place, stage in enumerate(stages):
+        assert set(nsclc.plausible("t_stage")[stage]) == {
+            *stages[max(place - 1, 0) : place],
+            *stages[place + 1 : place + 2],
+        }
+    assert nsclc.plausible("histology")["Squamous cell carcinoma"] == ("NSCLC NOS",)
+
+
+def test_whole_numbers_alone_have_an_order_of_their_own() -> None:
+    assert find_neighbours(("10", "2", "-1")) == {"-1": ("2",), "2": ("-1", "10"), "10": ("2",)}
+    assert find_neighbours(("benign", "malignant")) == {}
+    assert find_neighbours(("4a", "4b")) == {}
+    assert find_neighbours(("1",)) == {}
 
 
 def test_family_typical_adds_to_the_sentence_and_changes_the_hash() -> None:
@@ -63,6 +87,18 @@ def spoil_wrong(raw: dict) -> None:
     raw["fields"]["birads"]["wrong"]["2"] = "2"
 
 
+def spoil_plausible(raw: dict) -> None:
+    raw["fields"]["birads"]["plausible"] = {"2": ["3"], "3": ["4"], "4": ["7"], "5": ["4"]}
+
+
+def spoil_plausible_classes(raw: dict) -> None:
+    raw["fields"]["birads"]["plausible"] = {"2": ["3"], "3": ["2", "4"], "4": ["5"]}
+
+
+def spoil_plausible_itself(raw: dict) -> None:
+    raw["fields"]["birads"]["plausible"] = {"2": ["3"], "3": ["4"], "4": ["4"], "5": ["4"]}
+
+
 def spoil_key(raw: dict) -> None:
     raw["fields"]["birads"]["classes"]["2"]["traning"] = ["x"]
 
@@ -78,6 +114,9 @@ def spoil_key(raw: dict) -> None:
         ),
         (spoil_type, {"fields.birads.classes.2.training.0"}),
         (spoil_wrong, {"fields.birads", "wrong.2", 2}),
+        (spoil_plausible, {"fields.birads", "plausible.4", 7}),
+        (spoil_plausible_classes, {"fields.birads", "plausible", "5"}),
+        (spoil_plausible_itself, {"fields.birads", "plausible.4", 4}),
         (spoil_key, {"fields.birads.classes.2.traning"}),
     ],
 )

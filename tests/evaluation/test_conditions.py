@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from t2m_bench.metrics.measures import is_measured_in_full
 BOOK = load_prompts("nsclc", "category")
 FIELDS = BOOK.fields
 CLASSES = {field: BOOK.classes(field) for field in FIELDS}
-EVERY = ("right", "wrong", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted")
+PLAUSIBLE = {field: BOOK.plausible(field) for field in FIELDS}
+EVERY = ("right", "wrong", "plausible", "swap", "other_patient", "paraphrase", "unknown", "random", "predicted")
 
 
 def make_case(number: int, t_stage: str, histology: str, patient: int | None = None) -> Case:
@@ -61,7 +63,7 @@ def ask(cases: list[Case] = CASES, **changes: object) -> QuestionSet:
     wrong = {field: BOOK.wrong(field) for field in FIELDS}
     places = {case.case_id: place for place, case in enumerate(CASES)}
     predicted = {"case-1": {"t_stage": "T4", "histology": "Adenocarcinoma"}}
-    asking = EvaluationSpec(EVERY, ("tight", "jitter_20"), wrong, CLASSES, predicted, places)
+    asking = EvaluationSpec(EVERY, ("tight", "jitter_20"), wrong, CLASSES, predicted, places, PLAUSIBLE)
     return build_questions(cases, make_texts(), replace(asking, **changes))
 
 
@@ -85,6 +87,37 @@ def test_fields_go_wrong_together_and_one_by_one() -> None:
     assert find(question_set, "case-0", "wrong:histology").given["t_stage"] == "T1a"
     # a field that is not known has no wrong value, so neither have all fields together
     assert [name for name in list_conditions(question_set, "case-2") if name.startswith("wrong")] == ["wrong:histology"]
+
+
+def test_a_plausible_class_is_a_neighbour_each_of_two_as_often() -> None:
+    cases = [make_case(number, "T1b", "Squamous cell carcinoma") for number in range(400)]
+    places = {case.case_id: place for place, case in enumerate(cases)}
+    given = [
+        q.given for q in ask(cases, places=places, conditions=("plausible",)).questions if q.condition == "plausible"
+    ]
+    stages = Counter(values["t_stage"] for values in given)
+    assert stages.keys() == {"T1a", "T2a"}
+    assert abs(stages["T1a"] - 200) < 4 * 10, "4 standard deviations of 400 fair draws"
+    assert {values["histology"] for values in given} == {"NSCLC NOS"}
+
+
+def test_plausible_fields_go_wrong_together_and_one_by_one() -> None:
+    question_set = ask()
+    together = find(question_set, "case-1", "plausible").given
+    assert together == {"t_stage": "T3", "histology": "Adenocarcinoma"}
+    assert find(question_set, "case-1", "plausible:t_stage").given == {"t_stage": "T3", "histology": "NSCLC NOS"}
+    of_unknown = [name for name in list_conditions(question_set, "case-2") if name.startswith("plausible")]
+    assert of_unknown == ["plausible:histology"]
+    alone = find(ask([CASES[0]]), "case-0", "plausible")
+    assert alone.given == find(question_set, "case-0", "plausible").given, "the same draw whoever else is asked"
+
+
+def test_without_an_order_or_without_classes_nothing_is_plausible() -> None:
+    named = {"t_stage": PLAUSIBLE["t_stage"], "histology": {}}
+    conditions = list_conditions(ask(plausible=named), "case-1")
+    assert [name for name in conditions if name.startswith("plausible")] == ["plausible:t_stage"]
+    without = {q.condition.split(":")[0] for q in ask(classes=dict.fromkeys(FIELDS, ())).questions}
+    assert without == {"right", "other_patient", "paraphrase", "unknown", "random"}
 
 
 def test_the_swap_matrix_names_every_other_class_of_every_field_once() -> None:

@@ -119,6 +119,10 @@ def recompute(experiment):
             figures["hd95_difference"] = find_location((hd95[0] - hd95[1]).dropna().to_numpy())
         right, wrong = select(table, arm, "right"), select(table, arm, "wrong")
         if len(right) and len(wrong):
+            plausible = select(table, arm, "plausible")
+            if len(plausible):
+                lost = subtract(right, plausible, given_models=True)
+                figures["cost_of_plausible"] = estimate(lost, folds_decide=False)
             figures["cost_of_wrong"] = estimate(subtract(right, wrong, given_models=True), folds_decide=False)
             lost = (right.groupby("case")["dice"].mean() - wrong.groupby("case")["dice"].mean()).dropna()
             figures["wrong_text_harmed"] = int((lost > 0.1).sum())

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import recompute as apart
 
-GAINS = ("over_baseline", "over_floor", "help", "cost_of_wrong")
+GAINS = ("over_baseline", "over_floor", "help", "cost_of_wrong", "cost_of_plausible")
 
 
 def check_report(experiment: Path) -> int:

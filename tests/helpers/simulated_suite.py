@@ -24,8 +24,8 @@ GAIN = {
     "text_prompt": 0.028,
 }  # fmt: skip
 COST = {
-    "wrong": 0.06, "other": 0.04, "other_patient": 0.04, "paraphrase": 0.0005, "unknown": 0.01, "random": 0.05,
-    "predicted": 0.008,
+    "wrong": 0.06, "plausible": 0.02, "other": 0.04, "other_patient": 0.04, "paraphrase": 0.0005, "unknown": 0.01,
+    "random": 0.05, "predicted": 0.008,
 }  # fmt: skip
 TEXT_ARMS = ("text_input_only", "label", "shuffled", "gated", "hierarchical", "tuned_hierarchical", "text_prompt")
 BOXES = {"tight": 0.0, "jitter_20": 0.03, "loose_20": 0.05}
@@ -46,11 +46,12 @@ class Suite:
         boxes: Mapping[str, float] = BOXES,
         draw: int = 7,
         wordings: Sequence[str] = ("paraphrase:1", "paraphrase:2", "paraphrase:3"),
+        plausible: bool = True,
     ) -> None:
         self.rng = np.random.default_rng(draw)
         self.arms, self.folds, self.seeds, self.boxes = arms, folds, seeds, boxes
         self.gain = GAIN | ({"hierarchical": GAIN["text_free"] + help_} if help_ is not None else {})
-        self.cost, self.wordings = cost, wordings
+        self.cost, self.wordings, self.plausible = cost, wordings, plausible
         self.cases = self._draw_cases(patients)
 
     def _draw_cases(self, patients: int) -> pd.DataFrame:
@@ -82,6 +83,8 @@ class Suite:
         if arm not in TEXT_ARMS:
             return [("none", "", 0.0)]
         texts = [("right", own, 0.0), ("wrong", WRONG[own], COST["wrong"])]
+        if self.plausible:
+            texts.append(("plausible", CLASSES[(CLASSES.index(own) + 1) % 4], COST["plausible"]))
         texts += [(f"swap:birads={other}", other, COST["other"]) for other in CLASSES if other != own]
         other = CLASSES[(CLASSES.index(own) + 1) % 4]
         texts += [(wording, own, COST["paraphrase"]) for wording in self.wordings]

@@ -79,7 +79,10 @@ def test_every_measure_has_its_column_in_the_same_order() -> None:
 
 def test_conditions_and_boxes_of_all_kinds_are_known(tmp_path: Path) -> None:
     conditions = ["none", "right", "wrong", "wrong:t_stage", "swap:histology=NSCLC NOS", "other_patient", "paraphrase"]
-    rows = [make_row(condition=name) for name in (*conditions, "paraphrase:3", "unknown", "random", "predicted")]
+    rows = [
+        make_row(condition=name)
+        for name in (*conditions, "paraphrase:3", "plausible", "plausible:t_stage", "unknown", "random", "predicted")
+    ]
     rows += [make_row(box=name) for name in ("jitter_20", "loose_10", "shift_5")]
     write_results(tmp_path / "cases.parquet", rows)
     assert len(load_results(tmp_path / "cases.parquet")) == len(rows)

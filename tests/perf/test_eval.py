@@ -13,7 +13,7 @@ def test_all_conditions_are_compared_at_equal_dice_with_both_ways_of_asking_one(
     for one in found:
         assert [row.way for row in one.rows] == [PLAIN, OURS, LIMIT]
     # right, three other classes, held-out sentence, unknown and random vector; the others repeat one of these
-    check_names(found[0].setting, "3 cases", "30 questions", "7.00")
+    check_names(found[0].setting, "3 cases", "33 questions", "7.00")
     assert found[0].rows[1:] == found[1].rows[1:]
 
 

@@ -322,6 +322,7 @@ def test_two_text_fields_and_millimetres(experiment: Path) -> None:
         second = table["case"].str[-2].map(lambda digit: "A" if digit in "02468ace" else "S")
         table["text_class"] = "T" + table["text_class"] + " + " + second
         table["condition"] = table["condition"].str.replace("swap:birads=", "swap:t_stage=T")
+        table = table[table["condition"] != "plausible"]  # as runs of before have it
         wrong = table[table["condition"] == "wrong"]
         of_fields = [wrong.assign(condition=f"wrong:{field}") for field in ("t_stage", "histology")]
         of_fields[1]["dice"] += 0.03  # the second field alone costs half

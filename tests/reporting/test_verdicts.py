@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from messages import check_names, is_named
-from simulated_suite import GAIN, Suite
+from simulated_suite import COST, GAIN, Suite
 
 from t2m_bench.recipe.arms import ARMS as ARM_TABLE
 from t2m_bench.reporting.comparison_table import make_ladder_table
@@ -32,7 +32,7 @@ def find(results: Results) -> dict[str, Verdict]:
 @pytest.fixture(scope="module")
 def helped(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Results in which hierarchical gains 0.03 over text_free; nobody may change them."""
-    return load(tmp_path_factory.mktemp("helped"), help_=0.03)
+    return load(tmp_path_factory.mktemp("helped"), help_=0.03, draw=3)
 
 
 def name_language_model(results: Results) -> Results:
@@ -116,6 +116,28 @@ def test_what_runs_of_one_seed_share_is_tested_where_they_start_alike(helped: Re
     apart_results = replace(alike, experiment=alike.experiment | {"recipe": apart})
     assert find_shared_start(apart_results, "hierarchical") is None
     assert not any(is_named(sentence, "too narrow") for sentence in find(apart_results)["help"].sentences)
+
+
+def test_plausible_wrong_text_leads_and_the_published_map_is_called_extreme(helped: Results) -> None:
+    found = find(helped)["reliance"]
+    assert found.decision is not None
+    assert found.decision.contrast is not None
+    assert found.decision.contrast.mean == pytest.approx(COST["plausible"], abs=0.001)
+    check_names(found.headline, "plausible")
+    check_names(found.sentences[0], "plausible", f"{found.decision.contrast.mean:+.4f}")
+    extreme = find_comparison(make_comparisons(helped), "hierarchical: right - wrong")
+    assert extreme is not None
+    check_names(found.sentences[1], "extreme", f"{extreme.contrast.mean:+.4f}")
+
+
+def test_runs_from_before_plausible_text_rest_on_the_extreme_one(tmp_path: Path) -> None:
+    results = load(tmp_path, help_=0.03, plausible=False)
+    found = find(results)["reliance"]
+    assert found.decision is not None
+    assert found.decision.contrast is not None
+    assert found.decision.contrast.mean == pytest.approx(COST["wrong"], abs=0.001)
+    check_names(found.headline, "extreme")
+    assert len([item for item in make_comparisons(results) if item.within_models]) == 1
 
 
 def test_reliance_without_help_is_called_a_liability(tmp_path: Path) -> None:
@@ -292,6 +314,7 @@ def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
         "gated - text_free_one_level",
         "hierarchical - gated",
         "hierarchical - label",
+        "hierarchical: right - plausible",
         "hierarchical: right - wrong",
         "hierarchical - text_free (loose_20)",
     }
@@ -304,8 +327,8 @@ def test_one_primary_contrast_and_one_family(whole_suite: Path) -> None:
     within = comparisons["hierarchical: right - wrong"]
     assert within.within_models
     assert {table.shape[1] for table in within.tables} == {1}
-    assert (within.family_size, comparisons["gated - text_free_one_level"].family_size) == (1, 4), "two families"
-    assert within.p_adjusted == within.contrast.p
+    assert (within.family_size, comparisons["gated - text_free_one_level"].family_size) == (2, 4), "two families"
+    assert within.p_adjusted >= within.contrast.p
     member = comparisons["gated - text_free_one_level"]
     assert member.p_adjusted == pytest.approx(min(1.0, 4 * member.contrast.p))
     low, high = member.simultaneous_interval
