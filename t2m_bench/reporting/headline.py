@@ -85,10 +85,11 @@ def make_headline_table(results: Results, comparisons: Sequence[Comparison]) -> 
 def tell_untrained(results: Results, method: str) -> str:
     """Return one sentence with the best shape drawn without the image, the frozen model and the method; "" of none."""
     floor = find_best_floor(results)
-    named = [(results.name_arm(arm), arm) for arm in (floor, BASELINE, method) if arm and arm in results.arms]
-    if len(named) < 2:
+    named = {"best shape drawn without the image": floor, "frozen model": BASELINE, f"text-guided ({method})": method}
+    there = [(name, arm) for name, arm in named.items() if arm and arm in results.arms]
+    if len(there) < 2:
         return ""
-    means = [f"{name} {compute_patient_means(results.select_main(arm), DICE).mean():.3f}" for name, arm in named]
+    means = [f"{name} {compute_patient_means(results.select_main(arm), DICE).mean():.3f}" for name, arm in there]
     return f"Mean Dice: {', '.join(means)}."
 
 
