@@ -318,9 +318,9 @@ def _has_labels(values: NDArray[Any], cut: NDArray[np.bool_], high: float) -> bo
     return bool((is_between & is_even).any() or (is_soft & ~near).any() or is_speckled)
 
 
-def write_png(path: Path, image: NDArray[np.uint8] | NDArray[np.bool_]) -> None:
-    """Write (H, W) or (H, W, 3) pixels by atomic rename; a mask becomes one bit a pixel."""
-    with write_atomically(path) as partial:
+def write_png(path: Path, image: NDArray[np.uint8] | NDArray[np.bool_], private: bool = False) -> None:
+    """Write (H, W) or (H, W, 3) pixels by atomic rename, for the owner alone if private; a mask has one bit a pixel."""
+    with write_atomically(path, private) as partial:
         Image.fromarray(image).save(partial, format="PNG")
 
 

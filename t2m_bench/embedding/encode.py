@@ -87,6 +87,13 @@ def count_bytes_per_case(grid: int) -> int:
     return EMBEDDING_WIDTH * grid**2 * 2 + (LOW_RES_FACTOR * grid) ** 2 + 16
 
 
+def choose_batch_size(frame: Frame, device: torch.device) -> int:
+    """Return how many images are encoded together: what a GPU is busy with, or what a CPU's cache holds."""
+    if device.type == "cuda":
+        return max(1, PIXELS_AT_ONCE // frame.input_size**2)
+    return max(1, TOKENS_AT_ONCE // frame.grid**2)
+
+
 def embed_cases(
     sam: FrozenSam, root: Path, cases: Sequence[Case], device: torch.device, input_range: InputRange = "unit"
 ) -> Iterator[EmbeddedCase]:
@@ -94,8 +101,7 @@ def embed_cases(
 
     The next batch is read and resized while one is encoded.
     """
-    in_cache = TOKENS_AT_ONCE // sam.frame.grid**2
-    size = max(1, PIXELS_AT_ONCE // sam.frame.input_size**2 if device.type == "cuda" else in_cache)
+    size = choose_batch_size(sam.frame, device)
     batches = [cases[start : start + size] for start in range(0, len(cases), size)]
     read = partial(_read_batch, sam, root, input_range)
     for batch, (images, masks) in zip(batches, prefetch(read, batches), strict=True):

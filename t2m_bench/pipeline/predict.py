@@ -94,6 +94,8 @@ def predict(predictors: Predictors, lesions: Sequence[Lesion], out: Path, termin
         UserError: names the row, what was found and what to do; what was written before stays.
     """
     rows: list[dict[str, Any]] = []
+    (out / TABLE_NAME).unlink(missing_ok=True)  # an earlier one would stand beside masks that are not its own
+    _check_files(lesions)
     with terminal.watch("lesions segmented", len(lesions)) as advance:
         for start in range(0, len(lesions), BATCH_SIZE):
             rows += _predict_some(predictors, lesions[start : start + BATCH_SIZE], out)
@@ -102,6 +104,14 @@ def predict(predictors: Predictors, lesions: Sequence[Lesion], out: Path, termin
     with write_atomically(path, private=True) as partial:
         table.to_csv(partial, index=False)
     return Predicted(path, table, tuple(_list_warnings(predictors.main, table)))
+
+
+def _check_files(lesions: Sequence[Lesion]) -> None:
+    """Refuse a table with an image that is not there, before the first mask is computed."""
+    for lesion in lesions:
+        path = lesion.root / lesion.image.partition("#")[0]
+        if not path.is_file():
+            raise UserError(f"{lesion.source}: {path} is no file. Correct the row; paths begin at {lesion.root}.")
 
 
 def _predict_some(predictors: Predictors, lesions: Sequence[Lesion], out: Path) -> list[dict[str, Any]]:
@@ -166,7 +176,8 @@ def _write(
         raise _name(lesion, error) from None
     overlay = out / OVERLAYS / f"{lesion.stem}.png"
     without = other.mask if other is not None else None
-    write_png(overlay, draw_overlay(item.image.pixels, answer.box, answer.mask, without, item.reference))
+    drawn = draw_overlay(item.image.pixels, answer.box, answer.mask, without, item.reference)
+    write_png(overlay, drawn, private=True)
     flags = {flag for trained in predictor.trained for flag in flag_image(item.image, trained.pixels.dataset)}
     if predictor.device != "cuda" and any(trained.precision == "fp16" for trained in predictor.trained):
         flags.add(COMPUTED_IN_FULL)

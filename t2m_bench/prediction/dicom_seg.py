@@ -33,7 +33,7 @@ def write_dicom_seg(path: Path, mask: NDArray[np.bool_], source: Path) -> None:
             f"{source}: no DICOM SEG can refer to it ({find_first_line(error)}). Correct the file, or convert the "
             "image to PNG or NIfTI, whose masks have that form."
         ) from None
-    with write_atomically(path) as partial:
+    with write_atomically(path, private=True) as partial:  # it names the patient, as its image does
         made.save_as(partial)
 
 

@@ -38,11 +38,14 @@ def _write_nifti(path: Path, mask: NDArray[np.bool_], image: ImageInput) -> None
     columns, rows = mask.shape[1], mask.shape[0]
     values = np.zeros((columns, rows, image.stored.depth), dtype=np.uint8)
     values[:, :, image.place.slice_index or 0] = mask.T
-    header = source.header.copy()
-    header.set_data_dtype(np.uint8)
-    header["scl_slope"], header["scl_inter"] = 1, 0  # those of the image would scale the mask
-    header["descrip"] = b""  # of the source, whose free text may name somebody
+    # a header of its own with the geometry alone: free text and extensions of the source may name somebody
+    made = nibabel.Nifti1Image(values, source.affine, dtype=np.uint8)
+    made.header.set_zooms(source.header.get_zooms()[:3])
+    made.header.set_xyzt_units(*source.header.get_xyzt_units())
+    for read, write in ((source.get_qform, made.set_qform), (source.get_sform, made.set_sform)):
+        affine, code = read(coded=True)
+        write(affine, int(code))
     with write_atomically(path) as partial:
         whole = partial.with_name(f"{partial.name}.nii.gz")  # the form is told by the ending
-        nibabel.save(nibabel.Nifti1Image(values, source.affine, header), whole)
+        nibabel.save(made, whole)
         whole.replace(partial)

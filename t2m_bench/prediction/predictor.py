@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from t2m_bench.data.frame import Frame
+from t2m_bench.embedding.encode import choose_batch_size
 from t2m_bench.errors import RunFolderError, UserError, WeightsError
 from t2m_bench.models.arm import BuildContext, Built
 from t2m_bench.models.encoder_input import preprocess_image
@@ -29,7 +30,7 @@ from t2m_bench.training.checkpoint import ADAPTER_NAME, compute_tensors_sha256, 
 from t2m_bench.training.precision import autocast
 
 BATCH_SIZE = 16
-"""Images that are encoded and decoded together."""
+"""Images that are decoded together; they are encoded in the batches of `embed`."""
 
 Box = tuple[float, float, float, float]
 Device = Literal["auto", "cpu", "cuda"]
@@ -108,6 +109,11 @@ class Predictor:
                 first.image_encoder.input_range,
             ):
                 raise UserError(f"{other.name}: has another image encoder than {first.name}. Predict with each alone.")
+            if other.pixels != first.pixels:
+                raise UserError(
+                    f"{other.name}: was trained on images of {_describe_pixels(other)}, {first.name} on images of "
+                    f"{_describe_pixels(first)}. Predict with each alone."
+                )
         where = torch.device(_choose_device(device))
         sam = _load_frozen(first)
         sam.image_encoder.to(where)
@@ -126,9 +132,8 @@ class Predictor:
     @property
     def fields(self) -> dict[str, tuple[str, ...]]:
         """Text field -> its classes; empty for an arm that reads no text."""
-        first = self._members[0].trained
-        rows = first.vocabulary.table.rows if first.entry.reads_text else {}
-        return {field: tuple(classes) for field, classes in rows.items()}
+        first = self._members[0]
+        return first.texts.fields if first.trained.entry.reads_text else {}
 
     @property
     def device(self) -> str:
@@ -243,8 +248,9 @@ class Predictor:
         if reads_pixels:
             made = torch.stack([preprocess_image(image, self._frame)[1:2] for image in images]).to(self._device)
         else:
+            size = choose_batch_size(self._sam.frame, self._device)
             tensors = torch.stack([preprocess_image(image, self._frame, how, values) for image in images])
-            made = encode_images(self._sam, tensors.to(self._device), values)
+            made = torch.cat([encode_images(self._sam, part.to(self._device), values) for part in tensors.split(size)])
         return made.to(torch.float16).to(torch.float32, memory_format=torch.channels_last)
 
     def _decode(self, member: _Member, image_embedding: Tensor, text_embedding: Tensor, box_xyxy: Tensor) -> Tensor:
@@ -255,6 +261,11 @@ class Predictor:
                 output = member.built.arm(image_embedding[part], text_embedding[part])
                 decoded.append(output.decode(member.built.segmenter, box_xyxy[part]))
         return torch.cat(decoded).float()
+
+
+def _describe_pixels(trained: TrainedAdapter) -> str:
+    pixels = trained.pixels
+    return f"{pixels.dataset} (intensity {pixels.intensity}, window {pixels.window_hu})"
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

@@ -39,6 +39,11 @@ class TextInput:
         return load_text_encoder(section.name, section.pooling)
 
     @property
+    def fields(self) -> dict[str, tuple[str, ...]]:
+        """Text field -> its classes, as this arm reads them."""
+        return {field: tuple(classes) for field, classes in self._table.rows.items()}
+
+    @property
     def width(self) -> int:
         """Length of the vectors."""
         return int(self._table.embeddings.shape[1])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from t2m_bench.recipe.arms import ARMS
+from t2m_bench.recipe.arms import ARMS, Texts
 from t2m_bench.recipe.datasets import DATA_SETS
 from t2m_bench.recipe.encoders import IMAGE_ENCODERS
 from t2m_bench.reporting.comparisons import make_comparisons
@@ -35,9 +35,18 @@ def render_model_card(results: Results, run_name: str, config: Mapping[str, Any]
         "dataset_label": own.label if own else str(dataset["kind"]),
         "phantom": dataset.get("phantom"),
         "encoder": encoder,
-        "classes": {field: list(classes) for field, classes in config["prompts"]["fields"].items()},
+        "classes": _list_classes(config["prompts"], entry.texts == Texts.LABELS),
+        "reads_sentences": config["prompts"]["free"] is not None and entry.texts != Texts.LABELS,
         "tables": [*filter(None, tables), make_audit_table(results)],
         "warnings": list_warnings(results),
         "verdicts": config["verdicts"],
     }
     return render("model_card.md.j2", content)
+
+
+def _list_classes(prompts: Mapping[str, Any], reads_classes: bool) -> dict[str, list[str]]:
+    """Return field -> classes that may be given; of free text, those that an arm which reads classes knows."""
+    free = prompts["free"]
+    if free is not None and reads_classes:
+        return {free["class_field"]: list(free["class_names"])}
+    return {field: list(classes) for field, classes in prompts["fields"].items()}

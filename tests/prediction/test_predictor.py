@@ -199,3 +199,13 @@ def test_a_folder_without_a_run_or_outside_its_experiment_is_refused(copy: Path,
 def test_a_gpu_that_is_not_there_is_refused(benched: Benched) -> None:
     with raises_naming(UserError, "cuda"):
         Predictor.load(benched.find_run("text_free"), device="cuda")
+
+
+def test_runs_that_read_files_otherwise_are_not_averaged(benched: Benched, copy: Path) -> None:
+    """The second run's images were made of other values, so that the first one's reading is none for it."""
+    note = json.loads((copy / "run.json").read_text())
+    for recipe in (note["recipe"], note["suite"]):
+        recipe["dataset"]["intensity"] = [40, 400]
+    (copy / "run.json").write_text(json.dumps(note))
+    with raises_naming(UserError, copy.name, 400.0):
+        Predictor.load(benched.find_run("hierarchical"), copy)
