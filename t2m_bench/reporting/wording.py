@@ -67,11 +67,14 @@ def judge_wording(results: Results, method: str) -> Verdict | None:
         return None
     effect_name, other = _find_other_text(results, method)
     right = results.select(method, RIGHT)
+    tables = collect_tables(results, method, names, right if other is None else other)
+    if other is not None and tables.lost.empty:  # no patient has both the other text and every wording
+        other, tables = None, collect_tables(results, method, names, right)
+    if tables.lost.empty:
+        return None
     if other is None:
-        tables = collect_tables(results, method, names, right)
         return _judge(results, estimate_wordings(tables), None, "", len(names))
     effect = estimate_given_models(make_fold_tables(right, other, DICE))
-    tables = collect_tables(results, method, names, other)
     return _judge(results, estimate_wordings(tables), effect, effect_name, len(names))
 
 
@@ -207,7 +210,7 @@ def _decide(
     is_few = num_wordings < FEWEST_WORDINGS and not results.is_free_text
     if is_few and decision.reason is not Reason.FEW_PATIENTS:
         return withhold(decision, Reason.FEW_WORDINGS)
-    if found.equivalence_p < ALPHA:
+    if found.equivalence_p < ALPHA and decision.outcome in (Outcome.GAIN, Outcome.LOSS):  # it costs, and too little
         return replace(decision, outcome=Outcome.NO_DIFFERENCE, size=None, reason=None)
     return decision
 

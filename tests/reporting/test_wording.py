@@ -61,6 +61,33 @@ def test_wordings_that_all_cost_a_third_of_the_text_effect_cost(results: Results
     assert found.outcome is Outcome.GAIN, "right text gains over its rewording"
 
 
+def test_equivalence_that_a_few_patients_pay_for_is_withheld(results: Results) -> None:
+    table = results.table
+    few = table["patient"].isin(sorted(table["patient"].unique())[::12])
+    moved = results
+    for number in (1, 2, 3):
+        moved = change(moved, f"paraphrase:{number}", pd.Series(np.where(few, -0.03, 0.0032), table.index))
+    found = judge_wording(moved, "hierarchical")
+    assert found is not None
+    assert found.decision is not None
+    assert found.decision.outlying_patients == pytest.approx(4 / 48)
+    assert (found.outcome, found.decision.reason) == (Outcome.WITHHELD, Reason.FEW_DECIDE)
+
+
+def test_wordings_that_no_patient_has_beside_another_text_have_no_margin(results: Results) -> None:
+    """As of free text whose reworded patients are those without a class."""
+    table = results.table
+    some = table["patient"].isin(sorted(table["patient"].unique())[:24])
+    is_worded = table["condition"].str.startswith("paraphrase")
+    is_other = table["condition"].str.startswith(("swap", "wrong", "other_patient"))
+    kept = table[~(is_worded & ~some) & ~(is_other & some)]
+    found = judge_wording(replace(results, table=kept), "hierarchical")
+    assert found is not None
+    assert found.decision is not None
+    assert found.decision.reason is Reason.NO_EFFECT_KNOWN
+    assert judge_wording(replace(results, table=kept[~(kept["condition"] == "right")]), "hierarchical") is None
+
+
 def test_a_single_held_out_sentence_of_an_older_run_is_reported_and_proves_nothing(tmp_path: Path) -> None:
     suite = Suite(ARMS, patients=48, boxes=TIGHT, wordings=("paraphrase",))
     old = load_experiment(suite.write(tmp_path))
