@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from t2m_bench.errors import find_first_line
 from t2m_bench.files import load_json
+from t2m_bench.locks import hold_lock
 from t2m_bench.recipe.schema import Recipe
 from t2m_bench.runs.run_folder import RUN_NAME, write_history
 
@@ -31,8 +32,8 @@ class Tracker(Protocol):
         """Report numbers of a step."""
         ...
 
-    def close(self) -> None:
-        """End the run there."""
+    def close(self, is_whole: bool) -> None:
+        """End the run there, as finished or as stopped before its end."""
         ...
 
 
@@ -50,7 +51,7 @@ class TensorBoard:
             self._board.add_scalar(name, value, step)
         self._board.flush()
 
-    def close(self) -> None:
+    def close(self, is_whole: bool) -> None:
         self._board.close()
 
 
@@ -66,15 +67,18 @@ class WandB:
             dir=str(folder),
             config=dict(settings),
             mode=os.environ.get("WANDB_MODE", "offline"),
-            settings=wandb.Settings(disable_git=True, save_code=False, console="off", silent=True),
+            # its own notes would hold the command line, and with it where the data lie
+            settings=wandb.Settings(
+                disable_git=True, save_code=False, console="off", silent=True, x_disable_meta=True, program="t2m-bench"
+            ),
             reinit="create_new",
         )
 
     def log(self, values: Numbers, step: int) -> None:
         self._run.log(dict(values), step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, is_whole: bool) -> None:
+        self._run.finish(exit_code=0 if is_whole else 1)
 
 
 class MLflow:
@@ -83,11 +87,11 @@ class MLflow:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         from mlflow import MlflowClient
 
-        local = f"sqlite:///{folder.parent / MLFLOW_STORE}"
-        self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
-        name = folder.parent.name
-        found = self._client.get_experiment_by_name(name)
-        number = found.experiment_id if found else self._client.create_experiment(name)
+        local, name = f"sqlite:///{folder.parent / MLFLOW_STORE}", folder.parent.name
+        with hold_lock(folder.parent / ".mlflow.lock"):  # runs side by side would all make the store, or the experiment
+            self._client = MlflowClient(os.environ.get("MLFLOW_TRACKING_URI") or local)
+            found = self._client.get_experiment_by_name(name)
+            number = found.experiment_id if found else self._client.create_experiment(name)
         self._run = self._client.create_run(number, run_name=folder.name).info.run_id
         for key, value in settings.items():
             self._client.log_param(self._run, key, value)
@@ -96,8 +100,8 @@ class MLflow:
         for name, value in values.items():
             self._client.log_metric(self._run, name, value, step=step)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
+    def close(self, is_whole: bool) -> None:
+        self._client.set_terminated(self._run, "FINISHED" if is_whole else "KILLED")
 
 
 TRACKERS: dict[str, Callable[[Path, Mapping[str, Any]], Tracker]] = {
@@ -113,7 +117,8 @@ class RunLog:
     def __init__(self, folder: Path, recipe: Recipe, arm: str) -> None:
         self._folder = folder
         self._trackers: dict[str, Tracker] = {}
-        settings = {"arm": arm, **flatten(recipe.list_decisive())}
+        self._is_whole = False
+        settings = {"arm": arm, **hide_folders(flatten(recipe.list_decisive()))}
         for name in recipe.cluster.tracking:
             self._try(name, partial(self._open, name, settings))
 
@@ -127,11 +132,12 @@ class RunLog:
         """Report the test figure, which run.json holds by now."""
         summary = load_json(self._folder / RUN_NAME, "Evaluate the run again.")
         self._log({"test_dice": summary["test_dice"]}, step)
+        self._is_whole = True
 
     def close(self) -> None:
-        """End the run in every tracker."""
+        """End the run in every tracker: as finished where it has its test figure."""
         for name, tracker in list(self._trackers.items()):
-            self._try(name, tracker.close)
+            self._try(name, partial(tracker.close, self._is_whole))
         self._trackers.clear()
 
     def _open(self, name: str, settings: Mapping[str, Any]) -> None:
@@ -148,6 +154,13 @@ class RunLog:
         except Exception as error:  # a tracker's server, disk or version: none of them may stop a training
             self._trackers.pop(name, None)
             print(f"t2m-bench: tracker {name} is left out: {find_first_line(error)}", file=sys.stderr)
+
+
+def hide_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with the last part of each path alone: where data and models lie is nobody's affair."""
+    return {
+        name: Path(value).name if isinstance(value, str) and "/" in value else value for name, value in settings.items()
+    }
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
