@@ -55,6 +55,10 @@ def test_every_verb_that_works_on_a_recipe(tmp_path: Path, columns: int) -> None
     shown = run_on_pty(["bench", *demo, *WORKERS, "bench.arms=[text_free,gated]"], tmp_path, columns)
     check(shown, columns)
     check(run_on_pty(["report", "--full"], tmp_path, 190), 190)
+    image = next((tmp_path / "data" / "Images").iterdir())
+    asked = ["--image", image.relative_to(tmp_path), "--box", "40,40,120,110", "--field", "birads=4", "--out", "out"]
+    check(run_on_pty(["predict", run.relative_to(tmp_path), *asked], tmp_path, columns), columns)
+    check(run_on_pty(["export", run.relative_to(tmp_path), "shared"], tmp_path, columns), columns)
 
 
 @pytest.mark.cluster
