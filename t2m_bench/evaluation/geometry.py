@@ -69,7 +69,8 @@ def audit_geometry(root: Path, cases: Sequence[Case], texts: TextTable) -> dict[
     patients = np.array([case.patient_id for case in cases])
     if len(set(patients)) < MIN_PATIENTS:
         return {}
-    targets = np.stack([_measure(root, case, find_box_unit(cases) == "mm") for case in cases])
+    in_mm = find_box_unit(cases) == "mm"
+    targets = np.stack([_measure(root, case, in_mm) for case in cases])
     box = np.stack([_describe_box(case) for case in cases])
     text = np.stack([texts.embed(case.text_fields).double().numpy() for case in cases])
     predictors = {"text": text, "box": box, "box_text": np.hstack([box, text])}

@@ -362,11 +362,15 @@ def evaluate(run: Path, runs: Path, terminal: Terminal) -> dict[str, Any]:
     if "recipe" not in noted:
         raise RunFolderError(f"{run / RUN_NAME}: names no recipe. Train again with `t2m-bench train`.")
     recipe = parse_noted_recipe(noted.get("suite", noted["recipe"]), str(run / RUN_NAME))
-    experiment = open_experiment(recipe, runs, terminal, to_train=False)
+    experiment, hashes = gather(recipe, runs, terminal, to_train=False)
     job = experiment.make_job(str(noted["arm"]), int(noted["seed"]))
-    write_reference_once(job, terminal)
     if job.run_folder != run.resolve():
-        raise RunFolderError(f"{run}: this recipe and data make {job.run_folder}. Name its --runs, or train again.")
+        raise RunFolderError(
+            f"{run}: its recipe, data, prompt file and frozen models make {job.run_folder} today. Name its --runs, put "
+            "back what changed, or train again."
+        )
+    note_experiment(experiment, hashes)
+    write_reference_once(job, terminal)
     with lock_run(run):
         bench = set_up(job, ProcessGroup(recipe.optim.mixed_precision, recipe.cluster.use_gpu))
         run_job.evaluate(bench, load_progress(run), run_job.ask_to_test(bench))

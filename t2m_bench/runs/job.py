@@ -132,6 +132,7 @@ def evaluate(bench: RunContext, progress: Progress, test: FinalExam) -> None:
     num_nodes = ranks.num_nodes  # every rank takes part in the count
     if ranks.is_main:
         write_crops(job.run_folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
+        (job.run_folder / PREDICTED_NAME).unlink(missing_ok=True)  # of an earlier evaluation, which was asked less
         if keep_masks:
             write_predicted(job.run_folder / PREDICTED_NAME, question_set.questions, answers.masks)
         write_results(

@@ -73,6 +73,7 @@ def write_reference(job: Job, boxes: Sequence[str]) -> None:
         crops[f"{case.case_id}/mask"] = cut_out(load_mask(job.data.root, case), case.box_xyxy)
     write_crops(folder / CROPS_NAME, crops)
     write_crops(folder / MASKS_NAME, dict(zip(shown, answers.crops, strict=True)))
+    (folder / PREDICTED_NAME).unlink(missing_ok=True)  # of an earlier evaluation, which was asked less
     if keep_masks:
         write_predicted(folder / PREDICTED_NAME, question_set.questions, answers.masks)
     write_results(folder / RESULTS_NAME, rows)  # last: its presence says that the folder is whole

@@ -11,7 +11,7 @@ from t2m_bench.data.splits import Splits
 from t2m_bench.errors import DatasetError, RecipeError, UserError
 from t2m_bench.evaluation.conditions import QuestionSet, build_questions
 from t2m_bench.models.arm import Arm, count_trainable_parameters
-from t2m_bench.recipe.conditions import RIGHT, WRONG
+from t2m_bench.recipe.conditions import OTHER_PATIENT, RIGHT, WRONG
 from t2m_bench.recipe.measures import DICE
 from t2m_bench.recipe.schema import TIGHT, Recipe
 from t2m_bench.runs.job import ask_to_validate, make_trainer
@@ -149,11 +149,15 @@ class _Member:
 
 
 def ask_for_reliance(bench: RunContext) -> QuestionSet:
-    """Return the right and the wrong text (the published map) of each validation case whose text is known."""
-    asking = replace(bench.job.data.asking, conditions=(RIGHT, WRONG), boxes=(TIGHT,))
+    """Return the right text of each validation case whose text is known, and a wrong one.
+
+    That is the published map's, or with free text, which has no such map, another patient's.
+    """
+    other = WRONG if bench.texts.free is None else OTHER_PATIENT
+    asking = replace(bench.job.data.asking, conditions=(RIGHT, other), boxes=(TIGHT,))
     asked = build_questions(bench.job.data.select(bench.job.data.splits.val), bench.texts, asking)
-    wrong = {question.case.case_id for question in asked.questions if question.condition == WRONG}
-    kept = (q for q in asked.questions if q.condition in (RIGHT, WRONG) and q.case.case_id in wrong)
+    wrong = {question.case.case_id for question in asked.questions if question.condition == other}
+    kept = (q for q in asked.questions if q.condition in (RIGHT, other) and q.case.case_id in wrong)
     return QuestionSet(tuple(kept), asked.vectors)
 
 

@@ -192,6 +192,10 @@ def test_masks_are_kept_when_asked_later_without_training(experiment: Experiment
     written = (run / PREDICTED_NAME).stat().st_mtime_ns
     train(asked, "gated", 0, Terminal(), StopRequest())
     assert (run / PREDICTED_NAME).stat().st_mtime_ns == written, "kept masks are reused"
+    suite = json.loads((run / "run.json").read_text())["suite"]
+    change_note(run, suite=suite | {"bench": suite["bench"] | {"keep_masks": False}})
+    evaluate(run, runs, Terminal())
+    assert not (run / PREDICTED_NAME).exists(), "no mask of an evaluation that kept none"
 
 
 def read_all(path: Path) -> str:
