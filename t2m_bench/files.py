@@ -18,6 +18,8 @@ SAVED_VARIABLE = "T2M_SAVED"
 
 EXPERIMENT_NAME = "experiment.json"
 STRATA_NAME = "strata.json"
+PROMPTS_NAME = "prompts.yaml"
+"""The prompt file of an experiment as it was read, so that its runs can be applied after the file has changed."""
 
 
 def expand_home(text: str) -> str:

@@ -94,12 +94,16 @@ class PromptBook:
     """The sentences of one file in one family.
 
     A case's text embedding is the mean over fields of one sentence's embedding each.
+
+    Attributes:
+        sha256: of family and text. text: of the file.
     """
 
     name: str
     family: str
     sha256: str
     content: _File
+    text: str
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -193,4 +197,4 @@ def load_prompts(name_or_path: str | None, family: str) -> PromptBook:
         raise RecipeError(f"{path}: {error}.") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not YAML: {describe_fault(error)}. Correct the file.") from None
-    return PromptBook(path.stem, family, hashlib.sha256(f"{family}\n{text}".encode()).hexdigest(), content)
+    return PromptBook(path.stem, family, hashlib.sha256(f"{family}\n{text}".encode()).hexdigest(), content, text)

@@ -22,7 +22,7 @@ from t2m_bench.embedding.text_table import TextTable, list_sentence_rows
 from t2m_bench.errors import RunFolderError
 from t2m_bench.evaluation.conditions import EvaluationSpec
 from t2m_bench.evaluation.predicted_masks import PREDICTED_NAME
-from t2m_bench.files import EXPERIMENT_NAME, STRATA_NAME, load_json, write_json
+from t2m_bench.files import EXPERIMENT_NAME, PROMPTS_NAME, STRATA_NAME, load_json, write_json, write_text
 from t2m_bench.locks import hold_lock
 from t2m_bench.models.sam import FileStamp
 from t2m_bench.pipeline.doctor import check_before_work
@@ -195,8 +195,11 @@ def locate_experiment(
 
 
 def note_experiment(experiment: Experiment, hashes: dict[str, str]) -> None:
-    """Write the provenance into the experiment's folder, once, and its fold's audit."""
-    path = experiment.folder / EXPERIMENT_NAME
+    """Write the provenance and the prompt file into the experiment's folder, once, and its fold's audit."""
+    path, prompts = experiment.folder / EXPERIMENT_NAME, experiment.folder / PROMPTS_NAME
+    book = experiment.texts.book
+    if isinstance(book, PromptBook) and not prompts.is_file():
+        write_text(prompts, book.text)
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, _describe(experiment, hashes))

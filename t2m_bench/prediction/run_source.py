@@ -1,6 +1,7 @@
 """Reads a trained adapter from its run's folder, inside the experiment that it belongs to."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import torch
 
 from t2m_bench.data.datasets.nsclc.data_set import make_slice_rule
 from t2m_bench.data.free_text import TEXT, name_class_field, normalise
-from t2m_bench.data.prompts import UNKNOWN, load_prompts
+from t2m_bench.data.prompts import UNKNOWN, PromptBook, load_prompts
 from t2m_bench.embedding.prompt_bank import BankSignature, PromptBank, load_bank
 from t2m_bench.embedding.text_table import FreeTexts, TextTable, list_sentence_rows
 from t2m_bench.errors import RecipeError, RunFolderError
-from t2m_bench.files import EXPERIMENT_NAME, load_json
+from t2m_bench.files import EXPERIMENT_NAME, PROMPTS_NAME, load_json
 from t2m_bench.models.text import compute_text_sha256, load_text_encoder
 from t2m_bench.prediction.trained import FreeReading, PixelSettings, TrainedAdapter, Vocabulary
 from t2m_bench.recipe.arms import REFERENCE_ARM
@@ -56,7 +57,7 @@ def load_run(folder: Path, text_encoder: str | None = None) -> TrainedAdapter:
         text_encoder=suite.text_encoder.model_copy(update={"name": text_encoder or suite.text_encoder.name}),
         text_weights_sha256=hashes["text_encoder"],
         pixels=PixelSettings(dataset.kind, dataset.intensity, make_slice_rule(suite).window_hu),
-        vocabulary=_load_vocabulary(suite, hashes, experiment.parent, classes, text_encoder),
+        vocabulary=_load_vocabulary(suite, hashes, experiment, classes, text_encoder),
         source=str(path),
     )
 
@@ -103,21 +104,16 @@ def _load_note(path: Path) -> tuple[Mapping[str, str], Mapping[str, Sequence[str
 def _load_vocabulary(
     suite: Recipe,
     hashes: Mapping[str, str],
-    runs: Path,
+    experiment: Path,
     classes: Mapping[str, Sequence[str]],
     text_encoder: str | None,
 ) -> Vocabulary:
     """Read the embedded sentences of a run; where they are not there they are encoded again."""
     if suite.prompts.column is not None:
         return _make_free_vocabulary(suite, hashes, classes, text_encoder)
-    book, encoder = load_prompts(suite.prompts.file, suite.prompts.family), suite.text_encoder
-    if book.sha256 != hashes["prompts"]:
-        raise RecipeError(
-            f"prompts.file = {suite.prompts.file}: its sentences are not those that the run was trained with (sha256 "
-            f"{book.sha256}, then {hashes['prompts']}). Restore the file used in training."
-        )
+    book, encoder = _load_book(suite, hashes["prompts"], experiment / PROMPTS_NAME), suite.text_encoder
     signature = BankSignature(encoder.name, hashes["text_encoder"], encoder.pooling, book.sha256)
-    path = runs / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
+    path = experiment.parent / "prompt_banks" / f"{book.name}-{signature.compute_hash()}.h5"
     if path.is_file():
         bank = load_bank(path, signature)
     else:
@@ -127,6 +123,22 @@ def _load_vocabulary(
     rows, held_out = list_sentence_rows(book, bank, "training"), list_sentence_rows(book, bank, "held_out")
     table = TextTable(torch.from_numpy(bank.text_embedding), rows, {}, held_out)
     return Vocabulary(bank.sentences, table, book.name, book.sha256)
+
+
+def _load_book(suite: Recipe, sha256: str, copy: Path) -> PromptBook:
+    """Read the prompt file of a run: the experiment's copy of it, or the file itself where it is still the same."""
+    file, family = str(suite.prompts.file), suite.prompts.family
+    if copy.is_file():
+        book = replace(load_prompts(str(copy), family), name=Path(file).stem)
+        if book.sha256 == sha256:
+            return book
+    book = load_prompts(file, family)
+    if book.sha256 != sha256:
+        raise RecipeError(
+            f"prompts.file = {file}: its sentences are not those that the run was trained with (sha256 {book.sha256}, "
+            f"then {sha256}), and {copy} does not hold them either. Restore the file used in training."
+        )
+    return book
 
 
 def _make_free_vocabulary(

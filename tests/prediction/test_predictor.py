@@ -11,6 +11,7 @@ from benched import ARMS, Benched
 from messages import raises_naming
 
 from t2m_bench import Predictor
+from t2m_bench.data import prompts
 from t2m_bench.data.images import load_mask, write_png
 from t2m_bench.data.prompts import load_prompts
 from t2m_bench.errors import DatasetError, RecipeError, RunFolderError, UserError, WeightsError
@@ -209,3 +210,23 @@ def test_runs_that_read_files_otherwise_are_not_averaged(benched: Benched, copy:
     (copy / "run.json").write_text(json.dumps(note))
     with raises_naming(UserError, copy.name, 400.0):
         Predictor.load(benched.find_run("hierarchical"), copy)
+
+
+def test_a_prompt_file_that_changed_is_taken_from_the_experiment(
+    benched: Benched, copy: Path, image: np.ndarray, hierarchical: Predictor
+) -> None:
+    """As after an update that words shipped sentences otherwise; without the experiment's copy it is refused."""
+    shutil.copy(benched.experiment / "prompts.yaml", copy.parent)
+    shutil.rmtree(copy.parents[1] / "prompt_banks")
+    other = copy.parents[1] / "birads.yaml"
+    shipped = Path(prompts.__file__).parent / "prompt_files" / "birads.yaml"
+    other.write_text(shipped.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    note = json.loads((copy / "run.json").read_text())
+    note["suite"]["prompts"]["file"] = str(other)
+    (copy / "run.json").write_text(json.dumps(note))
+    wanted = hierarchical.predict(image, BOX, fields={"birads": "4"})
+    found = Predictor.load(copy).predict(image, BOX, fields={"birads": "4"})
+    np.testing.assert_array_equal(found.logits, wanted.logits)
+    (copy.parent / "prompts.yaml").unlink()
+    with raises_naming(RecipeError, "prompts.file", other):
+        Predictor.load(copy)
