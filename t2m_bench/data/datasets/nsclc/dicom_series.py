@@ -395,9 +395,9 @@ def _lies_in_space(header: Header) -> bool:
 
 
 def read_number(value: Any) -> float | None:
-    """Return a finite number; None where the value is none, or is written as DICOM writes none (`1_0`)."""
-    written = value if isinstance(value, str) else getattr(value, "original_string", None)
-    if isinstance(written, str) and not DECIMAL.fullmatch(written.strip()):
+    """Return a finite number; None where the value is none, of a type (VR) for text, or written as `1_0`."""
+    written = getattr(value, "original_string", None)
+    if isinstance(value, str | bytes) or (isinstance(written, str) and not DECIMAL.fullmatch(written.strip())):
         return None
     try:
         number = float(value)

@@ -218,6 +218,16 @@ def test_what_a_slice_cannot_do_without_is_told(written: Path, tmp_path: Path, r
         assert read_header(save_slice(written, tmp_path / "slice.dcm", *tags)) == reason
 
 
+def test_a_number_of_a_type_for_text_is_none(written: Path, tmp_path: Path) -> None:
+    """A header whose intercept is declared as a UID: pydicom refuses the value, and no Hounsfield units follow."""
+    dataset = pydicom.dcmread(save_slice(written, tmp_path / "slice.dcm"))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    del dataset["RescaleIntercept"]
+    dataset.add(pydicom.DataElement("RescaleIntercept", "UI", "-1"))
+    dataset.save_as(tmp_path / "slice.dcm")
+    assert read_header(tmp_path / "slice.dcm") == Reason.NO_RESCALE
+
+
 @pytest.mark.parametrize(
     "tags",
     [
