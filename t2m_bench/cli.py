@@ -106,6 +106,10 @@ Cache = Annotated[
     ),
 ]
 MIRRORS = Path("runs", "mirrors")
+MovedWeights = Annotated[Path | None, typer.Option(help="Weights of the image encoder, if moved.", parser=_read_path)]
+MovedTextEncoder = Annotated[
+    str | None, typer.Option(help="Folder of the text encoder, if moved.", callback=_expand_text)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="End with a summary as one line of JSON.")]
 
 
@@ -574,12 +578,8 @@ def predict(
         bool, typer.Option("--without-text", help="Ask text_free of the same fold and seed too.")
     ] = False,
     device: Annotated[PredictDevice, typer.Option(help="Device to compute on.")] = PredictDevice.AUTO,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of the image encoder, if moved.", parser=_read_path)
-    ] = None,
-    text_encoder: Annotated[
-        str | None, typer.Option(help="Folder of the text encoder, if moved.", callback=_expand_text)
-    ] = None,
+    checkpoint: MovedWeights = None,
+    text_encoder: MovedTextEncoder = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment new images with a trained adapter: masks, overlays and a table."""
@@ -604,12 +604,8 @@ def predict(
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN", parser=_read_path)],
     folder: Annotated[Path, typer.Argument(help="New folder to write.", metavar="DIR", parser=_read_path)],
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of the image encoder, if moved.", parser=_read_path)
-    ] = None,
-    text_encoder: Annotated[
-        str | None, typer.Option(help="Folder of the text encoder, if moved.", callback=_expand_text)
-    ] = None,
+    checkpoint: MovedWeights = None,
+    text_encoder: MovedTextEncoder = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained adapter as a folder to share: weights, description, class sentences and a model card."""

@@ -31,7 +31,7 @@ class Naming:
 
 @dataclass(frozen=True)
 class HeldOutWording:
-    """What the held-out sentences of a prompt file can show.
+    """Counts of held-out sentences, and of those that name their class.
 
     Attributes:
         num_wordings: held-out sentences that every class has, "unknown" among them.

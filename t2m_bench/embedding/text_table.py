@@ -19,7 +19,7 @@ RowsOf = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class FreeTexts:
-    """What tells free texts apart, where each case has its own.
+    """Names that tell free texts apart, where each case has its own.
 
     Attributes:
         text_field: the text field whose values name texts.

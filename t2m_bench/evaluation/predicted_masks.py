@@ -22,7 +22,7 @@ COLUMNS = ("case", "condition", "box", "height", "width", "counts")
 
 
 class MaskGroup(Protocol):
-    """What gathering needs of the processes that share the questions."""
+    """Interface that gathering needs of the processes that share the questions."""
 
     @property
     def device(self) -> torch.device: ...

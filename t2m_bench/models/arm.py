@@ -32,7 +32,7 @@ class ArmOutput:
 
     @property
     def sparse_prompt(self) -> tuple[Tensor, ...]:
-        """What a segmenter is given besides image embedding and box: nothing, tokens, or tokens and their bias."""
+        """Return what a segmenter is given besides embedding and box: nothing, tokens, or tokens and their bias."""
         given = (self.sparse_tokens, self.sparse_bias)
         return tuple(part for part in given if part is not None)
 

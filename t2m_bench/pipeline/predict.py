@@ -39,7 +39,7 @@ class Predictors:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was written.
+    """The written table and its warnings.
 
     Attributes:
         table: path of the CSV. rows: its content. warnings: sentences on what to beware of.

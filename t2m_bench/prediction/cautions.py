@@ -1,4 +1,4 @@
-"""What a user should know before trusting a prediction: images of another kind, and text that was not shown to help."""
+"""Tells a user what speaks against a prediction: images of another kind, and text that was not shown to help."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an exported folder holds: names of its files, and config.json as typed data."""
+"""Describes an exported folder: names of its files, and config.json as typed data."""
 
 from pathlib import Path
 from typing import Any, Literal

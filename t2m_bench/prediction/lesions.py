@@ -1,4 +1,4 @@
-"""What is to be segmented: one lesion of the command line, or the rows of a table."""
+"""Reads the lesions to segment: one from the command line, or the rows of a table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What the text gains in each class, in each third of lesion sizes, and in each group of the user's own."""
+"""Shows the gain from text in each class, in each third of lesion sizes, and in each group of the user's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

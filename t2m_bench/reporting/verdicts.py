@@ -189,7 +189,7 @@ def _describe_reference(method: str, reference: str = REFERENCE) -> str:
 
 @dataclass(frozen=True)
 class _Reliance:
-    """What wrong text of one field, or of all together, costs.
+    """The cost of wrong text, of one field or of all together.
 
     Attributes:
         what: the field, or "the text". costs: kind of wrong text -> its comparison, the one that leads first.

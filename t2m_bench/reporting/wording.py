@@ -48,7 +48,7 @@ class WordingTables:
 
 @dataclass(frozen=True)
 class WordingEstimate:
-    """What other wordings cost: patients and sentences are random, the trained models are given.
+    """The cost of other wordings: patients and sentences are random, the trained models are given.
 
     Attributes:
         equivalence_p: of two one-sided tests that the cost is within SHARE of the text effect, whose own error counts.

@@ -1,35 +1,22 @@
 """Free text: each case has a sentence of its own, which no file but the manifest holds."""
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from command_line import run
 from messages import check_names
 from text_phantoms import make_text_recipe, write_text_phantoms
 
-from t2m_bench import cli
 from t2m_bench.data.manifest import load_manifest
 
 NAME = "Zebulon Quixworth"
 """Planted in every report."""
 
 FREE = {"column": "report", "paraphrase_column": "reworded"}
-
-
-def run(*arguments: object) -> int:
-    """Run the command line in this process; return its exit code."""
-    before, sys.argv = sys.argv, ["t2m-bench", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

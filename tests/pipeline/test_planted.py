@@ -2,15 +2,14 @@
 
 import pickle
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from command_line import run
 from messages import check_names
 
-from t2m_bench import cli
 from t2m_bench.recipe.schema import Recipe
 
 
@@ -22,18 +21,6 @@ class Planted:
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         return Path.touch, (self.path,)
-
-
-def run(*arguments: object) -> int:
-    """Run the command line in this process; return its exit code."""
-    before, sys.argv = sys.argv, ["t2m-bench", *map(str, arguments)]
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")
