@@ -47,7 +47,7 @@ def test_a_report_that_tells_the_outline_helps_and_agrees_with_fields(tmp_path: 
     free, verdicts = run(make_text_recipe(table, FREE, **SUITE), tmp_path / "runs")
     assert verdicts == {"help": Outcome.GAIN, "reliance": Outcome.GAIN, "paraphrase": Outcome.NO_DIFFERENCE}
     fields, verdicts = run(make_text_recipe(table, {"file": "birads"}, name="fields", **SUITE), tmp_path / "runs")
-    assert verdicts["help"] == Outcome.GAIN
+    assert verdicts["help"] == Outcome.GAIN  # reliance is withheld here: over 5 % of the patients hardly lose
     for arm in ("text_free", "baseline", "floor_ellipse", "floor_mean_mask"):
         pd.testing.assert_series_equal(find_main(free, arm), find_main(fields, arm))
     gains = [find_help(results) for results in (free, fields)]
